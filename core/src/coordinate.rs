@@ -1,0 +1,110 @@
+//! The one step that creates versions: a replica applies a client's write to what it holds of the key.
+//!
+//! Pure, so that a batch is a fold: the writer applies one write after another to the record in its hands (R4), then
+//! makes the outcome durable as a whole.
+//!
+//! A write removes exactly what its context covers. In a last-write-wins bucket it also removes all that the coordinator
+//! holds, and is stamped above it (R6). A repeated request changes nothing (R7).
+
+use crate::clock::Clock;
+use crate::ids::{Birth, RequestId};
+use crate::mark::{DirectoryCopied, Minter, OwnMark};
+use crate::object::{Object, Sibling, SiblingMode, Value};
+use crate::stamp::Stamp;
+
+/// A client's write, as its coordinator's store applies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub value: Value,
+    /// What the writer had seen: the clock of its context, empty without one.
+    pub seen: Clock,
+    pub request: RequestId,
+    pub mode: SiblingMode,
+    /// The coordinator's wall clock.
+    pub wall: Stamp,
+    /// A random birth, used if a new history has to begin.
+    pub fresh_birth: Birth,
+}
+
+/// What a replica may hold of one key before it refuses to add to it (R14). Applies to clients' writes only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLimits {
+    /// Siblings, hidden ones and tombstones included.
+    pub siblings: usize,
+    /// Bytes of user data in all siblings.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coordinated {
+    /// A new sibling stands in the object.
+    Minted,
+    /// The request had been carried out before; the object is as it was.
+    Repeated,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    #[error("request {0} was used before, for a different value")]
+    RequestReused(RequestId),
+    #[error("the key would have {siblings} siblings, over the limit of {limit}: read it and write a resolution")]
+    TooManySiblings { siblings: usize, limit: usize },
+    #[error("the key would hold {bytes} bytes in its siblings, over the limit of {limit}")]
+    TooLarge { bytes: usize, limit: usize },
+    #[error(transparent)]
+    DirectoryCopied(#[from] DirectoryCopied),
+}
+
+/// Applies `write` to the object and its own mark; both are unchanged unless the answer is [`Coordinated::Minted`].
+///
+/// # Errors
+/// [`WriteRefused`], with nothing changed.
+pub fn coordinate(
+    object: &mut Object,
+    mark: &mut Option<OwnMark>,
+    write: Write,
+    minter: &Minter,
+    limits: &ObjectLimits,
+) -> Result<Coordinated, WriteRefused> {
+    let value_hash = write.value.hash();
+    if let Some(trace) = object.trace_of(write.request) {
+        let same = trace.value_hash == value_hash;
+        return if same { Ok(Coordinated::Repeated) } else { Err(WriteRefused::RequestReused(write.request)) };
+    }
+    minter.check(mark.as_ref(), &write.seen)?;
+
+    let (dot, next_mark) = minter.mint(*mark, write.fresh_birth);
+    let stamp = Stamp::next(write.wall, object.greatest_stamp());
+    let sibling = Sibling { dot, stamp, request: write.request, value_hash, value: write.value };
+    let mut after = object.clone();
+    after.supersede(&covered(object, write.seen, write.mode), sibling);
+    check_limits(object, &after, limits)?;
+
+    *object = after;
+    *mark = Some(next_mark);
+    Ok(Coordinated::Minted)
+}
+
+fn covered(object: &Object, seen: Clock, mode: SiblingMode) -> Clock {
+    match mode {
+        SiblingMode::Keep => seen,
+        SiblingMode::LastWriteWins => {
+            let mut all = seen;
+            all.merge(object.clock());
+            all
+        }
+    }
+}
+
+/// A write that makes things better is welcome even above the limits: a resolution must always be possible.
+fn check_limits(before: &Object, after: &Object, limits: &ObjectLimits) -> Result<(), WriteRefused> {
+    let siblings = after.siblings().len();
+    if siblings > limits.siblings && siblings > before.siblings().len() {
+        return Err(WriteRefused::TooManySiblings { siblings, limit: limits.siblings });
+    }
+    let bytes = after.value_bytes();
+    if bytes > limits.bytes && bytes > before.value_bytes() {
+        return Err(WriteRefused::TooLarge { bytes, limit: limits.bytes });
+    }
+    Ok(())
+}

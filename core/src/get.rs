@@ -1,0 +1,332 @@
+//! The get machine: from replicas' answers to one merged object, and to replicas that agree (Dynamo, section 4.5).
+//!
+//! 1. All primaries are asked at once, and with them whoever holds hints for one of them: such a primary is known to
+//!    lack writes (R8), so its answer counts only once the others have answered or are overdue.
+//! 2. A primary that is believed down, fails, or is slow is stood in for by the next fallback. A primary's "not found"
+//!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted.
+//! 3. The read is answered when its quorum is met, when that has become impossible, or at the deadline.
+//! 4. When every attempt has ended, one way or another, each primary that answered with less than the merged object is
+//!    sent it. A read that waits for its repair is answered after that, and only if its quorum then holds what it
+//!    returns: a later read of the same quorum cannot go back behind it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::{Attempt, Attempts, tally};
+use crate::clock::Clock;
+use crate::ids::NodeId;
+use crate::object::Object;
+use crate::quorum::{Quorum, Tally};
+use crate::report::{Failure, Outcome, Repair, ReplicaReport, Role};
+
+pub use crate::attempt::Candidate;
+
+/// How many fallbacks a read looks through, beyond known holders of hints. A sloppy write goes to the first that are up,
+/// so looking further finds nothing but delay.
+const FALLBACKS_PER_PRIMARY: usize = 2;
+
+/// What the coordinator knows when a read begins. Times are counted from then.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub primaries: Vec<Candidate>,
+    pub fallbacks: Vec<Candidate>,
+    /// Primaries for which somebody holds hints, each with one that does.
+    pub hinted: Vec<Hinted>,
+    pub quorum: Quorum,
+    pub wait_for_repair: bool,
+    pub deadline: Duration,
+    /// A node that has been silent for this long is not waited for any more.
+    pub give_up_after: Duration,
+}
+
+/// A primary that is known to lack writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hinted {
+    pub primary: NodeId,
+    pub holder: NodeId,
+}
+
+/// Whether a replica has all it should have (R8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    Complete,
+    /// Its directory is new, or part of its data was quarantined: it may lack writes that it once acknowledged.
+    Filling,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Reply {
+        from: NodeId,
+        standing: Standing,
+        object: Option<Object>,
+    },
+    Failed {
+        by: NodeId,
+        failure: Failure,
+    },
+    Repaired {
+        node: NodeId,
+    },
+    RepairFailed {
+        node: NodeId,
+        failure: Failure,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    Ask {
+        node: NodeId,
+    },
+    Repair {
+        node: NodeId,
+        object: Object,
+    },
+    /// Tell the client. Comes exactly once.
+    Answer(Answer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the quorum was met; the object is what was learnt in any case.
+    pub met: bool,
+    pub object: Object,
+    /// Who counts towards the quorum.
+    pub counted: Tally,
+    pub replicas: Vec<ReplicaReport>,
+}
+
+/// What a replica said, kept until the repairs are decided.
+#[derive(Debug, Clone)]
+struct Reply {
+    from: NodeId,
+    standing: Standing,
+    clock: Clock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Reading,
+    Repairing,
+    Done,
+}
+
+#[derive(Debug, Clone)]
+pub struct Get {
+    plan: Plan,
+    attempts: Attempts,
+    replies: Vec<Reply>,
+    merged: Object,
+    phase: Phase,
+    answered: bool,
+}
+
+impl Get {
+    pub fn start(plan: Plan) -> (Get, Vec<Action>) {
+        let attempts = Attempts::new(&plan.fallbacks);
+        let mut get = Get {
+            plan,
+            attempts,
+            replies: Vec::new(),
+            merged: Object::default(),
+            phase: Phase::Reading,
+            answered: false,
+        };
+        let mut actions = Vec::new();
+        get.ask_everyone_concerned(&mut actions);
+        (get, actions)
+    }
+
+    /// Takes in what happened at `now` and returns what is to be done.
+    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Reply { from, standing, object } => self.take_reply(now, from, standing, object, &mut actions),
+            Event::Failed { by, failure } => self.fail(now, by, failure, &mut actions),
+            Event::Repaired { node } => self.attempts.set_repair(node, Repair::Done),
+            Event::RepairFailed { node, failure } => self.attempts.set_repair(node, Repair::Failed(failure)),
+            Event::Tick => self.look_for_slowness(now, &mut actions),
+        }
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// When the machine wants its next [`Event::Tick`], if nothing else happens before.
+    pub fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let attempts = self.attempts.next_wake(now, self.plan.give_up_after);
+        let deadline = (!self.answered).then_some(self.plan.deadline);
+        attempts.into_iter().chain(deadline).min()
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.answered && self.phase == Phase::Done
+    }
+
+    fn ask_everyone_concerned(&mut self, actions: &mut Vec<Action>) {
+        for primary in self.plan.primaries.clone() {
+            self.attempts.ask(Duration::ZERO, primary, Role::Primary, false);
+            actions.push(Action::Ask { node: primary.node });
+        }
+        for Hinted { primary, holder } in self.plan.hinted.clone() {
+            if self.attempts.ask_spare(Duration::ZERO, holder, primary) {
+                actions.push(Action::Ask { node: holder });
+            }
+        }
+        self.attempts.keep_spares(FALLBACKS_PER_PRIMARY * self.plan.primaries.len());
+        for primary in self.plan.primaries.clone().iter().filter(|primary| primary.believed_down) {
+            self.stand_in(Duration::ZERO, primary.node, false, actions);
+        }
+    }
+
+    fn take_reply(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        standing: Standing,
+        object: Option<Object>,
+        actions: &mut Vec<Action>,
+    ) {
+        let outcome = match &object {
+            Some(object) => Outcome::Found { siblings: object.siblings().len() },
+            None => Outcome::NotFound,
+        };
+        if !self.attempts.end(now, from, outcome) {
+            return;
+        }
+        let object = object.unwrap_or_default();
+        let reply = Reply { from, standing, clock: object.clock().clone() };
+        if self.phase != Phase::Reading {
+            // Too late to be part of what is returned, never too late to be repaired.
+            return self.repair_if_stale(&reply, actions);
+        }
+        self.merged.merge(&object);
+        self.replies.push(reply);
+        let is_fallback = self.plan.fallbacks.iter().any(|fallback| fallback.node == from);
+        if is_fallback && outcome == Outcome::NotFound {
+            self.stand_in(now, from, false, actions);
+        }
+    }
+
+    fn fail(&mut self, now: Duration, node: NodeId, failure: Failure, actions: &mut Vec<Action>) {
+        let ended = self.attempts.end(now, node, Outcome::Failed(failure));
+        if ended && !self.answered {
+            self.stand_in(now, node, false, actions);
+        }
+    }
+
+    fn look_for_slowness(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if !self.answered && !self.plan.quorum.is_met(self.counted()) {
+            for node in self.attempts.slow(now) {
+                self.stand_in(now, node, true, actions);
+            }
+        }
+        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
+            self.fail(now, node, Failure::NoAnswer, actions);
+        }
+    }
+
+    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
+        if let Some((node, _)) = self.attempts.replace(now, node, hedge) {
+            actions.push(Action::Ask { node });
+        }
+    }
+
+    fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.phase == Phase::Reading && !self.plan.wait_for_repair && self.may_answer(now) {
+            self.answer(now, true, actions);
+        }
+        if self.phase == Phase::Reading && self.nobody_to_wait_for(now) {
+            self.begin_repairs(actions);
+        }
+        if self.phase == Phase::Repairing && !self.repairs_pending() {
+            self.phase = Phase::Done;
+            let met = self.plan.quorum.is_met(self.up_to_date());
+            self.answer(now, met, actions);
+        }
+        if !self.answered && (now >= self.plan.deadline || !self.plan.quorum.is_met(self.within_reach())) {
+            self.answer(now, false, actions);
+        }
+    }
+
+    /// The quorum is met, and met by replicas that are not known to lack writes, unless there is no better to be had.
+    fn may_answer(&self, now: Duration) -> bool {
+        let doubtful: BTreeSet<NodeId> = self.plan.hinted.iter().map(|hinted| hinted.primary).collect();
+        let others_ended =
+            self.attempts.iter().all(|a| doubtful.contains(&a.node) || !a.is_pending() || a.is_slow(now));
+        let undoubted = tally(self.counting().filter(|attempt| !doubtful.contains(&attempt.node)));
+        let enough = self.plan.quorum.is_met(undoubted) && (doubtful.is_empty() || !self.merged.is_unwritten());
+        enough || (others_ended && self.plan.quorum.is_met(self.counted()))
+    }
+
+    /// Everyone has answered or failed. A read that waits for its repair does not wait for the slow beyond its quorum.
+    fn nobody_to_wait_for(&self, now: Duration) -> bool {
+        let hurry = self.plan.wait_for_repair && self.may_answer(now);
+        let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurry && a.is_slow(now)));
+        settled && (self.answered || self.may_answer(now))
+    }
+
+    fn begin_repairs(&mut self, actions: &mut Vec<Action>) {
+        self.phase = Phase::Repairing;
+        for reply in std::mem::take(&mut self.replies) {
+            self.repair_if_stale(&reply, actions);
+            self.replies.push(reply);
+        }
+    }
+
+    fn repair_if_stale(&mut self, reply: &Reply, actions: &mut Vec<Action>) {
+        let is_primary = self.plan.primaries.iter().any(|primary| primary.node == reply.from);
+        if is_primary && !reply.clock.covers_all(self.merged.clock()) {
+            self.attempts.set_repair(reply.from, Repair::Sent);
+            actions.push(Action::Repair { node: reply.from, object: self.merged.clone() });
+        }
+    }
+
+    fn repairs_pending(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.repair == Repair::Sent)
+    }
+
+    fn answer(&mut self, now: Duration, met: bool, actions: &mut Vec<Action>) {
+        if self.answered {
+            return;
+        }
+        self.answered = true;
+        if !met && self.phase == Phase::Reading {
+            // What little was learnt is not worth a repair: the next read that meets its quorum does it.
+            self.phase = Phase::Done;
+        }
+        let replicas = self.attempts.reports(now);
+        actions.push(Action::Answer(Answer { met, object: self.merged.clone(), counted: self.counted(), replicas }));
+    }
+
+    /// The attempts whose answers count towards the quorum.
+    fn counting(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|attempt| {
+            let complete = self.replies.iter().any(|r| r.from == attempt.node && r.standing == Standing::Complete);
+            match attempt.outcome {
+                Outcome::Found { .. } => complete,
+                Outcome::NotFound => complete && attempt.is_primary(),
+                Outcome::Pending | Outcome::Stored | Outcome::Failed(_) => false,
+            }
+        })
+    }
+
+    fn counted(&self) -> Tally {
+        tally(self.counting())
+    }
+
+    /// Those of the counting replicas that hold what is about to be returned.
+    fn up_to_date(&self) -> Tally {
+        tally(self.counting().filter(|attempt| matches!(attempt.repair, Repair::NotNeeded | Repair::Done)))
+    }
+
+    /// The most that can still be reached.
+    fn within_reach(&self) -> Tally {
+        let pending = tally(self.attempts.iter().filter(|attempt| attempt.is_pending()));
+        self.counted() + pending + Tally { primaries: 0, fallbacks: self.attempts.spares() }
+    }
+}

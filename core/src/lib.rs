@@ -1,0 +1,34 @@
+//! Starling's decisions, and nothing else.
+//!
+//! Everything here is a function of its arguments: no threads, no async, no clock, no random numbers, no I/O. Time,
+//! randomness and liveness come in as arguments, events come in, actions go out. That is what lets property tests and a
+//! simulation drive the very code that runs in production.
+//!
+//! Where to read next:
+//!
+//! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
+//! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
+//! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
+//!
+//! Left out on purpose: storage, the wire, gossip. Missing still: changes of a layout after version 1, hash trees,
+//! reaping of tombstones, expiry.
+
+mod attempt;
+pub mod clock;
+pub mod codec;
+pub mod context;
+pub mod coordinate;
+pub mod get;
+pub mod ids;
+pub mod layout;
+pub mod mark;
+pub mod name;
+pub mod object;
+mod placement;
+pub mod preference;
+pub mod put;
+pub mod quorum;
+pub mod report;
+pub mod request;
+pub mod stamp;
+pub mod token;

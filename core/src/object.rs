@@ -1,0 +1,191 @@
+//! An object: the siblings of a key and the clock of everything that was ever part of it.
+//!
+//! A dotted version vector set (Preguiça et al., "Dotted Version Vectors", 2010; Almeida et al., "Scalable and Accurate
+//! Causality Tracking for Eventually Consistent Stores", 2014). A dot that the clock covers and no sibling carries was
+//! superseded. From that the merge follows: a sibling stays if both sides have it, or if one has it and the other has
+//! never heard of it.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{Clock, Dot};
+use crate::ids::RequestId;
+use crate::request::{RequestRing, RequestTrace, ValueHash};
+use crate::stamp::Stamp;
+
+/// What a write leaves: bytes, or the mark of a deletion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    Live(Bytes),
+    Tombstone,
+}
+
+impl Value {
+    pub fn hash(&self) -> ValueHash {
+        match self {
+            Value::Live(bytes) => ValueHash::of_live(bytes),
+            Value::Tombstone => ValueHash::of_tombstone(),
+        }
+    }
+
+    /// Bytes of user data.
+    pub fn size(&self) -> usize {
+        match self {
+            Value::Live(bytes) => bytes.len(),
+            Value::Tombstone => 0,
+        }
+    }
+}
+
+/// One of an object's concurrent versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    pub dot: Dot,
+    pub stamp: Stamp,
+    pub request: RequestId,
+    pub value_hash: ValueHash,
+    pub value: Value,
+}
+
+impl Sibling {
+    pub fn is_live(&self) -> bool {
+        matches!(self.value, Value::Live(_))
+    }
+
+    fn trace(&self) -> RequestTrace {
+        RequestTrace { stamp: self.stamp, request: self.request, value_hash: self.value_hash }
+    }
+}
+
+/// How the siblings of a bucket's objects are presented, and what a write without a context removes (R6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SiblingMode {
+    /// Concurrent writes survive as siblings; the application resolves them.
+    #[default]
+    Keep,
+    /// The write with the greatest (stamp, dot) wins; a concurrent one is lost, by choice.
+    LastWriteWins,
+}
+
+/// The state of one key on one replica, or on its way between two.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Object {
+    clock: Clock,
+    /// Ascending by dot.
+    siblings: Vec<Sibling>,
+    requests: RequestRing,
+}
+
+impl Object {
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// All siblings by dot, hidden ones and tombstones included.
+    pub fn siblings(&self) -> &[Sibling] {
+        &self.siblings
+    }
+
+    /// Nothing was ever written to it.
+    pub fn is_unwritten(&self) -> bool {
+        self.clock.is_empty()
+    }
+
+    /// Bytes of user data in all siblings.
+    pub fn value_bytes(&self) -> usize {
+        self.siblings.iter().map(|sibling| sibling.value.size()).sum()
+    }
+
+    pub fn greatest_stamp(&self) -> Option<Stamp> {
+        let of_siblings = self.siblings.iter().map(|sibling| sibling.stamp).max();
+        of_siblings.max(self.requests.greatest_stamp())
+    }
+
+    /// Takes in everything `other` knows. Commutative, associative, idempotent; never refuses (R14).
+    pub fn merge(&mut self, other: &Object) {
+        let ours = std::mem::take(&mut self.siblings);
+        let (stay, superseded): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|s| other.has(&s.dot) || !other.clock.covers(&s.dot));
+        let stays = |s: &Sibling| stay.binary_search_by_key(&s.dot, |ours| ours.dot).is_ok();
+        let (arrive, gone): (Vec<_>, Vec<_>) =
+            other.siblings.iter().filter(|s| !stays(s)).partition(|s| !self.clock.covers(&s.dot));
+
+        self.requests.merge(&other.requests);
+        for sibling in superseded.iter().chain(gone) {
+            self.requests.add(sibling.trace());
+        }
+        self.siblings = stay;
+        self.siblings.extend(arrive.into_iter().cloned());
+        self.siblings.sort_by_key(|sibling| sibling.dot);
+        self.clock.merge(&other.clock);
+    }
+
+    /// Whether merging `other` into this object would change nothing that a replica must keep.
+    pub fn includes(&self, other: &Object) -> bool {
+        self.clock.covers_all(&other.clock)
+    }
+
+    /// Puts a sibling in the place of all that `covered` has seen. The caller has minted its dot for this object.
+    pub(crate) fn supersede(&mut self, covered: &Clock, sibling: Sibling) {
+        let (removed, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.siblings).into_iter().partition(|s| covered.covers(&s.dot));
+        for old in &removed {
+            self.requests.add(old.trace());
+        }
+        self.siblings = stay;
+        self.clock.merge(covered);
+        self.clock.advance(sibling.dot.history, sibling.dot.counter);
+        self.siblings.push(sibling);
+        self.siblings.sort_by_key(|sibling| sibling.dot);
+    }
+
+    /// The trace that a request left here, if this object remembers it.
+    pub fn trace_of(&self, request: RequestId) -> Option<RequestTrace> {
+        let live = self.siblings.iter().find(|sibling| sibling.request == request).map(Sibling::trace);
+        live.or_else(|| self.requests.find(request).copied())
+    }
+
+    /// The live siblings that a reader sees, by dot; empty if the key is absent or deleted.
+    pub fn present(&self, mode: SiblingMode) -> Vec<&Sibling> {
+        match mode {
+            SiblingMode::Keep => self.distinct_live().collect(),
+            SiblingMode::LastWriteWins => self.winner().filter(|s| s.is_live()).into_iter().collect(),
+        }
+    }
+
+    /// Written once and deleted since: absent to a reader, yet with a context that a new write should bring.
+    pub fn is_deleted(&self, mode: SiblingMode) -> bool {
+        !self.is_unwritten() && self.present(mode).is_empty()
+    }
+
+    /// The same siblings and clock without the values: enough to compare replicas and to list keys.
+    pub fn outline(&self) -> Object {
+        let mut outline = self.clone();
+        for sibling in &mut outline.siblings {
+            if let Value::Live(bytes) = &mut sibling.value {
+                *bytes = Bytes::new();
+            }
+        }
+        outline
+    }
+
+    /// Live siblings, without those whose request already shows itself otherwise: in an earlier live sibling, or in the
+    /// ring, which says that a writer has seen and superseded that very write.
+    fn distinct_live(&self) -> impl Iterator<Item = &Sibling> {
+        let mut shown = BTreeSet::new();
+        self.siblings
+            .iter()
+            .filter(|s| s.is_live() && self.requests.find(s.request).is_none())
+            .filter(move |s| shown.insert(s.request))
+    }
+
+    fn winner(&self) -> Option<&Sibling> {
+        self.siblings.iter().max_by_key(|sibling| (sibling.stamp, sibling.dot))
+    }
+
+    fn has(&self, dot: &Dot) -> bool {
+        self.siblings.binary_search_by_key(dot, |sibling| sibling.dot).is_ok()
+    }
+}

@@ -1,0 +1,231 @@
+//! The put machine: from a coordinator's durable write to an acknowledged one (Dynamo, sections 4.5 and 4.6).
+//!
+//! 1. The coordinator applies the write to its own copy and makes it durable ([`Action::Coordinate`]).
+//! 2. Every other primary is sent the merged object at once, those that gossip takes for dead included: its word is a
+//!    hint, and a dead node's connection fails at once.
+//! 3. A primary that is believed down, fails, or is slow is stood in for by the next fallback, which keeps a hint for it.
+//!    Each node is asked once.
+//! 4. The write is answered when its quorum is met, when that has become impossible, or at the deadline. What is short
+//!    of its quorum is *unknown*: the copies that were made may survive.
+//! 5. After the answer the machine goes on until every attempt has ended, so that a primary which fails late still gets
+//!    its hint. Slowness alone leaves no more hints then: only a primary that has been silent for `give_up_after` does.
+
+use std::time::Duration;
+
+use crate::attempt::{Attempts, tally};
+use crate::ids::NodeId;
+use crate::preference::PreferenceList;
+use crate::quorum::{Quorum, Tally};
+use crate::report::{Failure, Outcome, Refusal, ReplicaReport, Role};
+
+pub use crate::attempt::Candidate;
+
+/// What the coordinator knows when a write begins. Times are counted from then.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub coordinator: NodeId,
+    /// In order of preference; includes the coordinator if it is one.
+    pub primaries: Vec<Candidate>,
+    /// In order of preference; includes the coordinator if it is one.
+    pub fallbacks: Vec<Candidate>,
+    pub quorum: Quorum,
+    pub deadline: Duration,
+    /// A node that has been silent for this long is not waited for any more.
+    pub give_up_after: Duration,
+}
+
+impl Plan {
+    /// Turns a preference list into candidates by what `describe` knows of each node.
+    pub fn candidates(
+        list: &PreferenceList,
+        describe: impl Fn(NodeId) -> Candidate,
+    ) -> (Vec<Candidate>, Vec<Candidate>) {
+        let of = |nodes: &[NodeId]| nodes.iter().map(|node| describe(*node)).collect();
+        (of(list.primaries()), of(list.fallbacks()))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The coordinator's own copy is durable.
+    Coordinated,
+    /// The coordinator's store took nothing.
+    NotCoordinated(Refusal),
+    /// The object is durable on this node.
+    Stored {
+        by: NodeId,
+    },
+    Failed {
+        by: NodeId,
+        failure: Failure,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Apply the write to the own copy.
+    Coordinate,
+    /// Send the merged object; a fallback keeps a hint for whom it stands in.
+    Store { to: NodeId, role: Role },
+    /// Tell the client. Comes exactly once.
+    Answer(Answer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The quorum has the write.
+    Acknowledged,
+    /// Some replicas may have it, fewer than were asked for.
+    Unknown,
+    /// No replica has it.
+    NothingDone(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub verdict: Verdict,
+    /// Who has made it durable so far.
+    pub acknowledged: Tally,
+    pub replicas: Vec<ReplicaReport>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Put {
+    plan: Plan,
+    attempts: Attempts,
+    answered: bool,
+}
+
+impl Put {
+    pub fn start(plan: Plan) -> (Put, Vec<Action>) {
+        let others = |candidates: &[Candidate]| -> Vec<Candidate> {
+            candidates.iter().copied().filter(|candidate| candidate.node != plan.coordinator).collect()
+        };
+        let mut attempts = Attempts::new(&others(&plan.fallbacks));
+        attempts.ask(Duration::ZERO, own_candidate(&plan), own_role(&plan), false);
+        (Put { plan, attempts, answered: false }, vec![Action::Coordinate])
+    }
+
+    /// Takes in what happened at `now` and returns what is to be done.
+    pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Coordinated => {
+                self.attempts.end(now, self.plan.coordinator, Outcome::Stored);
+                self.send_to_primaries(now, &mut actions);
+            }
+            Event::NotCoordinated(refusal) => {
+                self.attempts.end(now, self.plan.coordinator, Outcome::Failed(Failure::Refused(refusal)));
+                self.answer(now, Verdict::NothingDone(refusal), &mut actions);
+            }
+            Event::Stored { by } => {
+                self.attempts.end(now, by, Outcome::Stored);
+            }
+            Event::Failed { by, failure } => self.fail(now, by, failure, &mut actions),
+            Event::Tick => self.look_for_slowness(now, &mut actions),
+        }
+        self.answer_if_decided(now, &mut actions);
+        actions
+    }
+
+    /// When the machine wants its next [`Event::Tick`], if nothing else happens before.
+    pub fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let attempts = self.attempts.next_wake(now, self.plan.give_up_after);
+        let deadline = (!self.answered).then_some(self.plan.deadline);
+        attempts.into_iter().chain(deadline).min()
+    }
+
+    /// Answered, and nobody is waited for.
+    pub fn is_done(&self) -> bool {
+        self.answered && !self.attempts.any_pending()
+    }
+
+    fn send_to_primaries(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for primary in self.plan.primaries.clone() {
+            if primary.node == self.plan.coordinator {
+                continue;
+            }
+            self.attempts.ask(now, primary, Role::Primary, false);
+            actions.push(Action::Store { to: primary.node, role: Role::Primary });
+            if primary.believed_down && !self.stood_in_by_coordinator(primary.node) {
+                self.stand_in(now, primary.node, false, actions);
+            }
+        }
+    }
+
+    fn fail(&mut self, now: Duration, node: NodeId, failure: Failure, actions: &mut Vec<Action>) {
+        let ended = self.attempts.end(now, node, Outcome::Failed(failure));
+        if ended && !self.stood_in_by_coordinator(node) {
+            self.stand_in(now, node, false, actions);
+        }
+    }
+
+    fn look_for_slowness(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if !self.answered {
+            for node in self.attempts.slow(now) {
+                self.stand_in(now, node, true, actions);
+            }
+        }
+        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
+            if node == self.plan.coordinator {
+                // The own store always answers in the end, and without it there is nothing to send.
+                continue;
+            }
+            self.fail(now, node, Failure::NoAnswer, actions);
+        }
+    }
+
+    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
+        if let Some((to, stands_in_for)) = self.attempts.replace(now, node, hedge) {
+            actions.push(Action::Store { to, role: Role::Fallback { stands_in_for } });
+        }
+    }
+
+    /// A coordinator that is a fallback holds a hint for the first primary itself.
+    fn stood_in_by_coordinator(&self, primary: NodeId) -> bool {
+        own_role(&self.plan) == Role::Fallback { stands_in_for: primary }
+    }
+
+    fn answer_if_decided(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let own_pending = self.attempts.iter().any(|a| a.node == self.plan.coordinator && a.is_pending());
+        if self.plan.quorum.is_met(self.stored()) {
+            self.answer(now, Verdict::Acknowledged, actions);
+        } else if now >= self.plan.deadline || (!own_pending && !self.plan.quorum.is_met(self.within_reach())) {
+            self.answer(now, Verdict::Unknown, actions);
+        }
+    }
+
+    fn answer(&mut self, now: Duration, verdict: Verdict, actions: &mut Vec<Action>) {
+        if self.answered {
+            return;
+        }
+        self.answered = true;
+        let replicas = self.attempts.reports(now);
+        actions.push(Action::Answer(Answer { verdict, acknowledged: self.stored(), replicas }));
+    }
+
+    fn stored(&self) -> Tally {
+        tally(self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored))
+    }
+
+    /// The most that can still be reached.
+    fn within_reach(&self) -> Tally {
+        let pending = tally(self.attempts.iter().filter(|attempt| attempt.is_pending()));
+        self.stored() + pending + Tally { primaries: 0, fallbacks: self.attempts.spares() }
+    }
+}
+
+fn own_candidate(plan: &Plan) -> Candidate {
+    // The own store is never hedged: without it there is nothing to send.
+    Candidate { node: plan.coordinator, believed_down: false, slow_after: Duration::MAX / 4 }
+}
+
+fn own_role(plan: &Plan) -> Role {
+    let is_primary = plan.primaries.iter().any(|primary| primary.node == plan.coordinator);
+    match plan.primaries.first() {
+        Some(first) if !is_primary => Role::Fallback { stands_in_for: first.node },
+        _ => Role::Primary,
+    }
+}

@@ -1,0 +1,112 @@
+//! What each replica did for a request: for `--explain`, for error messages, and for metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::NodeId;
+
+/// As what a node was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    Primary,
+    /// In place of a primary that is down, slow, or known to lack writes.
+    Fallback {
+        stands_in_for: NodeId,
+    },
+}
+
+/// Why a replica would not do what it was asked. Nothing was done there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// Its queue is full.
+    Overloaded,
+    /// Its disk has reached the reserve mark.
+    DiskFull,
+    /// It holds as many hints as it may.
+    HintsFull,
+    /// It is shutting down.
+    Stopping,
+    /// A sync failed; it serves nothing until it is restarted (R13).
+    StorageFailed,
+    /// It is no member of the layout: never was, was wiped, or runs on an old copy of its directory.
+    NotAMember,
+    /// Its layout differs from the asker's.
+    OtherLayout,
+    /// The deadline had passed when it got to it.
+    DeadlinePassed,
+    /// Its clock is too far ahead of its peers' to stamp a last-write-wins write (R6).
+    ClockDrift,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Overloaded => "is overloaded",
+            Refusal::DiskFull => "has its disk full up to the reserve",
+            Refusal::HintsFull => "holds as many hints as it may",
+            Refusal::Stopping => "is shutting down",
+            Refusal::StorageFailed => "has stopped after a failed sync",
+            Refusal::NotAMember => "is not a member of the layout",
+            Refusal::OtherLayout => "has another layout",
+            Refusal::DeadlinePassed => "got to it only after the deadline",
+            Refusal::ClockDrift => "has a clock too far ahead of its peers'",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// The request was never sent.
+    Unreachable,
+    /// No answer in time: it may or may not have been done.
+    NoAnswer,
+    Refused(Refusal),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Unreachable => f.write_str("could not be reached"),
+            Failure::NoAnswer => f.write_str("did not answer"),
+            Failure::Refused(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
+/// How asking a replica ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Pending,
+    /// The write is durable there.
+    Stored,
+    /// It holds the key, with this many siblings.
+    Found {
+        siblings: usize,
+    },
+    /// It holds nothing of the key.
+    NotFound,
+    Failed(Failure),
+}
+
+/// Whether a replica that was behind was brought up to date by this read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Repair {
+    NotNeeded,
+    Sent,
+    Done,
+    Failed(Failure),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaReport {
+    pub node: NodeId,
+    pub role: Role,
+    /// Asked because another was slow, not because it had failed.
+    pub hedge: bool,
+    pub outcome: Outcome,
+    /// From asking to the outcome; to the end of the report if it is still pending.
+    pub took: Duration,
+    pub repair: Repair,
+}
