@@ -25,8 +25,9 @@ pub enum TrustedMarks {
     /// Only those of the present run: an earlier run may have ended with unsynced dots in peers' hands, or this
     /// directory may be an old copy.
     OfThisRun,
-    /// Earlier runs' too: the last stop was clean, and a majority of peers recorded this run and knows no later one.
-    OfAllRuns,
+    /// Those of this run and every one after it too: all of them ended cleanly, and a majority of peers has recorded the
+    /// present run and knows no later one.
+    Since(u64),
 }
 
 /// A counter above the own mark of the same birth was seen: somebody else minted under this directory's name, so it must
@@ -71,7 +72,10 @@ impl Minter {
     }
 
     fn may_continue(&self, mark: &OwnMark) -> bool {
-        mark.run == self.run || self.trusted == TrustedMarks::OfAllRuns
+        match self.trusted {
+            TrustedMarks::OfThisRun => mark.run == self.run,
+            TrustedMarks::Since(run) => mark.run >= run,
+        }
     }
 }
 
@@ -92,7 +96,7 @@ mod tests {
 
         let (after_crash, _) = minter(2, TrustedMarks::OfThisRun).mint(Some(mark), Birth(12));
         assert_eq!((after_crash.history.birth, after_crash.counter), (Birth(12), 1));
-        let (after_clean_stop, mark) = minter(2, TrustedMarks::OfAllRuns).mint(Some(mark), Birth(13));
+        let (after_clean_stop, mark) = minter(2, TrustedMarks::Since(1)).mint(Some(mark), Birth(13));
         assert_eq!((after_clean_stop.history.birth, after_clean_stop.counter), (Birth(10), 3));
         assert_eq!(mark.run, 2);
     }

@@ -1,1 +1,32 @@
+//! Starling's durable state.
+//!
+//! What is acknowledged is here, synced, or it was not acknowledged. Everything a node knows across restarts goes
+//! through this crate: objects with their own marks and hint markers, its identity and runs, its peers' runs, layouts.
+//!
+//! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
+//! for what one batch does; [`store`] for what the node sees; [`directory`] for the files.
+//!
+//! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still: hash
+//! trees, reaping, expiry, repair of damaged records.
 
+pub mod directory;
+pub mod engine;
+mod error;
+mod fold;
+mod keys;
+mod memory;
+mod meta;
+mod record;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+pub mod store;
+mod writer;
+
+pub use directory::{DataDirectory, DirectoryError, Identity};
+pub use engine::{Batch, Engine, EngineError, Space};
+pub use error::StoreError;
+pub use fold::{Confirmed, Minted};
+pub use memory::{MemoryDisk, MemoryEngine};
+#[cfg(feature = "rocksdb")]
+pub use rocks::{Expect, RocksEngine, RocksOptions};
+pub use store::{AdoptError, Health, Hint, Listed, OpenError, Store, StoreLimits};

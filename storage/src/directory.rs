@@ -1,0 +1,252 @@
+//! The data directory: whose it is, in which format, and that nobody else has it open.
+//!
+//! ```text
+//! DIR/STARLING   who this is, for people and for the next start; written last, so that its presence means "complete"
+//! DIR/lock       held while a node runs
+//! DIR/db/        RocksDB
+//! ```
+//!
+//! A directory is made in an order that no crash can leave ambiguous: the store is built as `db.new`, then `STARLING.new`
+//! is written, then both are renamed. Whoever finds the directory after a crash either finishes the renames or starts
+//! over; a store without its `STARLING` is never taken for an empty one.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use starling_core::ids::{DirectoryId, NodeId};
+use starling_core::name::NodeName;
+
+const FORMAT: u32 = 1;
+const IDENTITY: &str = "STARLING";
+const IDENTITY_NEW: &str = "STARLING.new";
+const LOCK: &str = "lock";
+const STORE: &str = "db";
+const STORE_NEW: &str = "db.new";
+
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error("data directory {path} is in use by another starling-node; stop that one, or choose another --data-dir")]
+    InUse { path: PathBuf },
+    #[error(
+        "{path} holds other files and no Starling data; choose an empty or a new directory (the first such file: {file})"
+    )]
+    Foreign { path: PathBuf, file: String },
+    #[error(
+        "data directory {path} has format {found}; this build knows format {FORMAT} and will not touch a newer one"
+    )]
+    NewerFormat { path: PathBuf, found: u32 },
+    #[error("data directory {path} belongs to node `{owner}`, not to `{asked}`; check --name and --data-dir")]
+    OtherNode { path: PathBuf, owner: NodeName, asked: NodeName },
+    #[error("{path} is not readable as the identity of a data directory: {reason}")]
+    BadIdentity { path: PathBuf, reason: String },
+    #[error("data directory {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// Who a data directory is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub name: NodeName,
+    #[serde(with = "hex_text")]
+    pub node: NodeId,
+    #[serde(with = "hex_text")]
+    pub directory: DirectoryId,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IdentityFile {
+    format: u32,
+    #[serde(flatten)]
+    identity: Identity,
+}
+
+/// An open data directory; it is locked until this is dropped.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Opens the directory of the node `name`, making it with `fresh` ids if it is new or empty. `build` is called with
+    /// the path of a store to be made.
+    ///
+    /// # Errors
+    /// [`DirectoryError`]; nothing in the directory is changed by a refusal.
+    pub fn open<E: From<DirectoryError>>(
+        path: &Path,
+        name: &NodeName,
+        fresh: (NodeId, DirectoryId),
+        build: impl FnOnce(&Path, &Identity) -> Result<(), E>,
+    ) -> Result<DataDirectory, E> {
+        let at = |source| DirectoryError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(at)?;
+        check_contents(path)?;
+        let lock = lock(path)?;
+        let identity_path = path.join(IDENTITY);
+        if !identity_path.exists() && !path.join(STORE).exists() {
+            let identity = Identity { name: name.clone(), node: fresh.0, directory: fresh.1 };
+            let store = path.join(STORE_NEW);
+            if store.exists() {
+                // A first start that did not finish. Nothing in it was ever served.
+                fs::remove_dir_all(&store).map_err(at)?;
+            }
+            build(&store, &identity)?;
+            write_identity(path, &identity).map_err(at)?;
+            fs::rename(store, path.join(STORE)).map_err(at)?;
+        }
+        if !identity_path.exists() && path.join(IDENTITY_NEW).exists() {
+            fs::rename(path.join(IDENTITY_NEW), &identity_path).map_err(at)?;
+        }
+        File::open(path).and_then(|dir| dir.sync_all()).map_err(at)?;
+        let identity = read_identity(&identity_path)?;
+        if identity.name != *name {
+            let (owner, asked) = (identity.name, name.clone());
+            return Err(DirectoryError::OtherNode { path: path.to_owned(), owner, asked }.into());
+        }
+        Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+}
+
+/// Refuses a directory that is somebody else's before a single file is made in it.
+fn check_contents(path: &Path) -> Result<(), DirectoryError> {
+    let at = |source| DirectoryError::Io { path: path.to_owned(), source };
+    if path.join(IDENTITY).exists() {
+        return Ok(());
+    }
+    let unfinished = path.join(IDENTITY_NEW).exists();
+    for entry in fs::read_dir(path).map_err(at)? {
+        let file = entry.map_err(at)?.file_name().to_string_lossy().into_owned();
+        let expected = matches!(file.as_str(), LOCK | STORE_NEW | IDENTITY_NEW) || (file == STORE && unfinished);
+        if !expected {
+            return Err(DirectoryError::Foreign { path: path.to_owned(), file });
+        }
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, DirectoryError> {
+    let at = |source| DirectoryError::Io { path: path.to_owned(), source };
+    let file = File::options().create(true).append(true).open(path.join(LOCK)).map_err(at)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(at(source)),
+    }
+}
+
+fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
+    let file = IdentityFile { format: FORMAT, identity: identity.clone() };
+    let text = toml::to_string(&file).map_err(io::Error::other)?;
+    let mut file = File::create(path.join(IDENTITY_NEW))?;
+    writeln!(file, "# The identity of a Starling data directory. Do not edit, and do not start a copy of it.")?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn read_identity(path: &Path) -> Result<Identity, DirectoryError> {
+    let bad = |reason: String| DirectoryError::BadIdentity { path: path.to_owned(), reason };
+    let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+    let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| bad("no format".to_owned()))?;
+    let found = u32::try_from(format).map_err(|_| bad(format!("format {format}")))?;
+    if found > FORMAT {
+        let path = path.parent().unwrap_or(path).to_owned();
+        return Err(DirectoryError::NewerFormat { path, found });
+    }
+    let file: IdentityFile = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+    Ok(file.identity)
+}
+
+/// Ids as hexadecimal text.
+mod hex_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<T: Display, S: Serializer>(id: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        text.parse().unwrap()
+    }
+
+    fn open(path: &Path, node: &str) -> Result<DataDirectory, DirectoryError> {
+        DataDirectory::open(path, &name(node), (NodeId(1), DirectoryId(2)), |store, _| {
+            fs::create_dir(store).map_err(|source| DirectoryError::Io { path: store.to_owned(), source })
+        })
+    }
+
+    #[test]
+    fn a_directory_keeps_its_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path(), "n1").unwrap().identity().clone();
+        let again: Result<_, DirectoryError> =
+            DataDirectory::open(dir.path(), &name("n1"), (NodeId(8), DirectoryId(9)), |_, _| panic!("built twice"));
+        assert_eq!(*again.unwrap().identity(), first);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = open(dir.path(), "n1").unwrap();
+        assert!(matches!(open(dir.path(), "n1"), Err(DirectoryError::InUse { .. })));
+    }
+
+    #[test]
+    fn foreign_newer_and_other_nodes_directories_are_refused() {
+        let foreign = tempfile::tempdir().unwrap();
+        fs::write(foreign.path().join("thesis.tex"), "").unwrap();
+        assert!(matches!(open(foreign.path(), "n1"), Err(DirectoryError::Foreign { .. })));
+        assert_eq!(fs::read_dir(foreign.path()).unwrap().count(), 1, "nothing was added");
+
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), "n1").unwrap();
+        assert!(matches!(open(dir.path(), "n2"), Err(DirectoryError::OtherNode { .. })));
+
+        fs::write(dir.path().join(IDENTITY), "format = 2\nshape = \"unheard of\"\n").unwrap();
+        assert!(matches!(open(dir.path(), "n1"), Err(DirectoryError::NewerFormat { found: 2, .. })));
+    }
+
+    #[test]
+    fn a_store_without_its_identity_is_never_taken_for_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), "n1").unwrap();
+        fs::remove_file(dir.path().join(IDENTITY)).unwrap();
+        assert!(matches!(open(dir.path(), "n1"), Err(DirectoryError::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_first_start_cut_short_is_finished_by_the_next() {
+        let half_built = tempfile::tempdir().unwrap();
+        fs::create_dir(half_built.path().join(STORE_NEW)).unwrap();
+        assert!(open(half_built.path(), "n1").is_ok());
+
+        let half_named = tempfile::tempdir().unwrap();
+        open(half_named.path(), "n1").unwrap();
+        fs::rename(half_named.path().join(IDENTITY), half_named.path().join(IDENTITY_NEW)).unwrap();
+        assert!(open(half_named.path(), "n1").is_ok());
+    }
+}

@@ -1,0 +1,145 @@
+//! RocksDB as an engine.
+//!
+//! Every batch is written with its sync; RocksDB makes it visible only after. Recovery accepts a log whose last record is
+//! torn, which a crash in the middle of an unsynced write leaves, and nothing else missing: its default mode would stop
+//! silently at the first bad record, and so forget acknowledged writes. What recovery replays is flushed to synced table
+//! files before `open` returns (`avoid_flush_during_recovery` stays off).
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, Direction, ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+use std::sync::Arc;
+
+use crate::engine::{Batch, Change, Engine, EngineError, Entry, Space};
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RocksOptions {
+    /// Read cache, shared by all spaces.
+    pub block_cache: usize,
+    /// One write buffer of a space; there are at most two.
+    pub write_buffer: usize,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        RocksOptions { block_cache: 64 << 20, write_buffer: 32 << 20 }
+    }
+}
+
+/// Whether there has to be a store already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    Nothing,
+    Store,
+}
+
+pub struct RocksEngine {
+    db: Db,
+    path: PathBuf,
+    synced: WriteOptions,
+}
+
+impl RocksEngine {
+    /// # Errors
+    /// [`EngineError::Open`] if there is a store where none is expected or the other way round, if it is damaged, or if
+    /// another process has it open.
+    pub fn open(path: &Path, expect: Expect, options: RocksOptions) -> Result<RocksEngine, EngineError> {
+        let cache = Cache::new_lru_cache(options.block_cache);
+        let families = Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(&cache, options)));
+        let db = Db::open_cf_descriptors(&database(expect), path, families)
+            .map_err(|error| EngineError::Open { path: path.to_owned(), reason: error.to_string() })?;
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(RocksEngine { db, path: path.to_owned(), synced })
+    }
+
+    fn family(&self, space: Space) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(space.name()).expect("every space is opened with the store")
+    }
+}
+
+fn database(expect: Expect) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(expect == Expect::Nothing);
+    options.create_missing_column_families(expect == Expect::Nothing);
+    options.set_error_if_exists(expect == Expect::Nothing);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_open_files(512);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    options
+}
+
+fn family(cache: &Cache, sizes: RocksOptions) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(5);
+    table.set_cache_index_and_filter_blocks(true);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(sizes.write_buffer);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+impl Engine for RocksEngine {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.db.get_cf(&self.family(space), key).map_err(failed)?.map(Bytes::from))
+    }
+
+    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
+        let found = self.db.batched_multi_get_cf(&self.family(space), keys.iter().copied(), false);
+        found.into_iter().map(|value| Ok(value.map_err(failed)?.map(|v| Bytes::copy_from_slice(&v)))).collect()
+    }
+
+    fn scan(&self, space: Space, from: &[u8], until: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, EngineError> {
+        let mut options = ReadOptions::default();
+        if let Some(until) = until {
+            options.set_iterate_upper_bound(until);
+        }
+        let entries =
+            self.db.iterator_cf_opt(&self.family(space), options, IteratorMode::From(from, Direction::Forward));
+        entries.take(limit).map(|entry| entry.map(|(key, value)| (key.into(), value.into())).map_err(failed)).collect()
+    }
+
+    fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        let mut writes = WriteBatch::default();
+        for Change { space, key, value } in batch.changes() {
+            match value {
+                Some(value) => writes.put_cf(&self.family(*space), key, value),
+                None => writes.delete_cf(&self.family(*space), key),
+            }
+        }
+        self.db.write_opt(writes, &self.synced).map_err(|error| EngineError::NotDurable(error.to_string()))
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        Some(stat.f_bavail * stat.f_frsize)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let live = |space| self.db.property_int_value_cf(&self.family(space), "rocksdb.total-sst-files-size");
+        Space::ALL.into_iter().filter_map(|space| live(space).ok().flatten()).sum()
+    }
+}
+
+fn failed(error: rocksdb::Error) -> EngineError {
+    match error.kind() {
+        ErrorKind::Corruption => EngineError::Damaged(error.to_string()),
+        _ => EngineError::Io(error.to_string()),
+    }
+}

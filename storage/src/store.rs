@@ -1,0 +1,538 @@
+//! The store: what the rest of a node sees of its disk.
+//!
+//! Reads go straight to the engine, on the caller's thread. Changes of records go through the writer of their shard.
+//! Changes of the node's own affairs (runs, layouts) are few, and committed where they are asked for.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use starling_core::clock::Clock;
+use starling_core::coordinate::{ObjectLimits, Write};
+use starling_core::ids::{DirectoryId, NodeId, Run, RunVerdict};
+use starling_core::layout::Layout;
+use starling_core::mark::{Minter, TrustedMarks};
+use starling_core::name::{BucketName, NodeName, ObjectKey};
+use starling_core::object::Object;
+use starling_core::report::{Refusal, Role};
+use starling_core::token::Partition;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::directory::{DataDirectory, Identity};
+use crate::engine::{Batch, Engine, EngineError, Space};
+use crate::error::StoreError;
+use crate::fold::{Confirmed, Minted};
+use crate::keys::{self, RecordKey};
+use crate::meta::{self, OwnRun};
+use crate::record::Record;
+use crate::writer::{self, Job};
+
+/// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Applies to clients' writes (R14).
+    pub object: ObjectLimits,
+    /// Markers held for one target before fallback copies for it are refused.
+    pub hints_per_target: u64,
+    /// Jobs waiting for a writer before further ones are refused as overloaded.
+    pub queue: usize,
+    /// Bytes that stay free on the disk; below them writes are refused.
+    pub disk_reserve: u64,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        StoreLimits {
+            object: ObjectLimits { siblings: 100, bytes: 4 << 20 },
+            hints_per_target: 1_000_000,
+            queue: 4096,
+            disk_reserve: 256 << 20,
+        }
+    }
+}
+
+/// Number of writers. Two let one fold while the other syncs.
+const SHARDS: usize = 2;
+
+/// Whether the store serves. Once it does not, only a restart or an operator can help.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Serving,
+    /// A sync failed (R13): a restart finds out what survived.
+    Failed {
+        reason: String,
+    },
+    /// This directory turned out to be a copy, or an old state, of one that lived on (R3). For good.
+    Retired {
+        reason: String,
+    },
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Directory(#[from] crate::directory::DirectoryError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(
+        "the store says it belongs to directory {found}, and its STARLING file to {expected}: parts of two directories were mixed"
+    )]
+    MixedUp { found: DirectoryId, expected: DirectoryId },
+    #[error("cannot start a writer thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Why a layout was not adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    #[error("this node belongs to cluster {ours}, the layout to {theirs}")]
+    OtherCluster { ours: starling_core::ids::ClusterId, theirs: starling_core::ids::ClusterId },
+    #[error("this node has adopted another layout of version {0}")]
+    Forked(starling_core::layout::LayoutVersion),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One entry of the hint index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    pub key: ObjectKey,
+    pub clock: Clock,
+}
+
+/// A key of a bucket, with its object's outline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub key: Bytes,
+    pub outline: Object,
+}
+
+pub struct Store {
+    shared: Arc<Shared>,
+    queues: Mutex<Vec<mpsc::Sender<Job>>>,
+    writers: Mutex<Vec<JoinHandle<()>>>,
+    /// Keeps the directory locked.
+    _directory: Option<DataDirectory>,
+}
+
+/// What the writers share with the store's handle.
+pub(crate) struct Shared {
+    pub engine: Arc<dyn Engine>,
+    pub identity: Identity,
+    pub limits: StoreLimits,
+    run: OwnRun,
+    trusted: Mutex<TrustedMarks>,
+    layout: ArcSwapOption<Layout>,
+    adopting: Mutex<()>,
+    peer_runs: Mutex<BTreeMap<DirectoryId, Run>>,
+    hints: Mutex<BTreeMap<NodeId, u64>>,
+    health: watch::Sender<Health>,
+}
+
+impl Store {
+    /// Opens the RocksDB store of a data directory, making it if it is new. Each call begins a new run.
+    ///
+    /// # Errors
+    /// [`OpenError`]: nothing was changed, except that an interrupted first start may have been finished.
+    #[cfg(feature = "rocksdb")]
+    pub fn open_directory(
+        path: &Path,
+        name: &NodeName,
+        options: crate::rocks::RocksOptions,
+        limits: StoreLimits,
+    ) -> Result<Store, OpenError> {
+        use crate::rocks::{Expect, RocksEngine};
+
+        let fresh = (NodeId(rand::random()), DirectoryId(rand::random()));
+        let build = |store: &Path, identity: &Identity| -> Result<(), OpenError> {
+            let engine = RocksEngine::open(store, Expect::Nothing, options)?;
+            Ok(claim(&engine, identity)?)
+        };
+        let directory = DataDirectory::open(path, name, fresh, build)?;
+        let engine = RocksEngine::open(&directory.store(), Expect::Store, options)?;
+        let identity = directory.identity().clone();
+        Store::open(Arc::new(engine), identity, limits, Some(directory))
+    }
+
+    /// Opens a store over any engine; one that is empty is claimed for `identity`.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the engine fails or belongs to another identity.
+    pub fn open_engine(engine: Arc<dyn Engine>, identity: Identity, limits: StoreLimits) -> Result<Store, OpenError> {
+        if meta::read_identity(&*engine)?.is_none() {
+            claim(&*engine, &identity)?;
+        }
+        Store::open(engine, identity, limits, None)
+    }
+
+    fn open(
+        engine: Arc<dyn Engine>,
+        identity: Identity,
+        limits: StoreLimits,
+        directory: Option<DataDirectory>,
+    ) -> Result<Store, OpenError> {
+        match meta::read_identity(&*engine)? {
+            Some((_, found)) if found == identity.directory => {}
+            found => {
+                let found = found.map_or(DirectoryId(0), |(_, directory)| directory);
+                return Err(OpenError::MixedUp { found, expected: identity.directory });
+            }
+        }
+        let run = OwnRun::next(meta::read_run(&*engine)?, rand::random());
+        let mut begin = Batch::default();
+        meta::write_run(&mut begin, &run);
+        engine.commit(begin)?;
+
+        let health = match meta::read_retired(&*engine)? {
+            Some(reason) => Health::Retired { reason },
+            None => Health::Serving,
+        };
+        let shared = Arc::new(Shared {
+            layout: ArcSwapOption::from_pointee(meta::read_newest_layout(&*engine)?),
+            adopting: Mutex::new(()),
+            peer_runs: Mutex::new(meta::read_peer_runs(&*engine)?),
+            hints: Mutex::new(count_hints(&*engine)?),
+            health: watch::Sender::new(health),
+            trusted: Mutex::new(TrustedMarks::OfThisRun),
+            engine,
+            identity,
+            limits,
+            run,
+        });
+        let (queues, writers) = start_writers(&shared).map_err(OpenError::Thread)?;
+        Ok(Store { shared, queues: Mutex::new(queues), writers: Mutex::new(writers), _directory: directory })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    pub fn run(&self) -> Run {
+        let OwnRun { counter, nonce, .. } = self.shared.run;
+        Run { directory: self.shared.identity.directory, counter, nonce }
+    }
+
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    /// Applies a client's write to the own copy; returns once it is durable. If the future is dropped before the writer
+    /// has taken the write up, it is not done.
+    ///
+    /// # Errors
+    /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
+    pub async fn coordinate(&self, key: ObjectKey, write: Write) -> Result<Minted, StoreError> {
+        self.ask(key.clone(), |reply| Job::Coordinate { key, write, reply }).await
+    }
+
+    /// Merges an object that another replica sent; returns once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
+    pub async fn merge(&self, key: ObjectKey, object: Object, role: Role) -> Result<(), StoreError> {
+        self.ask(key.clone(), |reply| Job::Merge { key, object, role, reply }).await
+    }
+
+    /// Takes note that the primary `by` holds everything up to `clock` durably, and drops the marker and at last the
+    /// copy, if nothing newer is here (R9, R10).
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is dropped then, or, after [`StoreError::Unknown`], perhaps.
+    pub async fn confirm(&self, key: ObjectKey, by: NodeId, clock: Clock) -> Result<Confirmed, StoreError> {
+        self.ask(key.clone(), |reply| Job::Confirm { key, by, clock, reply }).await
+    }
+
+    /// What this node holds of a key. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or the record is damaged.
+    pub fn get(&self, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let layout = self.serving_layout()?;
+        let record_key = RecordKey::new(layout.partition_of(key), key);
+        let bytes = self.shared.engine.get(Space::Objects, record_key.as_bytes())?;
+        bytes.map(|bytes| object_in(&bytes)).transpose()
+    }
+
+    /// Up to `limit` keys of a bucket in a partition that start with `prefix` and come after `after`, ascending, deleted
+    /// ones included. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or a record is damaged.
+    pub fn list(
+        &self,
+        partition: Partition,
+        bucket: &BucketName,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        self.serving_layout()?;
+        let start = keys::bucket_start(partition, bucket);
+        let first = [&start, prefix].concat();
+        let end = keys::after_prefix(&first);
+        let resume = after.map(|after| [start.as_slice(), after, &[0]].concat());
+        let from = resume.filter(|resume| *resume > first).unwrap_or(first);
+        let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), limit)?;
+        let listed = |(key, value): (Bytes, Bytes)| {
+            Ok(Listed { key: key.slice(start.len()..), outline: object_in(&value)?.outline() })
+        };
+        found.into_iter().map(listed).collect()
+    }
+
+    /// Up to `limit` buckets that have records in a partition, deleted ones included, one seek each. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve.
+    pub fn buckets(&self, partition: Partition, limit: usize) -> Result<Vec<BucketName>, StoreError> {
+        self.serving_layout()?;
+        let start = keys::type_start(partition);
+        let end = keys::after_prefix(&start);
+        let mut from = start;
+        let mut buckets = Vec::new();
+        while buckets.len() < limit {
+            let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), 1)?;
+            let Some(object) = found.first().and_then(|(key, _)| keys::object_of(key)) else { break };
+            let Some(next) = keys::after_prefix(&keys::bucket_start(partition, object.bucket())) else { break };
+            buckets.push(object.bucket().clone());
+            from = next;
+        }
+        Ok(buckets)
+    }
+
+    /// How many markers are held for each target.
+    pub fn hints(&self) -> BTreeMap<NodeId, u64> {
+        self.shared.hints()
+    }
+
+    /// Up to `limit` hints for a target, in the order of their keys, from behind `after`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or a record is damaged.
+    pub fn hints_for(&self, target: NodeId, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<Hint>, StoreError> {
+        let layout = self.serving_layout()?;
+        let start = keys::hints_start(target);
+        let behind = |key: &ObjectKey| {
+            let mut from = RecordKey::new(layout.partition_of(key), key).hint_for(target);
+            from.push(0);
+            from
+        };
+        let from = after.map_or_else(|| start.to_vec(), behind);
+        let end = keys::after_prefix(&start);
+        let found = self.shared.engine.scan(Space::Hints, &from, end.as_deref(), limit)?;
+        let records: Vec<RecordKey> =
+            found.iter().filter_map(|(key, _)| keys::split_hint(key)).map(|(_, record)| record).collect();
+        let record_keys: Vec<&[u8]> = records.iter().map(RecordKey::as_bytes).collect();
+        let values = self.shared.engine.get_many(Space::Objects, &record_keys)?;
+        let mut hints = Vec::new();
+        for (record, value) in records.iter().zip(values) {
+            // A marker and its record go in one batch; between the two reads of this function both may have gone.
+            let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
+            hints.push(Hint { key, clock: object_in(&value)?.clock().clone() });
+        }
+        Ok(hints)
+    }
+
+    pub fn layout(&self) -> Option<Arc<Layout>> {
+        self.shared.layout()
+    }
+
+    /// Makes a layout durable and uses it from now on. Adopting the present one again changes nothing.
+    ///
+    /// # Errors
+    /// [`AdoptError`] if it belongs to another cluster or contradicts what was adopted.
+    pub fn adopt(&self, layout: Layout) -> Result<(), AdoptError> {
+        let _one_at_a_time = lock(&self.shared.adopting);
+        if let Some(ours) = self.layout() {
+            if ours.cluster() != layout.cluster() {
+                return Err(AdoptError::OtherCluster { ours: ours.cluster(), theirs: layout.cluster() });
+            }
+            if *ours == layout {
+                return Ok(());
+            }
+            return Err(AdoptError::Forked(layout.version()));
+        }
+        let mut batch = Batch::default();
+        meta::write_layout(&mut batch, &layout);
+        self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
+        self.shared.layout.store(Some(Arc::new(layout)));
+        Ok(())
+    }
+
+    /// Judges a peer's run and records a newer one durably before it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] if it could not be recorded.
+    pub fn meet(&self, run: &Run) -> Result<RunVerdict, StoreError> {
+        let mut known = lock(&self.shared.peer_runs);
+        let verdict = run.judge(known.get(&run.directory));
+        if verdict == RunVerdict::Newer {
+            let mut batch = Batch::default();
+            meta::write_peer_run(&mut batch, run);
+            self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
+            known.insert(run.directory, *run);
+        }
+        Ok(verdict)
+    }
+
+    /// From now on the marks of earlier runs are continued, as far back as every stop was clean. To be called once a
+    /// majority of peers has recorded this run and none remembers an equal or higher one.
+    pub fn trust_marks(&self) {
+        *lock(&self.shared.trusted) = TrustedMarks::Since(self.shared.run.clean_since);
+    }
+
+    /// Stops serving for good: this directory is an old copy or was copied.
+    pub fn retire(&self, reason: &str) {
+        self.shared.retire(reason);
+    }
+
+    /// Approximate bytes used on disk.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.engine.used_bytes()
+    }
+
+    /// Bytes free on the disk, if that can be known.
+    pub fn free_bytes(&self) -> Option<u64> {
+        self.shared.engine.free_bytes()
+    }
+
+    /// Carries out what is queued, takes nothing more, and marks the stop as clean. Blocks until then.
+    pub fn close(&self) {
+        lock(&self.queues).clear();
+        for writer in std::mem::take(&mut *lock(&self.writers)) {
+            if writer.join().is_err() {
+                self.shared.fail("a writer thread has panicked");
+            }
+        }
+        if self.shared.check_health().is_ok() {
+            let mut batch = Batch::default();
+            meta::write_run(&mut batch, &OwnRun { stopped_cleanly: true, ..self.shared.run });
+            // If this fails, the next start finds an unclean stop, which is safe.
+            drop(self.shared.commit(batch));
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        key: ObjectKey,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let layout = self.serving_layout()?;
+        let shard = usize::from(layout.partition_of(&key).0) % SHARDS;
+        let queue = lock(&self.queues).get(shard).cloned().ok_or(StoreError::Refused(Refusal::Stopping))?;
+        queue.try_send(job(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Refused(Refusal::Overloaded),
+            mpsc::error::TrySendError::Closed(_) => StoreError::Refused(Refusal::Stopping),
+        })?;
+        drop(queue);
+        answer.await.unwrap_or(Err(StoreError::Unknown))
+    }
+
+    fn serving_layout(&self) -> Result<Arc<Layout>, StoreError> {
+        self.shared.check_health().map_err(StoreError::Refused)?;
+        self.layout().ok_or(StoreError::Refused(Refusal::NotAMember))
+    }
+}
+
+impl Shared {
+    pub fn layout(&self) -> Option<Arc<Layout>> {
+        self.layout.load_full()
+    }
+
+    pub fn hints(&self) -> BTreeMap<NodeId, u64> {
+        lock(&self.hints).clone()
+    }
+
+    pub fn minter(&self) -> Minter {
+        let trusted = *lock(&self.trusted);
+        Minter { directory: self.identity.directory, run: self.run.counter, trusted }
+    }
+
+    pub fn disk_is_full(&self) -> bool {
+        self.engine.free_bytes().is_some_and(|free| free < self.limits.disk_reserve)
+    }
+
+    pub fn check_health(&self) -> Result<(), Refusal> {
+        match *self.health.borrow() {
+            Health::Serving => Ok(()),
+            Health::Failed { .. } => Err(Refusal::StorageFailed),
+            Health::Retired { .. } => Err(Refusal::NotAMember),
+        }
+    }
+
+    /// Commits a batch; if that fails the store has ended.
+    pub fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        self.engine.commit(batch).inspect_err(|error| self.fail(&error.to_string()))
+    }
+
+    pub fn count_hints(&self, changed: &BTreeMap<NodeId, i64>) {
+        let mut hints = lock(&self.hints);
+        for (target, change) in changed {
+            let count = hints.entry(*target).or_insert(0);
+            *count = count.saturating_add_signed(*change);
+        }
+        hints.retain(|_, count| *count > 0);
+    }
+
+    pub fn retire(&self, reason: &str) {
+        tracing::error!(reason, directory = %self.identity.directory, "this directory is retired; the node stops serving");
+        let mut batch = Batch::default();
+        meta::write_retired(&mut batch, reason);
+        // Whether or not it can be recorded, this process serves no more.
+        drop(self.engine.commit(batch));
+        self.health.send_replace(Health::Retired { reason: reason.to_owned() });
+    }
+
+    fn fail(&self, reason: &str) {
+        tracing::error!(reason, "the store has failed; the node stops serving until it is restarted");
+        self.health.send_replace(Health::Failed { reason: reason.to_owned() });
+    }
+}
+
+fn claim(engine: &dyn Engine, identity: &Identity) -> Result<(), EngineError> {
+    let mut batch = Batch::default();
+    meta::write_identity(&mut batch, identity.node, identity.directory);
+    engine.commit(batch)
+}
+
+fn count_hints(engine: &dyn Engine) -> Result<BTreeMap<NodeId, u64>, EngineError> {
+    const PAGE: usize = 10_000;
+    let mut counts = BTreeMap::new();
+    let mut from: Vec<u8> = Vec::new();
+    loop {
+        let page = engine.scan(Space::Hints, &from, None, PAGE)?;
+        for (target, _) in page.iter().filter_map(|(key, _)| keys::split_hint(key)) {
+            *counts.entry(target).or_insert(0) += 1;
+        }
+        let Some((last, _)) = page.last() else { return Ok(counts) };
+        from = [last, &[0][..]].concat();
+    }
+}
+
+type Writers = (Vec<mpsc::Sender<Job>>, Vec<JoinHandle<()>>);
+
+fn start_writers(shared: &Arc<Shared>) -> std::io::Result<Writers> {
+    let (mut queues, mut writers) = (Vec::new(), Vec::new());
+    for shard in 0..SHARDS {
+        let (sender, receiver) = mpsc::channel(shared.limits.queue);
+        let shared = Arc::clone(shared);
+        let run = move || writer::run(&shared, receiver);
+        writers.push(thread::Builder::new().name(format!("writer-{shard}")).spawn(run)?);
+        queues.push(sender);
+    }
+    Ok((queues, writers))
+}
+
+fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {
+    let unreadable = |error| StoreError::Engine(format!("a record cannot be read: {error}"));
+    Ok(Record::decode(bytes).map_err(unreadable)?.object)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere cannot leave these values half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
