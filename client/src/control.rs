@@ -1,0 +1,66 @@
+//! Administration of one node.
+
+use std::time::Duration;
+
+use starling_proto::call_within;
+use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::control::{ClusterView, ControlError, ControlServiceClient, Init, NodeStatus};
+use starling_proto::hello::Class;
+use starling_core::layout::Layout;
+
+use crate::connection::{dial_limit, greeting};
+use crate::error::{Attempt, ClientError};
+
+/// A connection for administration.
+pub struct ControlClient {
+    address: String,
+    client: ControlServiceClient,
+}
+
+impl ControlClient {
+    /// # Errors
+    /// [`ClientError::Unavailable`] if the node cannot be reached.
+    pub async fn connect(address: &str) -> Result<ControlClient, ClientError> {
+        let dialled = dial_tcp(address, &greeting(Class::Control, None), dial_limit()).await;
+        let (stream, _welcome) = dialled.map_err(|error| {
+            let attempt = Attempt { address: address.to_owned(), reason: error.to_string() };
+            ClientError::Unavailable { tried: vec![attempt] }
+        })?;
+        let client = ControlServiceClient::new(client_limits(), client_transport(stream)).spawn();
+        Ok(ControlClient { address: address.to_owned(), client })
+    }
+
+    /// How this node is.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn status(&self, within: Duration) -> Result<NodeStatus, ClientError> {
+        self.client.status(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// The cluster as this node sees it.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn cluster(&self, within: Duration) -> Result<ClusterView, ClientError> {
+        self.client.cluster(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// Makes layout version 1 for the members named.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if that cannot be, [`ClientError::Incomplete`] if it has to be run again.
+    pub async fn init(&self, init: Init, within: Duration) -> Result<Layout, ClientError> {
+        let outcome = self.client.init(call_within(within), init).await.map_err(|error| self.silent(&error))?;
+        outcome.map_err(|error| match error {
+            ControlError::Incomplete(_) => ClientError::Incomplete(error.to_string()),
+            ControlError::Internal(reason) => ClientError::Internal { address: self.address.clone(), reason },
+            ControlError::Invalid(_) | ControlError::AlreadyMember(_) => ClientError::Invalid(error.to_string()),
+        })
+    }
+
+    fn silent(&self, error: &starling_proto::RpcError) -> ClientError {
+        let attempt = Attempt { address: self.address.clone(), reason: error.to_string() };
+        ClientError::DeadlinePassed { tried: vec![attempt] }
+    }
+}

@@ -1,0 +1,113 @@
+//! The control service: administration of one node, and of the cluster through it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use starling_core::ids::{ClusterId, NodeId, Run};
+use starling_core::layout::{BucketRules, Layout, LayoutChecksum, LayoutVersion, Member};
+use starling_core::name::{BucketName, NodeName, Zone};
+use starling_core::quorum::ReplicaCount;
+use starling_core::token::PartitionCount;
+
+#[tarpc::service]
+pub trait ControlService {
+    async fn status() -> NodeStatus;
+    /// The cluster as this node sees it.
+    async fn cluster() -> ClusterView;
+    /// Makes layout version 1 for the members it names, once, and has every one of them adopt it.
+    async fn init(request: Init) -> Result<Layout, ControlError>;
+    /// What this node would be as a member of a new cluster.
+    async fn candidate() -> Result<Member, ControlError>;
+    /// Adopts a layout that names this node.
+    async fn adopt(layout: Layout) -> Result<LayoutChecksum, ControlError>;
+    async fn layout() -> Option<Layout>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// By name; all that gossip knows if empty.
+    pub members: Vec<NodeName>,
+    /// Relative weights of members; 1 where none is given.
+    pub weights: BTreeMap<NodeName, u32>,
+    pub partitions: PartitionCount,
+    pub replicas: ReplicaCount,
+    pub buckets: BTreeMap<BucketName, BucketRules>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum ControlError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("this node belongs to cluster {0} already")]
+    AlreadyMember(ClusterId),
+    #[error("not every member has adopted the layout yet: {0}; run the same command again")]
+    Incomplete(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// How a node stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeStanding {
+    /// It belongs to no cluster yet.
+    Uninitialised,
+    Serving,
+    /// It is not the member that the layout knows under its name, or runs on an old copy; it serves nothing.
+    Excluded(String),
+    /// A sync failed; it serves nothing until it is restarted.
+    Failed(String),
+    Stopping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub name: NodeName,
+    pub node: NodeId,
+    pub run: Run,
+    pub zone: Zone,
+    pub address: String,
+    pub standing: NodeStanding,
+    pub cluster: Option<ClusterId>,
+    pub layout: Option<LayoutVersion>,
+    pub build: String,
+    pub uptime: Duration,
+    /// Partitions of which this node is a primary.
+    pub partitions: usize,
+    pub disk_used_bytes: u64,
+    pub disk_free_bytes: Option<u64>,
+    pub resident_bytes: Option<u64>,
+    pub hints: Vec<HintsFor>,
+    /// Counters since the start, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Markers that a node holds for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HintsFor {
+    pub target: NodeId,
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Who is answering.
+    pub seen_by: NodeName,
+    pub layout: Option<Layout>,
+    pub peers: Vec<PeerView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    pub name: NodeName,
+    pub node: NodeId,
+    pub zone: Zone,
+    pub address: String,
+    pub alive: bool,
+    pub standing: String,
+    pub cluster: Option<ClusterId>,
+    pub layout: Option<LayoutVersion>,
+    pub build: String,
+    /// Nodes for which it holds hints.
+    pub hints_for: Vec<NodeId>,
+}

@@ -1,0 +1,33 @@
+//! Starling on the wire.
+//!
+//! A connection begins with [`hello`], whose bytes are frozen: it says who is there, and agrees on a protocol. After it the
+//! stream speaks one tarpc service, by the class of the connection: [`data`] for clients, [`peer`] among nodes (twice,
+//! so that bulk transfers never queue before a read), [`control`] for administration. [`connection`] turns any stream of
+//! bytes into one of these, bounded in frame size and calls in flight.
+//!
+//! tarpc numbers a service's methods, and bincode an enum's variants, in the order of their declaration. So both are only
+//! ever appended to, a new method is called only on a peer whose hello advertised its feature, and golden tests pin the
+//! bytes.
+//!
+//! Left out on purpose: what the calls mean (node), retries (client), TLS (any `AsyncRead + AsyncWrite` fits).
+
+pub mod connection;
+pub mod control;
+pub mod data;
+pub mod hello;
+pub mod peer;
+
+pub use tarpc::client::RpcError;
+pub use tarpc::context::Context as CallContext;
+
+use std::time::{Duration, Instant};
+
+/// Version and git hash of this build, as `0.1.0 (0123456789ab)`.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STARLING_GIT_HASH"), ")");
+
+/// A call context that ends `within` from now. The deadline travels as a duration, so clocks need not agree.
+pub fn call_within(within: Duration) -> CallContext {
+    let mut context = tarpc::context::current();
+    context.deadline = Instant::now() + within;
+    context
+}
