@@ -23,7 +23,8 @@ pub(crate) struct Attempt {
     pub node: NodeId,
     pub role: Role,
     hedge: bool,
-    slow_after: Duration,
+    /// None for the coordinator's own store, which is neither hedged nor given up.
+    slow_after: Option<Duration>,
     asked_at: Duration,
     ended_at: Option<Duration>,
     pub outcome: Outcome,
@@ -37,12 +38,30 @@ impl Attempt {
         self.outcome == Outcome::Pending
     }
 
+    /// It has ended, and nobody was asked in its place.
+    pub fn wants_stand_in(&self) -> bool {
+        !self.is_pending() && !self.replaced
+    }
+
     pub fn is_primary(&self) -> bool {
         self.role == Role::Primary
     }
 
     pub fn is_slow(&self, now: Duration) -> bool {
-        self.is_pending() && now >= self.asked_at + self.slow_after
+        self.is_pending() && self.slow_at().is_some_and(|at| now >= at)
+    }
+
+    fn is_silent(&self, now: Duration, limit: Duration) -> bool {
+        self.is_pending() && self.silent_at(limit).is_some_and(|at| now >= at)
+    }
+
+    fn slow_at(&self) -> Option<Duration> {
+        self.slow_after.map(|slow_after| self.asked_at.saturating_add(slow_after))
+    }
+
+    /// When it has been silent for `limit`.
+    fn silent_at(&self, limit: Duration) -> Option<Duration> {
+        self.slow_after.map(|_| self.asked_at.saturating_add(limit))
     }
 
     /// The primary for which this attempt counts: itself, or whom it stands in for.
@@ -83,12 +102,21 @@ impl Attempts {
         self.asked.iter()
     }
 
+    /// Asks the coordinator's own store: it always answers in the end, and nobody can stand in for it.
+    pub fn ask_own_store(&mut self, node: NodeId, role: Role) {
+        self.push(Duration::ZERO, node, role, false, None);
+    }
+
     pub fn ask(&mut self, now: Duration, candidate: Candidate, role: Role, hedge: bool) {
+        self.push(now, candidate.node, role, hedge, Some(candidate.slow_after));
+    }
+
+    fn push(&mut self, now: Duration, node: NodeId, role: Role, hedge: bool, slow_after: Option<Duration>) {
         self.asked.push(Attempt {
-            node: candidate.node,
+            node,
             role,
             hedge,
-            slow_after: candidate.slow_after,
+            slow_after,
             asked_at: now,
             ended_at: None,
             outcome: Outcome::Pending,
@@ -120,7 +148,7 @@ impl Attempts {
     }
 
     pub fn pending_longer_than(&self, now: Duration, limit: Duration) -> Vec<NodeId> {
-        self.asked.iter().filter(|a| a.is_pending() && now >= a.asked_at + limit).map(|a| a.node).collect()
+        self.asked.iter().filter(|a| a.is_silent(now, limit)).map(|a| a.node).collect()
     }
 
     /// Records how an attempt ended. False if the node was not asked, or has ended before (a late answer after
@@ -145,18 +173,27 @@ impl Attempts {
         self.asked.iter().any(Attempt::is_pending)
     }
 
+    pub fn pending(&self) -> Tally {
+        tally(self.asked.iter().filter(|attempt| attempt.is_pending()))
+    }
+
     pub fn keep_spares(&mut self, limit: usize) {
         self.spare.truncate(limit);
     }
 
-    pub fn spares(&self) -> usize {
-        self.spare.len()
+    /// Who may still be asked or may still answer. Once nobody is left to wait for, nobody else is asked either.
+    pub fn within_reach(&self) -> Tally {
+        if !self.any_pending() {
+            return Tally::default();
+        }
+        self.pending() + Tally { primaries: 0, fallbacks: self.spare.len() }
     }
 
-    /// When the next attempt turns slow or exceeds `limit`, if one is pending and not yet either.
+    /// When the next attempt turns slow or exceeds `limit`, if one is pending and not yet both. What is due at `now` has
+    /// been dealt with: the machines look for it at every step.
     pub fn next_wake(&self, now: Duration, limit: Duration) -> Option<Duration> {
         let pending = self.asked.iter().filter(|a| a.is_pending());
-        pending.flat_map(|a| [a.asked_at + a.slow_after, a.asked_at + limit]).filter(|at| *at > now).min()
+        pending.flat_map(|a| [a.slow_at(), a.silent_at(limit)]).flatten().filter(|at| *at > now).min()
     }
 
     pub fn reports(&self, now: Duration) -> Vec<ReplicaReport> {

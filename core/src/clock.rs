@@ -53,10 +53,11 @@ impl Clock {
         }
     }
 
-    /// Takes in the history's dots up to `counter`.
+    /// Takes in the history's dots up to `counter`. None are none: equal sets of dots are equal clocks.
     pub fn advance(&mut self, history: History, counter: u64) {
-        let known = self.0.entry(history).or_insert(0);
-        *known = (*known).max(counter);
+        if counter > self.counter(&history) {
+            self.0.insert(history, counter);
+        }
     }
 
     pub fn entries(&self) -> impl Iterator<Item = (&History, u64)> {

@@ -32,7 +32,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize, what: &'static st
 }
 
 /// The options under which all our bytes are written, for codecs that take them.
-pub fn options() -> impl Options + Copy {
+pub fn options() -> bincode::DefaultOptions {
     bincode::DefaultOptions::new()
 }
 

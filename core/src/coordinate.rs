@@ -67,10 +67,13 @@ pub fn coordinate(
     limits: &ObjectLimits,
 ) -> Result<Coordinated, WriteRefused> {
     let value_hash = write.value.hash();
-    if let Some(trace) = object.trace_of(write.request) {
-        let same = trace.value_hash == value_hash;
+    let mut traces = object.traces_of(write.request).peekable();
+    if traces.peek().is_some() {
+        let same = traces.any(|trace| trace.value_hash == value_hash);
         return if same { Ok(Coordinated::Repeated) } else { Err(WriteRefused::RequestReused(write.request)) };
     }
+    drop(traces);
+    minter.check(mark.as_ref(), object.clock())?;
     minter.check(mark.as_ref(), &write.seen)?;
 
     let (dot, next_mark) = minter.mint(*mark, write.fresh_birth);

@@ -3,7 +3,8 @@
 //! 1. All primaries are asked at once, and with them whoever holds hints for one of them: such a primary is known to
 //!    lack writes (R8), so its answer counts only once the others have answered or are overdue.
 //! 2. A primary that is believed down, fails, or is slow is stood in for by the next fallback. A primary's "not found"
-//!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted.
+//!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted;
+//!    it is stood in for if the others cannot make up the quorum.
 //! 3. The read is answered when its quorum is met, when that has become impossible, or at the deadline.
 //! 4. When every attempt has ended, one way or another, each primary that answered with less than the merged object is
 //!    sent it. A read that waits for its repair is answered after that, and only if its quorum then holds what it
@@ -96,7 +97,7 @@ pub struct Answer {
     /// Whether the quorum was met; the object is what was learnt in any case.
     pub met: bool,
     pub object: Object,
-    /// Who counts towards the quorum.
+    /// Who counts towards the quorum; of a read that waits for its repair, only those who hold what it returns.
     pub counted: Tally,
     pub replicas: Vec<ReplicaReport>,
 }
@@ -150,8 +151,11 @@ impl Get {
             Event::Failed { by, failure } => self.fail(now, by, failure, &mut actions),
             Event::Repaired { node } => self.attempts.set_repair(node, Repair::Done),
             Event::RepairFailed { node, failure } => self.attempts.set_repair(node, Repair::Failed(failure)),
-            Event::Tick => self.look_for_slowness(now, &mut actions),
+            Event::Tick => {}
         }
+        self.advance(now, &mut actions);
+        // At every step: an event may overtake the tick that was due.
+        self.look_for_slowness(now, &mut actions);
         self.advance(now, &mut actions);
         actions
     }
@@ -207,7 +211,7 @@ impl Get {
         self.merged.merge(&object);
         self.replies.push(reply);
         let is_fallback = self.plan.fallbacks.iter().any(|fallback| fallback.node == from);
-        if is_fallback && outcome == Outcome::NotFound {
+        if is_fallback && outcome == Outcome::NotFound && !self.answered {
             self.stand_in(now, from, false, actions);
         }
     }
@@ -230,10 +234,11 @@ impl Get {
         }
     }
 
-    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
-        if let Some((node, _)) = self.attempts.replace(now, node, hedge) {
-            actions.push(Action::Ask { node });
-        }
+    /// False if nobody is left to ask.
+    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) -> bool {
+        let asked = self.attempts.replace(now, node, hedge);
+        actions.extend(asked.map(|(node, _)| Action::Ask { node }));
+        asked.is_some()
     }
 
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -245,19 +250,37 @@ impl Get {
         }
         if self.phase == Phase::Repairing && !self.repairs_pending() {
             self.phase = Phase::Done;
-            let met = self.plan.quorum.is_met(self.up_to_date());
-            self.answer(now, met, actions);
+            self.answer(now, self.plan.quorum.is_met(self.up_to_date()), actions);
         }
-        if !self.answered && (now >= self.plan.deadline || !self.plan.quorum.is_met(self.within_reach())) {
+        if !self.answered && (now >= self.plan.deadline || !self.can_be_met(now, actions)) {
             self.answer(now, false, actions);
+        }
+    }
+
+    /// Whether the quorum can still be met. Those who answered without counting (the filling) are stood in for once it
+    /// cannot be met by the others.
+    fn can_be_met(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
+        loop {
+            let without_more = self.counted() + self.attempts.pending();
+            if self.plan.quorum.is_met(without_more) {
+                return true;
+            }
+            let counting: BTreeSet<NodeId> = self.counting().map(|attempt| attempt.node).collect();
+            let lost = self.attempts.iter().find(|a| a.wants_stand_in() && !counting.contains(&a.node));
+            let Some(node) = lost.map(|attempt| attempt.node) else {
+                return self.attempts.any_pending() && self.plan.quorum.is_met(without_more + self.attempts.spares());
+            };
+            if !self.plan.quorum.is_met(without_more + self.attempts.spares()) || !self.stand_in(now, node, false, actions)
+            {
+                return false;
+            }
         }
     }
 
     /// The quorum is met, and met by replicas that are not known to lack writes, unless there is no better to be had.
     fn may_answer(&self, now: Duration) -> bool {
         let doubtful: BTreeSet<NodeId> = self.plan.hinted.iter().map(|hinted| hinted.primary).collect();
-        let others_ended =
-            self.attempts.iter().all(|a| doubtful.contains(&a.node) || !a.is_pending() || a.is_slow(now));
+        let others_ended = self.attempts.iter().all(|a| doubtful.contains(&a.node) || !self.is_awaited(a, now));
         let undoubted = tally(self.counting().filter(|attempt| !doubtful.contains(&attempt.node)));
         let enough = self.plan.quorum.is_met(undoubted) && (doubtful.is_empty() || !self.merged.is_unwritten());
         enough || (others_ended && self.plan.quorum.is_met(self.counted()))
@@ -266,8 +289,13 @@ impl Get {
     /// Everyone has answered or failed. A read that waits for its repair does not wait for the slow beyond its quorum.
     fn nobody_to_wait_for(&self, now: Duration) -> bool {
         let hurry = self.plan.wait_for_repair && self.may_answer(now);
-        let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurry && a.is_slow(now)));
+        let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurry && !self.is_awaited(a, now)));
         settled && (self.answered || self.may_answer(now))
+    }
+
+    /// Pending, and neither slow nor past the deadline.
+    fn is_awaited(&self, attempt: &Attempt, now: Duration) -> bool {
+        attempt.is_pending() && !attempt.is_slow(now) && now < self.plan.deadline
     }
 
     fn begin_repairs(&mut self, actions: &mut Vec<Action>) {
@@ -299,8 +327,9 @@ impl Get {
             // What little was learnt is not worth a repair: the next read that meets its quorum does it.
             self.phase = Phase::Done;
         }
+        let counted = if self.plan.wait_for_repair { self.up_to_date() } else { self.counted() };
         let replicas = self.attempts.reports(now);
-        actions.push(Action::Answer(Answer { met, object: self.merged.clone(), counted: self.counted(), replicas }));
+        actions.push(Action::Answer(Answer { met, object: self.merged.clone(), counted, replicas }));
     }
 
     /// The attempts whose answers count towards the quorum.
@@ -319,14 +348,11 @@ impl Get {
         tally(self.counting())
     }
 
-    /// Those of the counting replicas that hold what is about to be returned.
+    /// Those of the counting replicas that hold what is about to be returned. A fallback may lack it unrepaired.
     fn up_to_date(&self) -> Tally {
-        tally(self.counting().filter(|attempt| matches!(attempt.repair, Repair::NotNeeded | Repair::Done)))
-    }
-
-    /// The most that can still be reached.
-    fn within_reach(&self) -> Tally {
-        let pending = tally(self.attempts.iter().filter(|attempt| attempt.is_pending()));
-        self.counted() + pending + Tally { primaries: 0, fallbacks: self.attempts.spares() }
+        let answered_with_all = |attempt: &Attempt| {
+            self.replies.iter().any(|r| r.from == attempt.node && r.clock.covers_all(self.merged.clock()))
+        };
+        tally(self.counting().filter(|attempt| attempt.repair == Repair::Done || answered_with_all(attempt)))
     }
 }

@@ -16,7 +16,7 @@ pub const MAX_KEY_BYTES: usize = 1024;
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    #[error("`{0}` is not a valid name: use 1 to {MAX_LABEL_BYTES} lower-case letters, digits, `-`, `_` or `.`")]
+    #[error("`{0}` is not a valid name: use 1 to {MAX_LABEL_BYTES} lower-case letters, digits, `-`, `_` or `.`, the first a letter or digit")]
     Label(String),
     #[error("a bucket's name has 1 to {MAX_BUCKET_BYTES} bytes of UTF-8 without control characters")]
     Bucket,
@@ -82,7 +82,9 @@ checked_string! {
 
 fn is_label(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    (1..=MAX_LABEL_BYTES).contains(&text.len()) && text.chars().all(allowed)
+    // Not starting with punctuation, a name is safe as a part of a path.
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    starts_well && text.len() <= MAX_LABEL_BYTES && text.chars().all(allowed)
 }
 
 fn is_bucket(text: &str) -> bool {
@@ -134,6 +136,7 @@ mod tests {
         assert!("n1".parse::<NodeName>().is_ok());
         assert!("N1".parse::<NodeName>().is_err());
         assert!("".parse::<Zone>().is_err());
+        assert!("..".parse::<NodeName>().is_err());
         assert!("carts of Zürich".parse::<BucketName>().is_ok());
         assert!("a\0b".parse::<BucketName>().is_err());
         let bucket: BucketName = "b".parse().unwrap();

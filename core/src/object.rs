@@ -141,10 +141,10 @@ impl Object {
         self.siblings.sort_by_key(|sibling| sibling.dot);
     }
 
-    /// The trace that a request left here, if this object remembers it.
-    pub fn trace_of(&self, request: RequestId) -> Option<RequestTrace> {
-        let live = self.siblings.iter().find(|sibling| sibling.request == request).map(Sibling::trace);
-        live.or_else(|| self.requests.find(request).copied())
+    /// The traces that a request left here, as far as this object remembers: several if it was tried at several replicas.
+    pub fn traces_of(&self, request: RequestId) -> impl Iterator<Item = RequestTrace> {
+        let live = self.siblings.iter().filter(move |sibling| sibling.request == request).map(Sibling::trace);
+        live.chain(self.requests.traces_of(request).copied())
     }
 
     /// The live siblings that a reader sees, by dot; empty if the key is absent or deleted.
@@ -171,14 +171,15 @@ impl Object {
         outline
     }
 
-    /// Live siblings, without those whose request already shows itself otherwise: in an earlier live sibling, or in the
-    /// ring, which says that a writer has seen and superseded that very write.
+    /// Live siblings, without those whose write already shows itself otherwise: in an earlier live sibling, or in the
+    /// ring, which says that a writer has seen and superseded that very write. It takes the same value to be the same
+    /// write: a client that uses a request id twice must not make another's write invisible.
     fn distinct_live(&self) -> impl Iterator<Item = &Sibling> {
         let mut shown = BTreeSet::new();
         self.siblings
             .iter()
-            .filter(|s| s.is_live() && self.requests.find(s.request).is_none())
-            .filter(move |s| shown.insert(s.request))
+            .filter(|s| s.is_live() && self.requests.traces_of(s.request).all(|trace| trace.value_hash != s.value_hash))
+            .filter(move |s| shown.insert((s.request, s.value_hash)))
     }
 
     fn winner(&self) -> Option<&Sibling> {

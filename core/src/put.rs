@@ -55,6 +55,7 @@ pub enum Event {
     Stored {
         by: NodeId,
     },
+    /// Of the coordinator itself: its store cannot tell whether it took the write, as after a failed sync (R13).
     Failed {
         by: NodeId,
         failure: Failure,
@@ -104,7 +105,7 @@ impl Put {
             candidates.iter().copied().filter(|candidate| candidate.node != plan.coordinator).collect()
         };
         let mut attempts = Attempts::new(&others(&plan.fallbacks));
-        attempts.ask(Duration::ZERO, own_candidate(&plan), own_role(&plan), false);
+        attempts.ask_own_store(plan.coordinator, own_role(&plan));
         (Put { plan, attempts, answered: false }, vec![Action::Coordinate])
     }
 
@@ -113,19 +114,30 @@ impl Put {
         let mut actions = Vec::new();
         match event {
             Event::Coordinated => {
-                self.attempts.end(now, self.plan.coordinator, Outcome::Stored);
-                self.send_to_primaries(now, &mut actions);
+                if self.attempts.end(now, self.plan.coordinator, Outcome::Stored) {
+                    self.send_to_primaries(now, &mut actions);
+                }
             }
             Event::NotCoordinated(refusal) => {
-                self.attempts.end(now, self.plan.coordinator, Outcome::Failed(Failure::Refused(refusal)));
-                self.answer(now, Verdict::NothingDone(refusal), &mut actions);
+                if self.attempts.end(now, self.plan.coordinator, Outcome::Failed(Failure::Refused(refusal))) {
+                    self.answer(now, Verdict::NothingDone(refusal), &mut actions);
+                }
             }
             Event::Stored { by } => {
                 self.attempts.end(now, by, Outcome::Stored);
             }
+            Event::Failed { by, failure } if by == self.plan.coordinator => {
+                // Its batch is unknown (R13), and there is no merged object to send on.
+                if self.attempts.end(now, by, Outcome::Failed(failure)) {
+                    self.answer(now, Verdict::Unknown, &mut actions);
+                }
+            }
             Event::Failed { by, failure } => self.fail(now, by, failure, &mut actions),
-            Event::Tick => self.look_for_slowness(now, &mut actions),
+            Event::Tick => {}
         }
+        self.answer_if_decided(now, &mut actions);
+        // At every step: an event may overtake the tick that was due.
+        self.look_for_slowness(now, &mut actions);
         self.answer_if_decided(now, &mut actions);
         actions
     }
@@ -149,7 +161,7 @@ impl Put {
             }
             self.attempts.ask(now, primary, Role::Primary, false);
             actions.push(Action::Store { to: primary.node, role: Role::Primary });
-            if primary.believed_down && !self.stood_in_by_coordinator(primary.node) {
+            if primary.believed_down {
                 self.stand_in(now, primary.node, false, actions);
             }
         }
@@ -157,7 +169,8 @@ impl Put {
 
     fn fail(&mut self, now: Duration, node: NodeId, failure: Failure, actions: &mut Vec<Action>) {
         let ended = self.attempts.end(now, node, Outcome::Failed(failure));
-        if ended && !self.stood_in_by_coordinator(node) {
+        // Whoever were asked next would find the deadline passed as well.
+        if ended && failure != Failure::Refused(Refusal::DeadlinePassed) {
             self.stand_in(now, node, false, actions);
         }
     }
@@ -169,15 +182,14 @@ impl Put {
             }
         }
         for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
-            if node == self.plan.coordinator {
-                // The own store always answers in the end, and without it there is nothing to send.
-                continue;
-            }
             self.fail(now, node, Failure::NoAnswer, actions);
         }
     }
 
     fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
+        if self.stood_in_by_coordinator(node) {
+            return;
+        }
         if let Some((to, stands_in_for)) = self.attempts.replace(now, node, hedge) {
             actions.push(Action::Store { to, role: Role::Fallback { stands_in_for } });
         }
@@ -190,9 +202,10 @@ impl Put {
 
     fn answer_if_decided(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let own_pending = self.attempts.iter().any(|a| a.node == self.plan.coordinator && a.is_pending());
+        let possible = own_pending || self.plan.quorum.is_met(self.stored() + self.attempts.within_reach());
         if self.plan.quorum.is_met(self.stored()) {
             self.answer(now, Verdict::Acknowledged, actions);
-        } else if now >= self.plan.deadline || (!own_pending && !self.plan.quorum.is_met(self.within_reach())) {
+        } else if now >= self.plan.deadline || !possible {
             self.answer(now, Verdict::Unknown, actions);
         }
     }
@@ -209,17 +222,6 @@ impl Put {
     fn stored(&self) -> Tally {
         tally(self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored))
     }
-
-    /// The most that can still be reached.
-    fn within_reach(&self) -> Tally {
-        let pending = tally(self.attempts.iter().filter(|attempt| attempt.is_pending()));
-        self.stored() + pending + Tally { primaries: 0, fallbacks: self.attempts.spares() }
-    }
-}
-
-fn own_candidate(plan: &Plan) -> Candidate {
-    // The own store is never hedged: without it there is nothing to send.
-    Candidate { node: plan.coordinator, believed_down: false, slow_after: Duration::MAX / 4 }
 }
 
 fn own_role(plan: &Plan) -> Role {

@@ -36,6 +36,8 @@ pub enum Refusal {
     OtherLayout,
     /// The deadline had passed when it got to it.
     DeadlinePassed,
+    /// The object does not fit a frame.
+    TooLarge,
     /// Its clock is too far ahead of its peers' to stamp a last-write-wins write (R6).
     ClockDrift,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Refusal {
             Refusal::NotAMember => "is not a member of the layout",
             Refusal::OtherLayout => "has another layout",
             Refusal::DeadlinePassed => "got to it only after the deadline",
+            Refusal::TooLarge => "cannot take an object this large",
             Refusal::ClockDrift => "has a clock too far ahead of its peers'",
         })
     }
@@ -62,6 +65,8 @@ pub enum Failure {
     Unreachable,
     /// No answer in time: it may or may not have been done.
     NoAnswer,
+    /// The connection broke: it may or may not have been done.
+    Disconnected,
     Refused(Refusal),
 }
 
@@ -70,6 +75,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Unreachable => f.write_str("could not be reached"),
             Failure::NoAnswer => f.write_str("did not answer"),
+            Failure::Disconnected => f.write_str("lost its connection"),
             Failure::Refused(refusal) => refusal.fmt(f),
         }
     }

@@ -66,8 +66,8 @@ impl RequestRing {
         }
     }
 
-    pub fn find(&self, request: RequestId) -> Option<&RequestTrace> {
-        self.0.iter().find(|trace| trace.request == request)
+    pub fn traces_of(&self, request: RequestId) -> impl Iterator<Item = &RequestTrace> {
+        self.0.iter().filter(move |trace| trace.request == request)
     }
 
     pub fn greatest_stamp(&self) -> Option<Stamp> {
@@ -93,10 +93,10 @@ mod tests {
         for stamp in 0..20 {
             ring.add(trace(stamp));
         }
-        assert!(ring.find(RequestId(11)).is_none());
-        assert!(ring.find(RequestId(12)).is_some());
+        assert!(ring.traces_of(RequestId(11)).next().is_none());
+        assert!(ring.traces_of(RequestId(12)).next().is_some());
         ring.add(trace(3));
-        assert!(ring.find(RequestId(3)).is_none(), "older than all it keeps");
+        assert!(ring.traces_of(RequestId(3)).next().is_none(), "older than all it keeps");
     }
 
     #[test]

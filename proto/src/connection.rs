@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use bincode::Options;
+use bincode::Options as _;
+use bincode::config::{Bounded, DefaultOptions, WithOtherLimit};
 use futures::{Stream, StreamExt as _};
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 use starling_core::codec;
-use tarpc::server::{BaseChannel, Channel};
+use tarpc::server::limits::requests_per_channel::MaxRequests;
+use tarpc::server::{BaseChannel, Channel as _};
 use tarpc::{ClientMessage, Response, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -62,15 +64,22 @@ where
     tarpc::serde_transport::new(framed(stream), bincode())
 }
 
+/// The transport of a connection's serving end.
+type Served<S, Req, Resp> = tarpc::serde_transport::Transport<
+    S,
+    ClientMessage<Req>,
+    Response<Resp>,
+    Bincode<ClientMessage<Req>, Response<Resp>, FrameOptions>,
+>;
+
 /// The serving end of a service over `stream`: `drive(channel(stream).execute(service.serve()))`.
-pub fn channel<Req, Resp>(
-    stream: impl ByteStream,
-) -> impl Channel<Req = Req, Resp = Resp, Transport: Send> + Send
+pub fn channel<S, Req, Resp>(stream: S) -> MaxRequests<BaseChannel<Req, Resp, Served<S, Req, Resp>>>
 where
+    S: ByteStream,
     Req: DeserializeOwned + Send + 'static,
     Resp: Serialize + Send + 'static,
 {
-    let transport = tarpc::serde_transport::new(framed(stream), bincode::<ClientMessage<Req>, Response<Resp>>());
+    let transport = tarpc::serde_transport::new(framed(stream), bincode());
     BaseChannel::with_defaults(transport).max_concurrent_requests(MAX_CALLS_PER_CONNECTION)
 }
 
@@ -100,6 +109,8 @@ fn framed<S: AsyncRead + AsyncWrite>(stream: S) -> Framed<S, LengthDelimitedCode
     Framed::new(stream, codec)
 }
 
-fn bincode<Item, SinkItem>() -> Bincode<Item, SinkItem, impl Options + Clone> {
+type FrameOptions = WithOtherLimit<DefaultOptions, Bounded>;
+
+fn bincode<Item, SinkItem>() -> Bincode<Item, SinkItem, FrameOptions> {
     Bincode::from(codec::options().with_limit(MAX_FRAME_BYTES as u64))
 }

@@ -17,8 +17,8 @@ pub trait ControlService {
     async fn cluster() -> ClusterView;
     /// Makes layout version 1 for the members it names, once, and has every one of them adopt it.
     async fn init(request: Init) -> Result<Layout, ControlError>;
-    /// What this node would be as a member of a new cluster.
-    async fn candidate() -> Result<Member, ControlError>;
+    /// What this node would be as a member of a new cluster. It keeps itself free for that one for 10 s.
+    async fn candidate(cluster: ClusterId) -> Result<Member, ControlError>;
     /// Adopts a layout that names this node.
     async fn adopt(layout: Layout) -> Result<LayoutChecksum, ControlError>;
     async fn layout() -> Option<Layout>;

@@ -14,6 +14,8 @@ pub mod engine;
 mod error;
 mod fold;
 mod keys;
+#[cfg(feature = "rocksdb")]
+mod log_check;
 mod memory;
 mod meta;
 mod record;

@@ -1,11 +1,14 @@
 //! RocksDB as an engine.
 //!
 //! Every batch is written with its sync; RocksDB makes it visible only after. Recovery accepts a log whose last record is
-//! torn, which a crash in the middle of an unsynced write leaves, and nothing else missing: its default mode would stop
-//! silently at the first bad record, and so forget acknowledged writes. What recovery replays is flushed to synced table
-//! files before `open` returns (`avoid_flush_during_recovery` stays off).
+//! torn, which a crash in the middle of an unsynced write leaves, and nothing else missing. RocksDB's default mode would
+//! stop silently at the first bad record, and so forget acknowledged writes; the mode chosen here overlooks less, and
+//! `log_check.rs` the rest. What recovery replays is flushed to synced table files before `open` returns
+//! (`avoid_flush_during_recovery` stays off).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -13,9 +16,9 @@ use rocksdb::{
     DBWithThreadMode, Direction, ErrorKind, IteratorMode, MultiThreaded, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
-use std::sync::Arc;
 
 use crate::engine::{Batch, Change, Engine, EngineError, Entry, Space};
+use crate::log_check;
 
 type Db = DBWithThreadMode<MultiThreaded>;
 
@@ -45,6 +48,9 @@ pub struct RocksEngine {
     db: Db,
     path: PathBuf,
     synced: WriteOptions,
+    /// A commit has failed. RocksDB itself would resume after a full disk has room again, and take commits behind the
+    /// one whose fate is unknown.
+    failed: AtomicBool,
 }
 
 impl RocksEngine {
@@ -52,13 +58,17 @@ impl RocksEngine {
     /// [`EngineError::Open`] if there is a store where none is expected or the other way round, if it is damaged, or if
     /// another process has it open.
     pub fn open(path: &Path, expect: Expect, options: RocksOptions) -> Result<RocksEngine, EngineError> {
+        let refused = |reason: String| EngineError::Open { path: path.to_owned(), reason };
+        if expect == Expect::Store {
+            log_check::check(path).map_err(|damage| refused(damage.to_string()))?;
+        }
         let cache = Cache::new_lru_cache(options.block_cache);
         let families = Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(&cache, options)));
         let db = Db::open_cf_descriptors(&database(expect), path, families)
-            .map_err(|error| EngineError::Open { path: path.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| refused(error.to_string()))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
-        Ok(RocksEngine { db, path: path.to_owned(), synced })
+        Ok(RocksEngine { db, path: path.to_owned(), synced, failed: AtomicBool::new(false) })
     }
 
     fn family(&self, space: Space) -> Arc<BoundColumnFamily<'_>> {
@@ -116,6 +126,9 @@ impl Engine for RocksEngine {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(EngineError::NotDurable("an earlier commit has failed".to_owned()));
+        }
         let mut writes = WriteBatch::default();
         for Change { space, key, value } in batch.changes() {
             match value {
@@ -123,7 +136,10 @@ impl Engine for RocksEngine {
                 None => writes.delete_cf(&self.family(*space), key),
             }
         }
-        self.db.write_opt(writes, &self.synced).map_err(|error| EngineError::NotDurable(error.to_string()))
+        self.db.write_opt(writes, &self.synced).map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            EngineError::NotDurable(error.to_string())
+        })
     }
 
     fn free_bytes(&self) -> Option<u64> {

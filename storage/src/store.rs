@@ -378,6 +378,11 @@ impl Store {
         Ok(verdict)
     }
 
+    /// The last run of a directory that was met.
+    pub fn remembered(&self, directory: DirectoryId) -> Option<Run> {
+        lock(&self.shared.peer_runs).get(&directory).copied()
+    }
+
     /// From now on the marks of earlier runs are continued, as far back as every stop was clean. To be called once a
     /// majority of peers has recorded this run and none remembers an equal or higher one.
     pub fn trust_marks(&self) {

@@ -1,0 +1,70 @@
+//! What the core's integration tests share. Each of them is a program of its own and uses its part.
+#![allow(dead_code)]
+
+pub mod agenda;
+pub mod flock;
+pub mod get_world;
+pub mod put_world;
+pub mod reachable;
+pub mod versions;
+
+use std::time::Duration;
+
+use proptest::test_runner::{Config, RngSeed};
+use starling_core::coordinate::ObjectLimits;
+use starling_core::ids::NodeId;
+use starling_core::quorum::{Level, Quorum, ReplicaCount};
+
+pub const UNLIMITED: ObjectLimits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
+
+/// As many cases as a test can afford, the same at each run. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` override, for a
+/// longer hunt.
+pub fn cases(count: u32) -> Config {
+    const UNSET: u32 = 256;
+    let environment = Config::default();
+    Config {
+        cases: if environment.cases == UNSET { count } else { environment.cases },
+        rng_seed: match environment.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(0x57a2_11e6),
+            fixed @ RngSeed::Fixed(_) => fixed,
+        },
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..environment
+    }
+}
+
+pub fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// `n3` in the stories is node 3.
+pub fn name(node: NodeId) -> String {
+    format!("n{}", node.0)
+}
+
+pub fn copies(count: usize) -> ReplicaCount {
+    ReplicaCount::try_from(u8::try_from(count).expect("a small number")).expect("1 to 7 copies")
+}
+
+pub fn write_quorum(w: &str, pw: &str, primaries: usize) -> Quorum {
+    Quorum::of_write(level(w), level(pw), copies(primaries)).expect("the test asks for what is possible")
+}
+
+pub fn read_quorum(r: &str, pr: &str, primaries: usize) -> Quorum {
+    Quorum::of_read(level(r), level(pr), copies(primaries)).expect("the test asks for what is possible")
+}
+
+fn level(text: &str) -> Level {
+    text.parse().expect("the test names a level")
+}
+
+/// Returns the text as an error unless the condition holds.
+macro_rules! ensure {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+pub(crate) use ensure;

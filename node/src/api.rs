@@ -1,0 +1,209 @@
+//! The API: the data service, as clients call it. Checks what came in, then hands it to a coordinator: the write path
+//! goes on in [`crate::coordinator`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use starling_core::clock::Clock;
+use starling_core::context::Context;
+use starling_core::layout::Layout;
+use starling_core::name::{BucketName, ObjectKey};
+use starling_core::object::{Object, SiblingMode};
+use starling_core::token::Token;
+use starling_proto::CallContext;
+use starling_proto::data::{
+    DataService, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put, ReplicaView, RequestError, Written,
+};
+use starling_proto::hello::Class;
+use starling_proto::peer::Read;
+use starling_storage::StoreError;
+use tracing::Instrument;
+
+use crate::node::{Node, NotServing};
+
+#[derive(Clone)]
+pub struct Api {
+    node: Arc<Node>,
+}
+
+impl Api {
+    pub fn new(node: &Arc<Node>) -> Api {
+        Api { node: Arc::clone(node) }
+    }
+}
+
+impl DataService for Api {
+    async fn get(self, context: CallContext, request: Get) -> Result<Got, RequestError> {
+        let span = tracing::debug_span!(parent: self.node.span(), "get", trace = %context.trace_id());
+        let deadline = self.node.deadline(&context);
+        self.node.get(request, deadline).instrument(span).await
+    }
+
+    async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
+        let (request_id, trace) = (request.request, *context.trace_id());
+        let span = tracing::debug_span!(parent: self.node.span(), "put", request = %request_id, %trace);
+        let deadline = self.node.deadline(&context);
+        self.node.put(request, deadline).instrument(span).await
+    }
+
+    async fn get_own(self, _: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
+        let layout = self.node.serving_layout()?;
+        let asked = key.clone();
+        let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(request_error)?;
+        Ok(present(&layout, &key, &object.unwrap_or_default()))
+    }
+
+    async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
+        let deadline = self.node.deadline(&context);
+        self.node.list_keys(request, deadline).await
+    }
+
+    async fn buckets(self, context: CallContext) -> Result<Vec<BucketName>, RequestError> {
+        let deadline = self.node.deadline(&context);
+        self.node.list_buckets(deadline).await
+    }
+
+    async fn locate(self, context: CallContext, key: ObjectKey) -> Result<Location, RequestError> {
+        let deadline = self.node.deadline(&context);
+        self.node.locate(key, deadline).await
+    }
+
+    async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {
+        Ok(Layout::clone(&*self.node.serving_layout()?))
+    }
+}
+
+impl Node {
+    /// A request's deadline: the client's, but no later than this node's own limit.
+    fn deadline(&self, context: &CallContext) -> Instant {
+        context.deadline.min(Instant::now() + self.config.request_timeout)
+    }
+
+    async fn get(self: Arc<Self>, request: Get, deadline: Instant) -> Result<Got, RequestError> {
+        let layout = self.serving_layout()?;
+        let key = request.key.clone();
+        let (answer, quorum) = Arc::clone(&self).coordinate_get(&layout, request, deadline).await?;
+        if !answer.met {
+            self.counters.quorums_missed.add(1);
+            let (counted, replicas) = (answer.counted, answer.replicas);
+            return Err(RequestError::ReadQuorumNotMet { quorum, counted, replicas });
+        }
+        let got = present(&layout, &key, &answer.object);
+        Ok(Got { quorum: Some(quorum), replicas: answer.replicas, ..got })
+    }
+
+    async fn put(self: Arc<Self>, mut request: Put, deadline: Instant) -> Result<Written, RequestError> {
+        let layout = self.serving_layout()?;
+        clock_of_context(&layout, &request)?;
+        if is_blind_delete(&request) {
+            request.context = Arc::clone(&self).context_of_present(&request, deadline).await?;
+        }
+        self.write(&layout, request, deadline).await
+    }
+
+    /// What a delete without a context deletes: what a read finds now.
+    async fn context_of_present(
+        self: Arc<Self>,
+        delete: &Put,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, RequestError> {
+        let read = Get { key: delete.key.clone(), r: delete.r, pr: Default::default(), wait_for_repair: false };
+        Ok(self.get(read, deadline).await?.context)
+    }
+
+    async fn locate(self: Arc<Self>, key: ObjectKey, deadline: Instant) -> Result<Location, RequestError> {
+        let layout = self.serving_layout()?;
+        let preference = layout.preference_list(&key);
+        let nodes: Vec<_> = preference.primaries().iter().chain(preference.fallbacks()).copied().collect();
+        let views = nodes.into_iter().map(|node| {
+            let (this, key, version) = (Arc::clone(&self), key.clone(), layout.version());
+            async move {
+                let alive = node == this.id() || this.view().is_alive(node);
+                let holds = this.holding_of(node, Read { layout: version, key }, deadline).await;
+                ReplicaView { node, alive, holds }
+            }
+        });
+        let replicas = futures::future::join_all(views).await;
+        let mode = layout.rules(key.bucket()).mode;
+        Ok(Location { token: Token::of(&key), preference, mode, replicas })
+    }
+
+    async fn holding_of(&self, node: starling_core::ids::NodeId, read: Read, deadline: Instant) -> Holding {
+        let within = deadline.saturating_duration_since(Instant::now()).min(self.config.replica_timeout);
+        let object = if node == self.id() {
+            self.read_store(move |store| store.get(&read.key)).await.map_err(|error| error.to_string())
+        } else {
+            match self.peers.get(node, Class::Peer) {
+                Some(link) => link.read(read, within).await.map(|(_, object)| object).map_err(|e| e.to_string()),
+                None => Err(starling_core::report::Failure::Unreachable.to_string()),
+            }
+        };
+        match object {
+            Ok(Some(object)) => Holding::Copy { clock: object.clock().clone(), siblings: object.siblings().len() },
+            Ok(None) => Holding::Nothing,
+            Err(reason) => Holding::Unknown(reason),
+        }
+    }
+}
+
+/// The clock that a write's context stands for; empty without one.
+pub fn clock_of_context(layout: &Layout, request: &Put) -> Result<Clock, RequestError> {
+    let invalid = |error: starling_core::context::InvalidContext| RequestError::Invalid(error.to_string());
+    match &request.context {
+        None => Ok(Clock::default()),
+        Some(bytes) => {
+            let context = Context::decode(bytes).map_err(invalid)?;
+            context.clock_for(layout.cluster(), Token::of(&request.key)).map_err(invalid)
+        }
+    }
+}
+
+/// An object as its bucket's readers see it.
+fn present(layout: &Layout, key: &ObjectKey, object: &Object) -> Got {
+    let mode: SiblingMode = layout.rules(key.bucket()).mode;
+    let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
+        starling_core::object::Value::Live(value) => {
+            Some(LiveSibling { value: value.clone(), dot: sibling.dot, stamp: sibling.stamp })
+        }
+        starling_core::object::Value::Tombstone => None,
+    });
+    Got {
+        siblings: live.collect(),
+        context: (!object.is_unwritten()).then(|| context_of(layout, key, object)),
+        deleted: object.is_deleted(mode),
+        clock: object.clock().clone(),
+        quorum: None,
+        replicas: Vec::new(),
+    }
+}
+
+/// The context that covers all of an object.
+pub fn context_of(layout: &Layout, key: &ObjectKey, object: &Object) -> Bytes {
+    Context::new(layout.cluster(), Token::of(key), object.clock().clone()).encode()
+}
+
+fn is_blind_delete(request: &Put) -> bool {
+    request.context.is_none() && request.value == starling_core::object::Value::Tombstone
+}
+
+impl From<NotServing> for RequestError {
+    fn from(not: NotServing) -> RequestError {
+        RequestError::NotServing(not.reason)
+    }
+}
+
+impl From<NotServing> for starling_proto::peer::PeerError {
+    fn from(not: NotServing) -> Self {
+        starling_proto::peer::PeerError::Refused(not.refusal)
+    }
+}
+
+/// A store's error as a client sees it, where the store was all that was asked.
+pub fn request_error(error: StoreError) -> RequestError {
+    match error {
+        StoreError::Refused(refusal) => RequestError::Refused(refusal),
+        StoreError::Write(refused) => RequestError::Invalid(refused.to_string()),
+        StoreError::Unknown | StoreError::Engine(_) => RequestError::Internal(error.to_string()),
+    }
+}

@@ -1,0 +1,271 @@
+//! Configuration in two steps: what was typed becomes [`Settings`], what was meant becomes a [`Config`].
+//!
+//! A setting comes from a TOML file, is overridden by an environment variable `STARLING_…`, and that by a flag. All
+//! mistakes, wherever they were made, are reported at once.
+
+mod keys;
+mod settings;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use starling_core::coordinate::ObjectLimits;
+use starling_core::name::{NodeName, Zone};
+use starling_storage::{RocksOptions, StoreLimits};
+
+pub use keys::{KEYS, Key};
+pub use settings::{Settings, Source};
+
+/// A checked configuration. Only this travels inward.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub name: NodeName,
+    pub zone: Zone,
+    pub data_dir: PathBuf,
+    /// TCP for requests and UDP for gossip, on the same port.
+    pub listen: SocketAddr,
+    /// `host:port` at which others reach this node.
+    pub advertise: String,
+    /// `host:port` of nodes to gossip with at first.
+    pub seeds: Vec<String>,
+    /// Nodes of another cluster name ignore this one's gossip.
+    pub cluster_name: String,
+    pub log: Log,
+    pub request_timeout: Duration,
+    pub replica_timeout: Duration,
+    pub max_clock_drift: Duration,
+    /// Bytes of handed-off objects a second.
+    pub handoff_rate: u64,
+    /// Requests being coordinated at once before further ones are refused as overloaded.
+    pub max_requests: usize,
+    pub max_connections: usize,
+    pub store: StoreLimits,
+    pub rocks: RocksOptions,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub json: bool,
+    /// In the syntax of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// Something wrong with one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    pub key: String,
+    pub from: Source,
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.key, self.from, self.what)
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "{count} mistake{} in the configuration:", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_settings(settings: &Settings) -> Result<Config, Mistakes> {
+        let mut read = Reader { settings, mistakes: Vec::new() };
+        let listen: Option<SocketAddr> = read.value("listen", "an address such as 127.0.0.1:7401");
+        let name: Option<NodeName> = read.checked("name");
+        let default_dir = name.as_ref().map(|name| format!("starling-data/{name}"));
+        let config = Config {
+            data_dir: read.text("data_dir").or(default_dir).unwrap_or_default().into(),
+            zone: read.checked("zone").unwrap_or_else(placeholder),
+            advertise: read.address("advertise").or(listen.map(|a| a.to_string())).unwrap_or_default(),
+            seeds: read.addresses("seeds"),
+            cluster_name: read.text("cluster_name").unwrap_or_default(),
+            log: Log {
+                json: read.one_of("log_format", &["human", "json"]) == Some(1),
+                filter: read.text("log").unwrap_or_default(),
+            },
+            request_timeout: read.duration("request_timeout"),
+            replica_timeout: read.duration("replica_timeout"),
+            max_clock_drift: read.duration("max_clock_drift"),
+            handoff_rate: read.size("handoff_rate").max(1),
+            max_requests: read.count("max_requests"),
+            max_connections: read.count("max_connections"),
+            store: StoreLimits {
+                object: ObjectLimits {
+                    siblings: read.count("max_siblings"),
+                    bytes: usize_of(read.size("max_object_size")),
+                },
+                hints_per_target: read.count("max_hints_per_node") as u64,
+                queue: read.count("write_queue"),
+                disk_reserve: read.size("disk_reserve"),
+            },
+            rocks: RocksOptions {
+                block_cache: usize_of(read.size("block_cache")),
+                write_buffer: usize_of(read.size("write_buffer")),
+            },
+            name: name.unwrap_or_else(placeholder),
+            listen: listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        };
+        read.check(&config);
+        if read.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(read.mistakes)) }
+    }
+}
+
+/// Stands where a mistake was noted; such a configuration is never returned.
+fn placeholder<T: FromStr<Err: fmt::Debug>>() -> T {
+    "placeholder".parse().expect("a valid name")
+}
+
+fn usize_of(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// Reads values out of settings and collects what is wrong with them.
+struct Reader<'a> {
+    settings: &'a Settings,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.settings.get(key).map(|(value, _)| value.to_owned())
+    }
+
+    fn checked<T: FromStr<Err: fmt::Display>>(&mut self, key: &'static str) -> Option<T> {
+        let Some((value, _)) = self.settings.get(key) else {
+            self.note(key, "is missing; every node needs one".to_owned());
+            return None;
+        };
+        value.parse().map_err(|error: T::Err| self.note(key, error.to_string())).ok()
+    }
+
+    fn value<T: FromStr>(&mut self, key: &'static str, expected: &str) -> Option<T> {
+        let (value, _) = self.settings.get(key)?;
+        let parsed = value.parse().ok();
+        if parsed.is_none() {
+            self.note(key, format!("`{value}` is not {expected}"));
+        }
+        parsed
+    }
+
+    fn count(&mut self, key: &'static str) -> usize {
+        let count = self.value::<usize>(key, "a number").unwrap_or(1);
+        if count == 0 {
+            self.note(key, "must be at least 1".to_owned());
+        }
+        count
+    }
+
+    fn size(&mut self, key: &'static str) -> u64 {
+        self.value::<bytesize::ByteSize>(key, "a size such as 64MiB").map_or(0, |size| size.as_u64())
+    }
+
+    fn duration(&mut self, key: &'static str) -> Duration {
+        let duration = self.value::<humantime::Duration>(key, "a duration such as 500ms");
+        let duration = duration.map_or(Duration::from_secs(1), Into::into);
+        if duration.is_zero() {
+            self.note(key, "must be above 0".to_owned());
+        }
+        duration
+    }
+
+    fn one_of(&mut self, key: &'static str, words: &[&str]) -> Option<usize> {
+        let (value, _) = self.settings.get(key)?;
+        let found = words.iter().position(|word| *word == value);
+        if found.is_none() {
+            self.note(key, format!("`{value}` is none of {}", words.join(", ")));
+        }
+        found
+    }
+
+    fn address(&mut self, key: &'static str) -> Option<String> {
+        let (value, _) = self.settings.get(key)?;
+        if !is_address(value) {
+            self.note(key, format!("`{value}` is not an address of the form host:port"));
+        }
+        Some(value.to_owned())
+    }
+
+    fn addresses(&mut self, key: &'static str) -> Vec<String> {
+        let text = self.text(key).unwrap_or_default();
+        let addresses: Vec<String> =
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        for wrong in addresses.iter().filter(|address| !is_address(address)) {
+            self.note(key, format!("`{wrong}` is not an address of the form host:port"));
+        }
+        addresses
+    }
+
+    /// What no single value shows.
+    fn check(&mut self, config: &Config) {
+        if !self.mistakes.is_empty() {
+            return;
+        }
+        if config.replica_timeout > config.request_timeout {
+            self.note("replica_timeout", "is longer than request_timeout, so it would never take effect".to_owned());
+        }
+        let unspecified = config.listen.ip().is_unspecified();
+        if unspecified && self.settings.get("advertise").is_none() {
+            self.note("advertise", format!("is needed when listening on {}: others cannot dial that", config.listen));
+        }
+    }
+
+    fn note(&mut self, key: &str, what: String) {
+        let from = self.settings.get(key).map_or(Source::Default, |(_, source)| source.clone());
+        self.mistakes.push(Mistake { key: key.to_owned(), from, what });
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Settings::collect(None, std::iter::empty(), flags).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_make_a_working_node_of_a_name() {
+        let config = Config::from_settings(&settings(&[("name", "n1")])).unwrap();
+        assert_eq!(config.advertise, "127.0.0.1:7401");
+        assert_eq!(config.data_dir, PathBuf::from("starling-data/n1"));
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let wrong = settings(&[
+            ("zone", "Zürich"),
+            ("listen", "here"),
+            ("seeds", "a:1,b"),
+            ("request_timeout", "soon"),
+            ("max_siblings", "0"),
+        ]);
+        let Mistakes(mistakes) = Config::from_settings(&wrong).unwrap_err();
+        let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+        assert_eq!(keys, ["listen", "name", "zone", "seeds", "request_timeout", "max_siblings"]);
+    }
+
+    #[test]
+    fn listening_everywhere_needs_an_address_to_advertise() {
+        let open = settings(&[("name", "n1"), ("listen", "0.0.0.0:7401")]);
+        assert!(Config::from_settings(&open).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! The control service: how this node is, how it sees the cluster, and making one.
+
+use std::sync::Arc;
+
+use starling_core::ids::ClusterId;
+use starling_core::layout::{Layout, LayoutChecksum, Member};
+use starling_gossip::Standing;
+use starling_proto::control::{
+    ClusterView, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView,
+};
+use starling_proto::{BUILD, CallContext};
+use starling_storage::AdoptError;
+
+use crate::node::Node;
+
+#[derive(Clone)]
+pub struct Control {
+    node: Arc<Node>,
+}
+
+impl Control {
+    pub fn new(node: &Arc<Node>) -> Control {
+        Control { node: Arc::clone(node) }
+    }
+}
+
+impl ControlService for Control {
+    async fn status(self, _: CallContext) -> NodeStatus {
+        let node = &self.node;
+        let layout = node.store.layout();
+        let own = |layout: &Arc<Layout>| {
+            let index = layout.members().iter().position(|member| member.node == node.id());
+            index.and_then(|index| layout.shares().get(index).copied()).unwrap_or(0) as usize
+        };
+        NodeStatus {
+            name: node.config.name.clone(),
+            node: node.id(),
+            run: node.store.run(),
+            zone: node.config.zone.clone(),
+            address: node.config.advertise.clone(),
+            standing: node.standing(),
+            cluster: layout.as_ref().map(|layout| layout.cluster()),
+            layout: layout.as_ref().map(|layout| layout.version()),
+            build: BUILD.to_owned(),
+            uptime: node.started.elapsed(),
+            partitions: layout.as_ref().map_or(0, own),
+            disk_used_bytes: node.store.used_bytes(),
+            disk_free_bytes: node.store.free_bytes(),
+            resident_bytes: resident_bytes(),
+            hints: node.store.hints().into_iter().map(|(target, count)| HintsFor { target, count }).collect(),
+            counters: node.counters.snapshot(),
+        }
+    }
+
+    async fn cluster(self, _: CallContext) -> ClusterView {
+        let peers = self.node.view().peers.values().map(peer_view).collect();
+        let layout = self.node.store.layout().map(|layout| Layout::clone(&layout));
+        ClusterView { seen_by: self.node.config.name.clone(), layout, peers }
+    }
+
+    async fn init(self, _: CallContext, request: Init) -> Result<Layout, ControlError> {
+        self.node.init_cluster(request).await
+    }
+
+    async fn candidate(self, _: CallContext, cluster: ClusterId) -> Result<Member, ControlError> {
+        self.node.candidate_for(cluster)
+    }
+
+    async fn adopt(self, _: CallContext, layout: Layout) -> Result<LayoutChecksum, ControlError> {
+        let names_this_node = layout
+            .member(self.node.id())
+            .is_some_and(|member| member.directory == self.node.store.identity().directory);
+        if !names_this_node {
+            return Err(ControlError::Invalid("the layout does not name this node's directory".to_owned()));
+        }
+        let checksum = layout.checksum();
+        self.node.adopt(layout).await.map(|()| checksum).map_err(|error| match error {
+            AdoptError::OtherCluster { ours, .. } => ControlError::AlreadyMember(ours),
+            AdoptError::Forked(_) => ControlError::Invalid(error.to_string()),
+            AdoptError::Store(_) => ControlError::Internal(error.to_string()),
+        })
+    }
+
+    async fn layout(self, _: CallContext) -> Option<Layout> {
+        self.node.store.layout().map(|layout| Layout::clone(&layout))
+    }
+}
+
+fn peer_view(peer: &starling_gossip::Peer) -> PeerView {
+    let said = &peer.announcement;
+    let standing = match &said.standing {
+        Standing::Starting => "starting".to_owned(),
+        Standing::Serving if said.layout.is_none() => "uninitialised".to_owned(),
+        Standing::Serving => "serving".to_owned(),
+        Standing::Retired { reason } => format!("excluded: {}", reason.as_str()),
+        Standing::Leaving => "stopping".to_owned(),
+    };
+    PeerView {
+        name: said.name.clone(),
+        node: peer.node,
+        zone: said.zone.clone(),
+        address: said.address.as_str().to_owned(),
+        alive: peer.alive,
+        standing,
+        cluster: said.cluster,
+        layout: said.layout,
+        build: said.build.as_str().to_owned(),
+        hints_for: said.hints_for.named().map(|nodes| nodes.iter().copied().collect()).unwrap_or_default(),
+    }
+}
+
+/// The process's resident memory, where the system tells (proc(5)).
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

@@ -1,0 +1,54 @@
+//! What a node has done since its start. Atomic: reading them never waits.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// All counters by name.
+            pub fn snapshot(&self) -> BTreeMap<String, u64> {
+                [$((stringify!($name).to_owned(), self.$name.get())),*].into_iter().collect()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Reads coordinated here.
+    reads_coordinated,
+    /// Writes coordinated here.
+    writes_coordinated,
+    /// Writes sent on to a primary.
+    writes_forwarded,
+    /// Reads and writes that missed their quorum.
+    quorums_missed,
+    /// Requests refused for want of room.
+    requests_refused,
+    /// Replicas asked because another was slow.
+    hedges,
+    /// Copies taken in place of a primary.
+    hints_taken,
+    /// Copies brought to the primary they were held for.
+    hints_delivered,
+    /// Stale replicas sent the merged object after a read.
+    read_repairs,
+}
+
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

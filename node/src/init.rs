@@ -1,0 +1,181 @@
+//! `cluster init`: layout version 1, made on any node for the members it names.
+//!
+//! Every member is asked first whether it is free; by answering it reserves itself for this cluster for a little while, so
+//! that of two inits at once at most one goes on. Then every member adopts. An init that is cut short between the two is
+//! finished by running it again: it finds the layout that some have adopted, and brings it to the others. A member that
+//! has adopted never adopts another cluster's layout.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use starling_core::ids::ClusterId;
+use starling_core::layout::{FirstLayout, Layout, Member};
+use starling_core::name::NodeName;
+use starling_proto::call_within;
+use starling_proto::control::{ControlError, Init, NodeStanding};
+use starling_proto::hello::Class;
+
+use crate::membership::control_of;
+use crate::node::Node;
+
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a member keeps itself free for an init that has asked.
+const RESERVATION: Duration = Duration::from_secs(10);
+/// How long init waits for the members to be connected, so that the first request meets a cluster that is whole.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+
+/// For which cluster a node without one is kept free, and until when.
+#[derive(Debug, Default)]
+pub struct Reservation(Mutex<Option<(ClusterId, Instant)>>);
+
+impl Reservation {
+    fn take(&self, cluster: ClusterId, now: Instant) -> bool {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = held.is_none_or(|(holder, until)| holder == cluster || until <= now);
+        if free {
+            *held = Some((cluster, now + RESERVATION));
+        }
+        free
+    }
+}
+
+impl Node {
+    /// What this node would be as a member of `cluster`, for which it is reserved by being asked.
+    pub fn candidate_for(&self, cluster: ClusterId) -> Result<Member, ControlError> {
+        match self.standing() {
+            NodeStanding::Uninitialised => {}
+            NodeStanding::Serving => {
+                let ours = self.store.layout().map(|layout| layout.cluster());
+                return Err(ours.map_or_else(|| internal("no layout"), ControlError::AlreadyMember));
+            }
+            NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => return Err(ControlError::Invalid(reason)),
+            NodeStanding::Stopping => return Err(ControlError::Invalid("it is shutting down".to_owned())),
+        }
+        if !self.reservation.take(cluster, Instant::now()) {
+            return Err(ControlError::Invalid("another `cluster init` is under way; try again in 10 s".to_owned()));
+        }
+        let own = self.store.identity();
+        Ok(Member {
+            node: own.node,
+            directory: own.directory,
+            name: own.name.clone(),
+            zone: self.config.zone.clone(),
+            weight: 1,
+            address: self.config.advertise.clone(),
+        })
+    }
+
+    /// Makes the cluster, or finishes making it.
+    pub async fn init_cluster(self: &Arc<Self>, request: Init) -> Result<Layout, ControlError> {
+        let names = self.names_of_members(&request)?;
+        let layout = match self.begun_layout(&names).await? {
+            Some(layout) => layout,
+            None => self.new_layout(&names, request).await?,
+        };
+        self.have_adopted(&layout).await?;
+        self.settle().await;
+        Ok(layout)
+    }
+
+    fn names_of_members(&self, request: &Init) -> Result<BTreeSet<NodeName>, ControlError> {
+        let view = self.view();
+        if request.members.is_empty() {
+            return Ok(view.live().map(|peer| peer.announcement.name.clone()).collect());
+        }
+        let known: Vec<String> = view.live().map(|peer| peer.announcement.name.to_string()).collect();
+        for name in &request.members {
+            if !view.by_name(name).is_some_and(|peer| peer.alive) {
+                return Err(ControlError::Invalid(format!("no live node is named `{name}`; known: {}", known.join(", "))));
+            }
+        }
+        Ok(request.members.iter().cloned().collect())
+    }
+
+    /// The layout that an earlier init of the same members has brought to some of them, if there was one.
+    async fn begun_layout(&self, names: &BTreeSet<NodeName>) -> Result<Option<Layout>, ControlError> {
+        for name in names {
+            let found = if *name == self.config.name {
+                self.store.layout().map(|layout| Layout::clone(&layout))
+            } else {
+                let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
+                control.layout(call_within(CALL_LIMIT)).await.map_err(|e| unreachable(name, &e))?
+            };
+            let Some(layout) = found else { continue };
+            let same: BTreeSet<&NodeName> = layout.members().iter().map(|member| &member.name).collect();
+            if same == names.iter().collect() {
+                return Ok(Some(layout));
+            }
+            return Err(ControlError::AlreadyMember(layout.cluster()));
+        }
+        Ok(None)
+    }
+
+    async fn new_layout(&self, names: &BTreeSet<NodeName>, request: Init) -> Result<Layout, ControlError> {
+        let cluster = ClusterId(rand::random());
+        let mut members = Vec::new();
+        for name in names {
+            let mut member = if *name == self.config.name {
+                self.candidate_for(cluster)?
+            } else {
+                let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
+                let candidate = control.candidate(call_within(CALL_LIMIT), cluster).await;
+                let refused = |error: ControlError| ControlError::Invalid(format!("{name}: {error}"));
+                candidate.map_err(|e| unreachable(name, &e))?.map_err(refused)?
+            };
+            member.weight = request.weights.get(name).copied().unwrap_or(1);
+            members.push(member);
+        }
+        if let Some(stranger) = request.weights.keys().find(|name| !names.contains(*name)) {
+            return Err(ControlError::Invalid(format!("`{stranger}` has a weight and is no member")));
+        }
+        let Init { partitions, replicas, buckets, .. } = request;
+        let first = FirstLayout { cluster, partitions, replicas, members, buckets };
+        Layout::first(first).map_err(|error| ControlError::Invalid(error.to_string()))
+    }
+
+    async fn have_adopted(self: &Arc<Self>, layout: &Layout) -> Result<(), ControlError> {
+        let mut missing = Vec::new();
+        for member in layout.members() {
+            let adopted = if member.node == self.id() {
+                self.adopt(layout.clone()).await.map_err(|error| error.to_string())
+            } else {
+                adopt_at(&member.address, layout).await
+            };
+            if let Err(reason) = adopted {
+                missing.push(format!("{}: {reason}", member.name));
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(ControlError::Incomplete(missing.join("; "))) }
+    }
+
+    async fn settle(&self) {
+        self.peers.redial();
+        let connected = async {
+            for link in self.peers.all(Class::Peer) {
+                link.connected().await;
+            }
+        };
+        drop(tokio::time::timeout(SETTLE_LIMIT, connected).await);
+    }
+
+    fn address_named(&self, name: &NodeName) -> Result<String, ControlError> {
+        let view = self.view();
+        let peer = view.by_name(name).ok_or_else(|| ControlError::Invalid(format!("no node is named `{name}`")))?;
+        Ok(peer.announcement.address.as_str().to_owned())
+    }
+}
+
+async fn adopt_at(address: &str, layout: &Layout) -> Result<(), String> {
+    let control = control_of(address).await.map_err(|error| error.to_string())?;
+    let adopted = control.adopt(call_within(CALL_LIMIT), layout.clone()).await.map_err(|error| error.to_string())?;
+    adopted.map(|_checksum| ()).map_err(|error| error.to_string())
+}
+
+fn unreachable(name: &NodeName, error: &dyn std::fmt::Display) -> ControlError {
+    ControlError::Invalid(format!("{name} cannot be reached: {error}"))
+}
+
+fn internal(reason: &str) -> ControlError {
+    ControlError::Internal(reason.to_owned())
+}

@@ -1,0 +1,171 @@
+//! One connection to one peer: dialled, kept, redialled; and the calls made over it.
+//!
+//! A call is tried only on a standing connection. Without one it fails at once as unreachable, so nobody waits for a dead
+//! node; the link redials in the background, with jitter, and at once when gossip has news of the peer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use starling_core::get::Standing;
+use starling_core::ids::NodeId;
+use starling_core::name::ObjectKey;
+use starling_core::object::Object;
+use starling_core::report::{Failure, Refusal};
+use starling_proto::connection::MAX_CALLS_PER_CONNECTION;
+use starling_proto::hello::Class;
+use starling_proto::peer::{PeerError, PeerServiceClient, Read, Store};
+use starling_proto::{CallContext, RpcError, call_within};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::latency::Latency;
+
+pub struct Link {
+    pub node: NodeId,
+    pub class: Class,
+    client: ArcSwapOption<PeerServiceClient>,
+    /// Calls in flight; further ones are refused here rather than queued.
+    room: Semaphore,
+    pub reads: Latency,
+    pub writes: Latency,
+    /// The peer's clock minus ours, in milliseconds; [`UNKNOWN_OFFSET`] before the first measurement.
+    clock_offset: AtomicI64,
+    /// Wakes the dialler before its back-off is over.
+    pub redial: Notify,
+    /// True once dialling has succeeded or failed for the first time.
+    pub tried: watch::Sender<bool>,
+    up: watch::Sender<bool>,
+}
+
+const UNKNOWN_OFFSET: i64 = i64::MAX;
+
+impl Link {
+    pub fn new(node: NodeId, class: Class) -> Link {
+        Link {
+            node,
+            class,
+            client: ArcSwapOption::empty(),
+            room: Semaphore::new(MAX_CALLS_PER_CONNECTION),
+            reads: Latency::default(),
+            writes: Latency::default(),
+            clock_offset: AtomicI64::new(UNKNOWN_OFFSET),
+            redial: Notify::new(),
+            tried: watch::Sender::new(false),
+            up: watch::Sender::new(false),
+        }
+    }
+
+    pub fn connect(&self, client: PeerServiceClient) {
+        self.client.store(Some(Arc::new(client)));
+        self.up.send_replace(true);
+    }
+
+    pub fn disconnect(&self) {
+        self.client.store(None);
+        self.up.send_replace(false);
+    }
+
+    /// Waits until there is a connection.
+    pub async fn connected(&self) {
+        // The sender lives as long as the link.
+        drop(self.up.subscribe().wait_for(|up| *up).await);
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.client.load().is_some()
+    }
+
+    /// The peer's copy of a key.
+    pub async fn read(&self, request: Read, within: Duration) -> Result<(Standing, Option<Object>), Failure> {
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.read(context, request).await };
+        let reply = self.timed(&self.reads, within, call).await?;
+        reply.map(|reply| (reply.standing, reply.object)).map_err(as_failure)
+    }
+
+    /// Sends an object to be merged there; success means durable.
+    pub async fn store(&self, request: Store, within: Duration) -> Result<(), Failure> {
+        if !fits_a_frame(&request.key, &request.object) {
+            return Err(Failure::Refused(Refusal::TooLarge));
+        }
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.store(context, request).await };
+        self.timed(&self.writes, within, call).await?.map_err(as_failure)
+    }
+
+    /// Measures how far apart the two clocks are; `wall` reads ours, in milliseconds.
+    pub async fn compare_clocks(&self, wall: impl Fn() -> u64, within: Duration) {
+        let before = wall();
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.clock(context).await };
+        if let Ok(theirs) = self.call(within, call).await {
+            let ours = before + wall().saturating_sub(before) / 2;
+            let offset = i128::from(theirs) - i128::from(ours);
+            let offset = i64::try_from(offset).unwrap_or(UNKNOWN_OFFSET - 1);
+            self.clock_offset.store(offset, Ordering::Relaxed);
+        }
+    }
+
+    /// The peer's clock minus ours in milliseconds, if it was ever measured.
+    pub fn clock_offset(&self) -> Option<i64> {
+        Some(self.clock_offset.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN_OFFSET)
+    }
+
+    /// Any call on the standing connection.
+    pub async fn call<T, F>(
+        &self,
+        within: Duration,
+        call: impl FnOnce(Arc<PeerServiceClient>, CallContext) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
+        let client = self.client.load_full().ok_or(Failure::Unreachable)?;
+        let _room = self.room.try_acquire().map_err(|_| Failure::Refused(Refusal::Overloaded))?;
+        // tarpc's own deadline covers the answer; this one covers the wait for room in its queue as well.
+        match tokio::time::timeout(within, call(client, call_within(within))).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(broken(&error)),
+            Err(_elapsed) => Err(Failure::NoAnswer),
+        }
+    }
+
+    async fn timed<T, F>(
+        &self,
+        latency: &Latency,
+        within: Duration,
+        call: impl FnOnce(Arc<PeerServiceClient>, CallContext) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, RpcError>>,
+    {
+        let begun = Instant::now();
+        let reply = self.call(within, call).await?;
+        latency.note(begun.elapsed());
+        Ok(reply)
+    }
+}
+
+/// Pages for objects beyond a frame are not built: such an object stays where it is, and says so.
+fn fits_a_frame(key: &ObjectKey, object: &Object) -> bool {
+    use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
+    key.key().len() + object.value_bytes() <= MAX_FRAME_BYTES - FRAME_MARGIN_BYTES
+}
+
+fn as_failure(error: PeerError) -> Failure {
+    match error {
+        PeerError::Refused(refusal) => Failure::Refused(refusal),
+        PeerError::Unknown => Failure::Refused(Refusal::StorageFailed),
+        PeerError::Internal(reason) => {
+            tracing::warn!(reason, "a peer could not answer");
+            Failure::Refused(Refusal::StorageFailed)
+        }
+    }
+}
+
+fn broken(error: &RpcError) -> Failure {
+    match error {
+        RpcError::DeadlineExceeded => Failure::NoAnswer,
+        // What tarpc answers above its limit of concurrent requests.
+        RpcError::Server(error) if error.kind == std::io::ErrorKind::WouldBlock => Failure::Refused(Refusal::Overloaded),
+        RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) | RpcError::Server(_) => Failure::Disconnected,
+    }
+}

@@ -1,0 +1,165 @@
+//! A node: everything its services and background tasks share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use starling_core::ids::NodeId;
+use starling_core::layout::Layout;
+use starling_core::report::Refusal;
+use starling_gossip::View;
+use starling_proto::control::NodeStanding;
+use starling_proto::hello::Introduction;
+use starling_storage::{Health, Store, StoreError};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::budget::Budget;
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::init::Reservation;
+use crate::peers::Peers;
+
+/// Reads of the disk that run at once; each occupies a thread.
+const DISK_READS: usize = 32;
+
+pub struct Node {
+    pub config: Config,
+    pub store: Arc<Store>,
+    pub peers: Peers,
+    pub counters: Counters,
+    pub hedges: Budget,
+    pub started: Instant,
+    pub reservation: Reservation,
+    /// Requests being coordinated; further ones are refused.
+    pub requests: Semaphore,
+    /// The present layout, for those who wait for one.
+    pub layout: watch::Sender<Option<Arc<Layout>>>,
+    /// Why this node may not serve although its store would.
+    pub excluded: watch::Sender<Option<String>>,
+    /// True once peers have had the chance to object to this run.
+    pub introduced: watch::Sender<bool>,
+    pub gossip: watch::Receiver<Arc<View>>,
+    pub stopping: CancellationToken,
+    pub tasks: TaskTracker,
+    span: tracing::Span,
+    disk: Semaphore,
+}
+
+impl Node {
+    pub fn new(config: Config, store: Arc<Store>, gossip: watch::Receiver<Arc<View>>) -> Arc<Node> {
+        let span = tracing::info_span!("node", name = %config.name);
+        Arc::new(Node {
+            peers: Peers::default(),
+            counters: Counters::default(),
+            hedges: Budget::default(),
+            started: Instant::now(),
+            reservation: Reservation::default(),
+            requests: Semaphore::new(config.max_requests),
+            layout: watch::Sender::new(store.layout()),
+            excluded: watch::Sender::new(None),
+            introduced: watch::Sender::new(false),
+            gossip,
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            span,
+            disk: Semaphore::new(DISK_READS),
+            config,
+            store,
+        })
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.store.identity().node
+    }
+
+    /// How this node introduces itself in a hello.
+    pub fn introduction(&self) -> Introduction {
+        Introduction { node: self.id(), name: self.config.name.clone(), run: self.store.run() }
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.gossip.borrow())
+    }
+
+    /// Runs a task that the node waits for when it stops, with the node's name in its logs.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task.instrument(self.span.clone()));
+    }
+
+    pub fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
+    pub fn standing(&self) -> NodeStanding {
+        if self.stopping.is_cancelled() {
+            return NodeStanding::Stopping;
+        }
+        match &*self.store.health().borrow() {
+            Health::Failed { reason } => return NodeStanding::Failed(reason.clone()),
+            Health::Retired { reason } => return NodeStanding::Excluded(reason.clone()),
+            Health::Serving => {}
+        }
+        match (&*self.excluded.borrow(), self.store.layout()) {
+            (Some(reason), _) => NodeStanding::Excluded(reason.clone()),
+            (None, None) => NodeStanding::Uninitialised,
+            (None, Some(_)) => NodeStanding::Serving,
+        }
+    }
+
+    /// The layout by which this node serves, if it serves.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn serving_layout(&self) -> Result<Arc<Layout>, NotServing> {
+        match self.standing() {
+            NodeStanding::Serving if !*self.introduced.borrow() => {
+                Err(NotServing { refusal: Refusal::NotAMember, reason: "it is still meeting its peers".to_owned() })
+            }
+            NodeStanding::Serving => self.store.layout().ok_or_else(NotServing::uninitialised),
+            NodeStanding::Uninitialised => Err(NotServing::uninitialised()),
+            NodeStanding::Excluded(reason) => Err(NotServing { refusal: Refusal::NotAMember, reason }),
+            NodeStanding::Failed(reason) => Err(NotServing { refusal: Refusal::StorageFailed, reason }),
+            NodeStanding::Stopping => {
+                Err(NotServing { refusal: Refusal::Stopping, reason: "it is shutting down".to_owned() })
+            }
+        }
+    }
+
+    /// Reads the store on a thread that may block.
+    ///
+    /// # Errors
+    /// Those of the read.
+    pub async fn read_store<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        // The semaphore is never closed; waiting for it is bounded by the number of requests, and ends with their
+        // deadlines.
+        let _room = self.disk.acquire().await.map_err(|_| StoreError::Refused(Refusal::Stopping))?;
+        let store = Arc::clone(&self.store);
+        let result = tokio::task::spawn_blocking(move || read(&store)).await;
+        result.unwrap_or_else(|panic| Err(StoreError::Engine(panic.to_string())))
+    }
+}
+
+/// Why a node serves no data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotServing {
+    pub refusal: Refusal,
+    pub reason: String,
+}
+
+impl NotServing {
+    fn uninitialised() -> NotServing {
+        let reason = "it does not belong to a cluster yet; make one with `starling cluster init`".to_owned();
+        NotServing { refusal: Refusal::NotAMember, reason }
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

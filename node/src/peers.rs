@@ -1,0 +1,223 @@
+//! The peers of this node: a link for each and for each class of connection, and the tasks that keep them dialled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use starling_core::get::Candidate;
+use starling_core::ids::{NodeId, RunVerdict};
+use starling_proto::BUILD;
+use starling_proto::connection::{ByteStream, client_limits, client_transport, dial_tcp};
+use starling_proto::hello::{Class, Features, Hello, HelloError, NotWelcome, PROTOCOLS, Welcome};
+use starling_proto::peer::PeerServiceClient;
+
+use crate::link::Link;
+use crate::node::{Node, wall_clock};
+
+const DIAL_LIMIT: Duration = Duration::from_secs(1);
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+const MOST_BACKOFF: Duration = Duration::from_secs(2);
+/// How often clocks are compared on a standing connection.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub struct Peers {
+    links: RwLock<BTreeMap<(NodeId, Class), Arc<Link>>>,
+    /// Peers that have durably recorded this run.
+    recorded_by: RwLock<BTreeSet<NodeId>>,
+}
+
+impl Peers {
+    pub fn get(&self, node: NodeId, class: Class) -> Option<Arc<Link>> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).get(&(node, class)).cloned()
+    }
+
+    pub fn all(&self, class: Class) -> Vec<Arc<Link>> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.values().filter(|link| link.class == class).cloned().collect()
+    }
+
+    /// Dials at once whoever is not connected: there is news of them.
+    pub fn redial(&self) {
+        for link in self.links.read().unwrap_or_else(PoisonError::into_inner).values() {
+            if !link.is_connected() {
+                link.redial.notify_one();
+            }
+        }
+    }
+
+    fn add(&self, node: NodeId, class: Class) -> Option<Arc<Link>> {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        if links.contains_key(&(node, class)) {
+            return None;
+        }
+        let link = Arc::new(Link::new(node, class));
+        links.insert((node, class), Arc::clone(&link));
+        Some(link)
+    }
+
+    /// Notes that a peer knows this run; returns how many do.
+    fn note_recorded(&self, by: NodeId) -> usize {
+        let mut recorded_by = self.recorded_by.write().unwrap_or_else(PoisonError::into_inner);
+        recorded_by.insert(by);
+        recorded_by.len()
+    }
+}
+
+impl Node {
+    /// Starts dialling every other member of the layout.
+    pub fn link_members(self: &Arc<Self>) {
+        let Some(layout) = self.store.layout() else { return };
+        for member in layout.members().iter().filter(|member| member.node != self.id()) {
+            for class in [Class::Peer, Class::Bulk] {
+                if let Some(link) = self.peers.add(member.node, class) {
+                    let node = Arc::clone(self);
+                    self.spawn(async move { node.keep_dialled(&link).await });
+                }
+            }
+        }
+    }
+
+    /// What the request machines need to know of a node: `slow_after` picks the latency that applies.
+    pub fn candidate(&self, node: NodeId, may_hedge: bool, slow_after: impl Fn(&Link) -> Duration) -> Candidate {
+        let believed_down = node != self.id() && !self.view().is_alive(node);
+        let usual = self.peers.get(node, Class::Peer).map(|link| slow_after(&link));
+        let slow_after = usual.filter(|_| may_hedge).unwrap_or(self.config.replica_timeout);
+        Candidate { node, believed_down, slow_after }
+    }
+
+    /// How far this node's clock is ahead of the median of its peers'.
+    pub fn clock_ahead(&self) -> Duration {
+        let mut offsets: Vec<i64> =
+            self.peers.all(Class::Peer).iter().filter_map(|link| link.clock_offset()).collect();
+        offsets.sort_unstable();
+        let median = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
+        Duration::from_millis(median.min(0).unsigned_abs())
+    }
+
+    async fn keep_dialled(self: Arc<Self>, link: &Link) {
+        let mut backoff = FIRST_BACKOFF;
+        while !self.stopping.is_cancelled() {
+            match self.dial(link).await {
+                Ok(()) => backoff = FIRST_BACKOFF,
+                Err(error) => tracing::debug!(peer = %link.node, class = ?link.class, %error, "cannot connect"),
+            }
+            link.tried.send_replace(true);
+            let pause = backoff.mul_f64(rand::random_range(0.5..1.5));
+            backoff = (backoff * 2).min(MOST_BACKOFF);
+            tokio::select! {
+                () = self.stopping.cancelled() => break,
+                () = link.redial.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Dials once, and stays until the connection breaks.
+    async fn dial(&self, link: &Link) -> Result<(), HelloError> {
+        let Some(address) = self.address_of(link.node) else { return Ok(()) };
+        let hello = Hello {
+            class: link.class,
+            protocols: PROTOCOLS,
+            cluster: self.store.layout().map(|layout| layout.cluster()),
+            from: Some(self.introduction()),
+            features: Features::default(),
+            build: BUILD.to_owned(),
+        };
+        let dialled = tokio::select! {
+            dialled = dial_tcp(&address, &hello, DIAL_LIMIT) => dialled,
+            () = self.stopping.cancelled() => return Ok(()),
+        };
+        if let Err(HelloError::NotWelcome(refusal)) = &dialled {
+            self.heed(refusal, link.node);
+        }
+        let (stream, welcome) = dialled?;
+        if self.approves(link, &welcome).await {
+            self.stay(link, &welcome, stream).await;
+        }
+        Ok(())
+    }
+
+    /// A peer refused this node: some reasons concern all of it.
+    fn heed(&self, refusal: &NotWelcome, peer: NodeId) {
+        match refusal {
+            NotWelcome::OldCopy { .. } => self.store.retire(&format!("peer {peer} says that {refusal}")),
+            NotWelcome::NotAMember => {
+                self.excluded.send_replace(Some(format!("peer {peer} says that {refusal}")));
+            }
+            NotWelcome::Protocol(_)
+            | NotWelcome::OtherCluster(_)
+            | NotWelcome::Retired
+            | NotWelcome::Busy
+            | NotWelcome::Stopping => {}
+        }
+    }
+
+    /// Whether the node that answered is the one that was meant, in a run that is not behind what is remembered.
+    async fn approves(&self, link: &Link, welcome: &Welcome) -> bool {
+        let meant = self.store.layout().and_then(|layout| layout.member(link.node).map(|member| member.directory));
+        if welcome.node.node != link.node || meant != Some(welcome.node.run.directory) {
+            tracing::warn!(peer = %link.node, found = %welcome.node.node, "somebody else answers at a peer's address");
+            return false;
+        }
+        let run = welcome.node.run;
+        match self.read_store(move |store| store.meet(&run)).await {
+            Ok(RunVerdict::Newer | RunVerdict::Known) => true,
+            Ok(RunVerdict::OldCopy) => {
+                tracing::warn!(peer = %link.node, "a peer runs on an old copy of its directory; it is not used");
+                false
+            }
+            Err(error) => {
+                tracing::warn!(peer = %link.node, %error, "cannot record a peer's run");
+                false
+            }
+        }
+    }
+
+    async fn stay(&self, link: &Link, welcome: &Welcome, stream: impl ByteStream) {
+        self.note_recorded(link.node);
+        let tarpc::client::NewClient { client, dispatch } =
+            PeerServiceClient::new(client_limits(), client_transport(stream));
+        link.connect(client);
+        tracing::debug!(peer = %link.node, class = ?link.class, build = welcome.build, "connected");
+        link.tried.send_replace(true);
+        let clocks = async {
+            loop {
+                link.compare_clocks(wall_clock, DIAL_LIMIT).await;
+                tokio::time::sleep(CLOCK_INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            ended = dispatch => tracing::debug!(peer = %link.node, ?ended, "disconnected"),
+            () = self.restarted(link.node, welcome.node.run.nonce) => {}
+            () = clocks => {}
+            () = self.stopping.cancelled() => {}
+        }
+        link.disconnect();
+    }
+
+    /// Ends when gossip shows the peer in another run: the old connection is dead, even if nothing says so.
+    async fn restarted(&self, peer: NodeId, nonce: u64) {
+        let mut gossip = self.gossip.clone();
+        let other_run = |view: &Arc<starling_gossip::View>| {
+            view.peer(peer).is_some_and(|peer| peer.alive && peer.announcement.run.nonce != nonce)
+        };
+        if gossip.wait_for(other_run).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The peer has recorded this run before it said welcome. Once most have, marks of earlier runs are safe to use (R3).
+    fn note_recorded(&self, by: NodeId) {
+        let others = self.store.layout().map_or(0, |layout| layout.members().len() - 1);
+        if self.peers.note_recorded(by) == others / 2 + 1 {
+            self.store.trust_marks();
+        }
+    }
+
+    /// Gossip's word if there is one, the layout's otherwise.
+    fn address_of(&self, node: NodeId) -> Option<String> {
+        let gossiped = self.view().peer(node).map(|peer| peer.announcement.address.as_str().to_owned());
+        gossiped.or_else(|| self.store.layout()?.member(node).map(|member| member.address.clone()))
+    }
+}

@@ -1,0 +1,129 @@
+//! Accepting connections: the hello, the decision who may come in, and the service the connection is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_core::ids::RunVerdict;
+use starling_proto::BUILD;
+use starling_proto::connection::{ByteStream, channel, drive};
+use starling_proto::control::{ControlService, NodeStanding};
+use starling_proto::data::DataService;
+use starling_proto::hello::{self, Class, Features, Hello, HelloError, Introduction, NotWelcome, PROTOCOLS, Welcome};
+use starling_proto::peer::PeerService;
+use tarpc::server::Channel;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::api::Api;
+use crate::control::Control;
+use crate::node::Node;
+use crate::replica::Replica;
+
+/// A stranger has this long to say hello.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// Accepts until the node stops.
+pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
+    let room = Arc::new(Semaphore::new(node.config.max_connections));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = node.stopping.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _from)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: give those that end a moment.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let permit = Arc::clone(&room).try_acquire_owned().ok();
+        let serving = Arc::clone(&node);
+        node.spawn(async move {
+            let busy = permit.is_none();
+            if stream.set_nodelay(true).is_ok() {
+                tokio::select! {
+                    () = serve(&serving, stream, busy) => {}
+                    () = serving.stopping.cancelled() => {}
+                }
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Serves one connection until it ends.
+async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, busy: bool) {
+    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(node, &mut stream, busy)).await;
+    let class = match greeted {
+        Ok(Ok(Some(class))) => class,
+        Ok(Ok(None)) | Err(_) => return,
+        Ok(Err(error)) => return tracing::debug!(%error, "a hello failed"),
+    };
+    match class {
+        Class::Data => drive(channel(stream).execute(Api::new(node).serve())).await,
+        Class::Peer | Class::Bulk => drive(channel(stream).execute(Replica::new(node).serve())).await,
+        Class::Control => drive(channel(stream).execute(Control::new(node).serve())).await,
+    }
+}
+
+/// The acceptor's side of the hello. Returns the class of a connection that is welcome.
+async fn greet(node: &Node, stream: &mut impl ByteStream, busy: bool) -> Result<Option<Class>, HelloError> {
+    let hello = hello::accept(stream).await?;
+    let refusal = if busy { Some(NotWelcome::Busy) } else { refusal(node, &hello).await };
+    if let Some(refusal) = refusal {
+        tracing::debug!(%refusal, class = ?hello.class, "refused a connection");
+        hello::answer(stream, &Err(refusal)).await?;
+        return Ok(None);
+    }
+    let welcome = Welcome {
+        protocol: PROTOCOLS.common(hello.protocols).unwrap_or(PROTOCOLS.newest),
+        cluster: node.store.layout().map(|layout| layout.cluster()),
+        node: node.introduction(),
+        features: Features::default(),
+        build: BUILD.to_owned(),
+    };
+    hello::answer(stream, &Ok(welcome)).await?;
+    Ok(Some(hello.class))
+}
+
+async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {
+    if PROTOCOLS.common(hello.protocols).is_none() {
+        return Some(NotWelcome::Protocol(PROTOCOLS));
+    }
+    let ours = node.store.layout().map(|layout| layout.cluster());
+    match hello.class {
+        // Whoever administers or uses a node is told by the calls themselves what it can do.
+        Class::Control => None,
+        Class::Data => (hello.cluster.is_some() && ours.is_some() && hello.cluster != ours)
+            .then_some(NotWelcome::OtherCluster(ours)),
+        Class::Peer | Class::Bulk if ours.is_none() || hello.cluster != ours => Some(NotWelcome::OtherCluster(ours)),
+        Class::Peer | Class::Bulk => match &hello.from {
+            Some(from) => peer_refusal(node, from).await,
+            None => Some(NotWelcome::NotAMember),
+        },
+    }
+}
+
+/// A peer has to be the member that the layout names, in a run that is not behind what this node remembers of it. A run
+/// that is welcome has been recorded durably before this returns (R3).
+async fn peer_refusal(node: &Node, from: &Introduction) -> Option<NotWelcome> {
+    if matches!(node.standing(), NodeStanding::Excluded(_) | NodeStanding::Failed(_)) {
+        return Some(NotWelcome::Retired);
+    }
+    let layout = node.store.layout()?;
+    if layout.member(from.node).map(|member| member.directory) != Some(from.run.directory) {
+        return Some(NotWelcome::NotAMember);
+    }
+    let run = from.run;
+    match node.read_store(move |store| store.meet(&run)).await {
+        Ok(RunVerdict::Newer | RunVerdict::Known) => None,
+        Ok(RunVerdict::OldCopy) => {
+            tracing::warn!(peer = %from.node, name = %from.name, "refused a peer that runs on an old copy of its directory");
+            Some(NotWelcome::OldCopy { remembered: node.store.remembered(run.directory).unwrap_or(run) })
+        }
+        Err(_) => Some(NotWelcome::Retired),
+    }
+}

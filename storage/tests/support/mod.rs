@@ -1,0 +1,257 @@
+//! What the storage tests share. Each of them is a program of its own and uses its part.
+#![allow(dead_code)]
+
+pub mod gate;
+pub mod machine;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use proptest::test_runner::{Config, RngSeed};
+use starling_core::clock::{Clock, History};
+use starling_core::codec;
+use starling_core::coordinate::{ObjectLimits, Write, coordinate};
+use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
+use starling_core::layout::{FirstLayout, Layout, Member};
+use starling_core::mark::{Minter, OwnMark, TrustedMarks};
+use starling_core::name::ObjectKey;
+use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::quorum::ReplicaCount;
+use starling_core::stamp::Stamp;
+use starling_core::token::PartitionCount;
+use starling_storage::{Engine, Identity, Space, Store, StoreLimits};
+
+/// The node whose store is under test.
+pub const US: NodeId = NodeId(1);
+pub const OUR_DIRECTORY: DirectoryId = DirectoryId(101);
+/// A small ring, so that many keys share a partition, and with it a writer.
+const PARTITIONS: u32 = 8;
+
+/// As many cases as a test can afford, the same at each run. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` override, for a
+/// longer hunt.
+pub fn cases(count: u32) -> Config {
+    const UNSET: u32 = 256;
+    let environment = Config::default();
+    Config {
+        cases: if environment.cases == UNSET { count } else { environment.cases },
+        rng_seed: match environment.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(0x57a2_11e6),
+            fixed @ RngSeed::Fixed(_) => fixed,
+        },
+        failure_persistence: None,
+        ..environment
+    }
+}
+
+pub fn identity() -> Identity {
+    Identity { name: "n1".parse().unwrap(), node: US, directory: OUR_DIRECTORY }
+}
+
+/// Five nodes in five zones, three replicas.
+pub fn layout() -> Layout {
+    layout_of(1, 5)
+}
+
+pub fn layout_of(cluster: u64, nodes: u64) -> Layout {
+    let member = |node| Member {
+        node: NodeId(node),
+        directory: DirectoryId(100 + node),
+        name: format!("n{node}").parse().unwrap(),
+        zone: format!("z{node}").parse().unwrap(),
+        weight: 1,
+        address: format!("n{node}:7400"),
+    };
+    Layout::first(FirstLayout {
+        cluster: ClusterId(cluster),
+        partitions: PartitionCount::try_from(PARTITIONS).unwrap(),
+        replicas: ReplicaCount::DEFAULT,
+        members: (1..=nodes).map(member).collect(),
+        buckets: BTreeMap::new(),
+    })
+    .unwrap()
+}
+
+pub fn key(bucket: &str, key: impl AsRef<[u8]>) -> ObjectKey {
+    ObjectKey::new(bucket.parse().unwrap(), key.as_ref().to_vec()).unwrap()
+}
+
+pub fn primaries(key: &ObjectKey) -> Vec<NodeId> {
+    layout().preference_list(key).primaries().to_vec()
+}
+
+/// Keys of one partition that we are a primary of.
+pub fn our_keys<const N: usize>() -> [ObjectKey; N] {
+    keys_of_one_partition(|primaries| primaries.contains(&US))
+}
+
+/// Keys of one partition that we can only stand in for.
+pub fn foreign_keys<const N: usize>() -> [ObjectKey; N] {
+    keys_of_one_partition(|primaries| !primaries.contains(&US))
+}
+
+/// Keys that share a partition, which is to say a writer, so that their jobs can share a batch.
+fn keys_of_one_partition<const N: usize>(wanted: impl Fn(&[NodeId]) -> bool) -> [ObjectKey; N] {
+    let layout = layout();
+    let chosen = layout
+        .partitions()
+        .all()
+        .find(|partition| wanted(&layout.primaries(*partition, ReplicaCount::DEFAULT).collect::<Vec<_>>()))
+        .expect("some partition is like that");
+    let mut names = (0..).map(|n| key("b", format!("k{n}"))).filter(|key| layout.partition_of(key) == chosen);
+    std::array::from_fn(|_| names.next().expect("there is no end of names"))
+}
+
+/// Opens a store on an engine and makes it a member of [`layout`].
+pub fn open(engine: Arc<dyn Engine>) -> Store {
+    open_with(engine, StoreLimits::default())
+}
+
+pub fn open_with(engine: Arc<dyn Engine>, limits: StoreLimits) -> Store {
+    let store = Store::open_engine(engine, identity(), limits).unwrap();
+    store.adopt(layout()).unwrap();
+    store
+}
+
+/// Write number `n` of a story: request, birth and wall clock follow from the number.
+pub fn put(n: u64, value: &str) -> Write {
+    Write {
+        value: Value::Live(value.to_owned().into()),
+        seen: Clock::default(),
+        request: RequestId(u128::from(n)),
+        mode: SiblingMode::Keep,
+        wall: Stamp::from_millis(1_000 + n),
+        fresh_birth: Birth(n),
+    }
+}
+
+pub fn put_after(seen: &Clock, n: u64, value: &str) -> Write {
+    Write { seen: seen.clone(), ..put(n, value) }
+}
+
+pub fn delete_after(seen: &Clock, n: u64) -> Write {
+    Write { value: Value::Tombstone, ..put_after(seen, n, "") }
+}
+
+/// What a reader sees.
+pub fn values(object: &Object) -> BTreeSet<String> {
+    let text = |value: &Value| match value {
+        Value::Live(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        Value::Tombstone => unreachable!("a reader sees live siblings only"),
+    };
+    object.present(SiblingMode::Keep).into_iter().map(|sibling| text(&sibling.value)).collect()
+}
+
+/// The values of a key on our disk, none if it holds nothing of the key.
+pub fn stored(store: &Store, key: &ObjectKey) -> Option<BTreeSet<String>> {
+    store.get(key).unwrap().map(|object| values(&object))
+}
+
+pub fn set<const N: usize>(values: [&str; N]) -> BTreeSet<String> {
+    values.into_iter().map(str::to_owned).collect()
+}
+
+/// The births of our own histories in a clock, with their counters.
+pub fn own_histories(clock: &Clock) -> Vec<(Birth, u64)> {
+    let ours = clock.entries().filter(|(history, _)| history.directory == OUR_DIRECTORY);
+    ours.map(|(history, counter)| (history.birth, counter)).collect()
+}
+
+/// Our dots of a birth up to a counter.
+pub fn own_clock(birth: u64, counter: u64) -> Clock {
+    [(History { directory: OUR_DIRECTORY, birth: Birth(birth) }, counter)].into_iter().collect()
+}
+
+/// Another node's replica of one key, as far as a message to us shows it.
+pub struct Peer {
+    minter: Minter,
+    mark: Option<OwnMark>,
+    pub object: Object,
+}
+
+impl Peer {
+    pub fn new(directory: u64) -> Peer {
+        let minter = Minter { directory: DirectoryId(directory), run: 1, trusted: TrustedMarks::OfThisRun };
+        Peer { minter, mark: None, object: Object::default() }
+    }
+
+    /// A peer that has written this value, and nothing else.
+    pub fn with(directory: u64, n: u64, value: &str) -> Peer {
+        let mut peer = Peer::new(directory);
+        peer.write(put(n, value));
+        peer
+    }
+
+    pub fn write(&mut self, write: Write) -> &Object {
+        let limits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
+        coordinate(&mut self.object, &mut self.mark, write, &self.minter, &limits).unwrap();
+        &self.object
+    }
+}
+
+/// A record as it lies on disk: a second reading of the format, next to the one in the crate.
+pub struct RawRecord {
+    pub object: Object,
+    pub mark: Option<OwnMark>,
+    pub markers: BTreeSet<NodeId>,
+    pub confirmed: BTreeSet<NodeId>,
+}
+
+pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
+    let entries = engine.scan(Space::Objects, b"", None, usize::MAX).unwrap();
+    let record = |bytes: &[u8]| {
+        assert_eq!(bytes[0], 1, "the format");
+        let (object, mark, markers, confirmed) = codec::decode(&bytes[1..], usize::MAX >> 1, "a record").unwrap();
+        RawRecord { object, mark, markers, confirmed }
+    };
+    entries.iter().map(|(key, value)| (key.to_vec(), record(value))).collect()
+}
+
+/// The record of a key, if there is one.
+pub fn raw_record(engine: &dyn Engine, wanted: &ObjectKey) -> Option<RawRecord> {
+    let mut bytes = layout().partition_of(wanted).0.to_be_bytes().to_vec();
+    bytes.extend_from_slice(format!("default\0{}\0", wanted.bucket()).as_bytes());
+    bytes.extend_from_slice(wanted.key());
+    raw_records(engine).remove(&bytes)
+}
+
+/// The index and the counters of hints say exactly what the markers in the records say.
+pub fn assert_hints_agree(store: &Store, engine: &dyn Engine) {
+    let mut index = BTreeSet::new();
+    let mut counters: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for (key, record) in raw_records(engine) {
+        for target in record.markers {
+            index.insert([target.0.to_be_bytes().as_slice(), &key].concat());
+            *counters.entry(target).or_default() += 1;
+        }
+    }
+    let found = engine.scan(Space::Hints, b"", None, usize::MAX).unwrap();
+    assert_eq!(found.into_iter().map(|(key, _)| key.to_vec()).collect::<BTreeSet<_>>(), index);
+    assert_eq!(store.hints(), counters);
+}
+
+/// A request that has been sent off; its answer can be awaited later.
+pub struct Queued<'a, T>(Pin<Box<dyn Future<Output = T> + 'a>>);
+
+/// Sends a request off: polled once, it lies in the writer's queue.
+pub fn queue<'a, T>(request: impl Future<Output = T> + 'a) -> Queued<'a, T> {
+    let mut request = Box::pin(request);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(request.as_mut().poll(&mut context).is_pending(), "it was answered without the writer");
+    Queued(request)
+}
+
+impl<T> Queued<'_, T> {
+    pub fn wait(self) -> T {
+        block_on(self.0)
+    }
+
+    pub fn is_answered(&mut self) -> bool {
+        !matches!(self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+    }
+}
+
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
