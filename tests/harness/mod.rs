@@ -1,0 +1,257 @@
+//! A cluster of real `starling-node` processes for tests: started on free ports in a temporary directory, killed with the
+//! test. A test waits for events, never for time; [`eventually`] is how.
+
+// A harness is test code: what goes wrong in it fails the test that called it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use starling_client::{Client, ClientError, ControlClient, Fetched};
+use starling_core::ids::NodeId;
+use starling_core::quorum::{Level, ReplicaCount};
+use starling_core::token::PartitionCount;
+use starling_local::{EphemeralCluster, Launch, Ports, Shape};
+use starling_proto::control::{ClusterView, Init, NodeStanding, NodeStatus};
+
+/// Generous: only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(25);
+const CALL: Duration = Duration::from_secs(5);
+
+/// Waits until `condition` holds, and fails the test with its last reason if it never does.
+pub async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition().await {
+            Ok(value) => return value,
+            Err(reason) => assert!(Instant::now() < deadline, "never happened: {what}; at last: {reason}"),
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+pub struct Cluster {
+    processes: EphemeralCluster,
+    addresses: Vec<String>,
+}
+
+impl Cluster {
+    /// A cluster of `nodes` serving nodes in three zones, three replicas of each key.
+    pub async fn start(nodes: usize) -> Cluster {
+        Cluster::start_with(nodes, &[]).await
+    }
+
+    /// As [`Cluster::start`], with flags for every node.
+    pub async fn start_with(nodes: usize, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::start_uninitialised(nodes, flags).await;
+        cluster.init().await;
+        cluster
+    }
+
+    pub async fn start_uninitialised(nodes: usize, flags: &[&str]) -> Cluster {
+        let launch = Launch { args: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Launch::default() };
+        let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch };
+        let processes = blocking(|| {
+            let mut processes = EphemeralCluster::create(shape).unwrap();
+            processes.start_all().unwrap();
+            processes
+        });
+        let addresses = processes.view().addresses().iter().map(ToString::to_string).collect();
+        let cluster = Cluster { processes, addresses };
+        cluster.wait_for_gossip(nodes).await;
+        cluster
+    }
+
+    async fn wait_for_gossip(&self, nodes: usize) {
+        for index in 1..=nodes {
+            eventually("every node sees every other", || async move {
+                let alive = self.view(index).await?.peers.iter().filter(|peer| peer.alive).count();
+                if alive == nodes { Ok(()) } else { Err(format!("n{index} sees {alive} of {nodes}")) }
+            })
+            .await;
+        }
+    }
+
+    pub async fn init(&mut self) {
+        let init = Init {
+            members: Vec::new(),
+            weights: BTreeMap::new(),
+            partitions: PartitionCount::try_from(64).unwrap(),
+            replicas: ReplicaCount::DEFAULT,
+            buckets: BTreeMap::new(),
+        };
+        let control = ControlClient::connect(self.address(1)).await.unwrap();
+        control.init(init, Duration::from_secs(30)).await.unwrap();
+        for index in 1..=self.addresses.len() {
+            self.wait_serving(index).await;
+        }
+    }
+
+    /// `host:port` of the node numbered from 1.
+    pub fn address(&self, index: usize) -> &str {
+        &self.addresses[index - 1]
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        self.addresses.clone()
+    }
+
+    pub fn size(&self) -> usize {
+        self.addresses.len()
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.addresses.clone()).await.unwrap()
+    }
+
+    /// A client that knows only one node to begin with.
+    pub async fn client_of(&self, index: usize) -> Client {
+        Client::connect([self.address(index)]).await.unwrap()
+    }
+
+    pub fn kill(&mut self, index: usize) {
+        blocking(|| self.processes.kill(index).unwrap());
+    }
+
+    pub fn kill_all(&mut self) {
+        blocking(|| self.processes.kill_all().unwrap());
+    }
+
+    pub fn stop(&mut self, index: usize) {
+        blocking(|| self.processes.stop(index, PATIENCE).unwrap());
+    }
+
+    pub fn launch(&mut self, index: usize) {
+        blocking(|| self.processes.start(index).unwrap());
+    }
+
+    /// Starts a node and waits until it serves.
+    pub async fn restart(&mut self, index: usize) {
+        self.launch(index);
+        self.wait_serving(index).await;
+    }
+
+    pub fn pause(&mut self, index: usize) {
+        blocking(|| self.processes.pause(index).unwrap());
+    }
+
+    pub fn resume(&mut self, index: usize) {
+        blocking(|| self.processes.resume(index).unwrap());
+    }
+
+    /// Takes a node's disk away. It has to be down.
+    pub fn wipe(&mut self, index: usize) {
+        blocking(|| self.processes.wipe_node(index).unwrap());
+    }
+
+    pub fn data_dir(&self, index: usize) -> std::path::PathBuf {
+        self.processes.view().data_dir(index).unwrap()
+    }
+
+    pub async fn status(&self, index: usize) -> Result<NodeStatus, String> {
+        let control = ControlClient::connect(self.address(index)).await.map_err(|error| error.to_string())?;
+        control.status(CALL).await.map_err(|error| error.to_string())
+    }
+
+    pub async fn view(&self, index: usize) -> Result<ClusterView, String> {
+        let control = ControlClient::connect(self.address(index)).await.map_err(|error| error.to_string())?;
+        control.cluster(CALL).await.map_err(|error| error.to_string())
+    }
+
+    pub async fn wait_serving(&self, index: usize) {
+        eventually("the node serves data", || async move {
+            match self.status(index).await?.standing {
+                NodeStanding::Serving => {}
+                other => return Err(format!("{other:?}")),
+            }
+            Client::connect([self.address(index)]).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+    }
+
+    /// Waits until the node says in its standing that it does not serve; returns why.
+    pub async fn wait_excluded(&self, index: usize) -> String {
+        eventually("the node excludes itself", || async move {
+            match self.status(index).await?.standing {
+                NodeStanding::Excluded(reason) => Ok(reason),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Waits until `seen_by` takes `index` for alive, or for dead.
+    pub async fn wait_alive(&self, seen_by: usize, index: usize, alive: bool) {
+        eventually("gossip notices", || async move {
+            let view = self.view(seen_by).await?;
+            let peer = view.peers.into_iter().find(|peer| peer.address == self.address(index));
+            let seen = peer.is_some_and(|peer| peer.alive);
+            if seen == alive { Ok(()) } else { Err(format!("n{seen_by} sees n{index} alive: {seen}")) }
+        })
+        .await;
+    }
+
+    /// Waits until no node holds a hint any more.
+    pub async fn wait_hints_drained(&self) {
+        for index in 1..=self.size() {
+            eventually("hints drain", || async move {
+                let hints: u64 = self.status(index).await?.hints.iter().map(|hints| hints.count).sum();
+                if hints == 0 { Ok(()) } else { Err(format!("n{index} holds {hints}")) }
+            })
+            .await;
+        }
+    }
+
+    /// Hints that a node holds now.
+    pub async fn hints_at(&self, index: usize) -> u64 {
+        self.status(index).await.unwrap().hints.iter().map(|hints| hints.count).sum()
+    }
+
+    /// The number of the node with this id.
+    pub fn index_of(&self, client: &Client, node: NodeId) -> usize {
+        let layout = client.layout();
+        let address = &layout.member(node).unwrap().address;
+        self.addresses.iter().position(|known| known == address).unwrap() + 1
+    }
+
+    /// The numbers of a key's primaries, first choice first.
+    pub fn primaries(&self, client: &Client, bucket: &str, key: &str) -> Vec<usize> {
+        let list = client.layout().preference_list(&object_key(bucket, key));
+        list.primaries().iter().map(|node| self.index_of(client, *node)).collect()
+    }
+
+    /// The numbers of a key's fallbacks, first choice first.
+    pub fn fallbacks(&self, client: &Client, bucket: &str, key: &str) -> Vec<usize> {
+        let list = client.layout().preference_list(&object_key(bucket, key));
+        list.fallbacks().iter().map(|node| self.index_of(client, *node)).collect()
+    }
+
+    /// What a node itself holds of a key.
+    pub async fn own_copy(&self, client: &Client, index: usize, bucket: &str, key: &str) -> Result<Fetched, ClientError> {
+        client.get_replica(self.address(index), bucket, key.to_owned()).await
+    }
+}
+
+fn object_key(bucket: &str, key: &str) -> starling_core::name::ObjectKey {
+    starling_core::name::ObjectKey::new(bucket.parse().unwrap(), key.to_owned()).unwrap()
+}
+
+/// A quorum as it is typed.
+pub fn level(text: &str) -> Level {
+    text.parse().unwrap()
+}
+
+/// The values of a read as text, sorted.
+pub fn texts(fetched: &Fetched) -> Vec<String> {
+    let mut texts: Vec<String> = fetched.values().map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+    texts.sort();
+    texts
+}
+
+fn blocking<T>(act: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(act)
+}
