@@ -1,0 +1,50 @@
+# What people type. Everything here works from a fresh checkout.
+
+.PHONY: help build release setup demo test lint deny unit process doc soak bench fmt
+
+help:            ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup:           ## Install what the build needs; compile RocksDB once for this machine
+	@scripts/setup
+
+build: setup     ## Build starling-node and starling (target/debug)
+	cargo build --workspace --bins
+
+release: setup   ## Build them optimised (target/release)
+	cargo build --workspace --bins --release
+
+demo: build      ## Start five nodes, load a real data set, kill a node, and lose nothing
+	scripts/demo
+
+test:            ## Everything that CI checks
+	@scripts/setup --test
+	$(MAKE) lint deny unit doc
+	scripts/demo --small
+
+lint:            ## Format and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny:            ## Licences, bans and sources of all dependencies
+	cargo deny check bans licenses sources
+
+unit:            ## Unit, property, conformance, CLI and process tests
+	cargo build --workspace --bins
+	cargo nextest run --workspace
+
+process: build   ## The process tests alone
+	cargo nextest run --workspace -E 'package(starling-tests)'
+
+doc:             ## Doc tests, and docs without warnings
+	cargo test --doc --workspace
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+soak: build      ## The long variants of the process tests
+	STARLING_SOAK=1 cargo nextest run --workspace -E 'package(starling-tests)' --no-capture
+
+bench: setup     ## Micro benchmarks
+	cargo bench --workspace
+
+fmt:             ## Format
+	cargo fmt --all
