@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use starling_core::layout::Layout;
 use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport, dial_tcp};
 use starling_proto::control::{ClusterView, ControlError, ControlServiceClient, Init, NodeStatus};
 use starling_proto::hello::Class;
-use starling_core::layout::Layout;
 
 use crate::connection::{dial_limit, greeting};
 use crate::error::{Attempt, ClientError};

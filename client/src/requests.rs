@@ -211,8 +211,7 @@ impl Writing {
         let target = Target::Key(key.clone());
         let id = self.request;
         let context = self.context.map(|context| context.as_bytes().clone());
-        let request =
-            data::Put { key, value: self.value, context, request: id, w: self.w, pw: self.pw, r: self.r };
+        let request = data::Put { key, value: self.value, context, request: id, w: self.w, pw: self.pw, r: self.r };
         let call = move |client: data::DataServiceClient, context| {
             let request = request.clone();
             async move { client.put(context, request).await }

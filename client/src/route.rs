@@ -175,7 +175,9 @@ impl Router {
                 self.pool.forget(address);
                 Err(self.penalise(address, Setback::Unknown(error.to_string())))
             }
-            Err(_elapsed) => Err(self.penalise(address, Setback::Unknown(format!("did not answer within {limit:.0?}")))),
+            Err(_elapsed) => {
+                Err(self.penalise(address, Setback::Unknown(format!("did not answer within {limit:.0?}"))))
+            }
         }
     }
 

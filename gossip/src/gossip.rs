@@ -1,5 +1,6 @@
 //! The handle, and the task behind it.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -179,8 +180,8 @@ impl Observer {
     }
 }
 
-/// Sets what differs. Done at each look, since a node that starts again with a generation that was used before is told
-/// its former announcement by its peers, and would take it for its own.
+/// Sets what differs. Done at each look, and not only when the announcement changes: a node that starts again with a
+/// generation that was used before is told its former announcement by its peers, and chitchat takes it for its own.
 fn write_down(announcement: &Announcement, state: &mut NodeState) {
     for (key, value) in encoding::encode(announcement) {
         state.set(key, value);
@@ -188,7 +189,7 @@ fn write_down(announcement: &Announcement, state: &mut NodeState) {
 }
 
 fn sightings(chitchat: &Chitchat) -> impl Iterator<Item = Sighting<'_>> {
-    let live: std::collections::BTreeSet<_> = chitchat.live_nodes().collect();
+    let live: BTreeSet<_> = chitchat.live_nodes().collect();
     let sighting = move |(id, state)| Sighting { id, state, alive: live.contains(id) };
     chitchat.node_states().iter().map(sighting)
 }

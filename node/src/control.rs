@@ -5,9 +5,7 @@ use std::sync::Arc;
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_gossip::Standing;
-use starling_proto::control::{
-    ClusterView, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView,
-};
+use starling_proto::control::{ClusterView, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView};
 use starling_proto::{BUILD, CallContext};
 use starling_storage::AdoptError;
 
@@ -48,6 +46,7 @@ impl ControlService for Control {
             disk_free_bytes: node.store.free_bytes(),
             resident_bytes: resident_bytes(),
             hints: node.store.hints().into_iter().map(|(target, count)| HintsFor { target, count }).collect(),
+            connected: node.peers.connected(),
             counters: node.counters.snapshot(),
         }
     }

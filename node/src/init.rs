@@ -86,7 +86,10 @@ impl Node {
         let known: Vec<String> = view.live().map(|peer| peer.announcement.name.to_string()).collect();
         for name in &request.members {
             if !view.by_name(name).is_some_and(|peer| peer.alive) {
-                return Err(ControlError::Invalid(format!("no live node is named `{name}`; known: {}", known.join(", "))));
+                return Err(ControlError::Invalid(format!(
+                    "no live node is named `{name}`; known: {}",
+                    known.join(", ")
+                )));
             }
         }
         Ok(request.members.iter().cloned().collect())

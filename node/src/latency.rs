@@ -40,9 +40,7 @@ impl Latency {
     pub fn slow_after(&self) -> Duration {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             None => FIRST_GUESS,
-            Some(Smoothed { mean, deviation }) => {
-                Duration::from_secs_f64(mean + 4.0 * deviation).clamp(LEAST, MOST)
-            }
+            Some(Smoothed { mean, deviation }) => Duration::from_secs_f64(mean + 4.0 * deviation).clamp(LEAST, MOST),
         }
     }
 }

@@ -165,7 +165,9 @@ fn broken(error: &RpcError) -> Failure {
     match error {
         RpcError::DeadlineExceeded => Failure::NoAnswer,
         // What tarpc answers above its limit of concurrent requests.
-        RpcError::Server(error) if error.kind == std::io::ErrorKind::WouldBlock => Failure::Refused(Refusal::Overloaded),
+        RpcError::Server(error) if error.kind == std::io::ErrorKind::WouldBlock => {
+            Failure::Refused(Refusal::Overloaded)
+        }
         RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) | RpcError::Server(_) => Failure::Disconnected,
     }
 }

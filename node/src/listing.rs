@@ -136,7 +136,11 @@ fn split<T>(replies: Vec<(NodeId, Result<T, Failure>)>) -> (BTreeMap<NodeId, T>,
 
 /// # Errors
 /// [`RequestError::Incomplete`] if of some partition fewer than a majority of primaries has answered.
-fn check_coverage(layout: &Layout, bucket: &BucketName, failed: &BTreeMap<NodeId, Failure>) -> Result<(), RequestError> {
+fn check_coverage(
+    layout: &Layout,
+    bucket: &BucketName,
+    failed: &BTreeMap<NodeId, Failure>,
+) -> Result<(), RequestError> {
     let copies = layout.replicas_of(bucket);
     let missing = |partition: &Partition| {
         let answered = layout.primaries(*partition, copies).filter(|node| !failed.contains_key(node)).count();

@@ -46,7 +46,8 @@ fn command() -> Command {
 }
 
 fn with_settings(command: Command) -> Command {
-    let file = Arg::new("config").long("config").env("STARLING_CONFIG").value_name("FILE").help("A TOML file of settings");
+    let file =
+        Arg::new("config").long("config").env("STARLING_CONFIG").value_name("FILE").help("A TOML file of settings");
     KEYS.iter().fold(command.arg(file), |command, key| {
         let default = key.default.filter(|default| !default.is_empty());
         let help = default.map_or_else(|| key.help.to_owned(), |default| format!("{} [default: {default}]", key.help));

@@ -47,9 +47,8 @@ impl Node {
         let store = Arc::clone(&self.store);
         let version = layout.version();
         let adopted = tokio::task::spawn_blocking(move || store.adopt(layout)).await;
-        adopted.unwrap_or_else(|panic| {
-            Err(AdoptError::Store(starling_storage::StoreError::Engine(panic.to_string())))
-        })?;
+        adopted
+            .unwrap_or_else(|panic| Err(AdoptError::Store(starling_storage::StoreError::Engine(panic.to_string()))))?;
         let before = self.layout.send_replace(self.store.layout());
         if before.is_none() {
             tracing::info!(%version, cluster = ?self.store.layout().map(|layout| layout.cluster()), "adopted a layout");

@@ -37,6 +37,16 @@ impl Peers {
         links.values().filter(|link| link.class == class).cloned().collect()
     }
 
+    /// Nodes to which both connections stand.
+    pub fn connected(&self) -> Vec<NodeId> {
+        let mut connected: BTreeSet<NodeId> = BTreeSet::new();
+        let mut broken: BTreeSet<NodeId> = BTreeSet::new();
+        for link in self.links.read().unwrap_or_else(PoisonError::into_inner).values() {
+            if link.is_connected() { connected.insert(link.node) } else { broken.insert(link.node) };
+        }
+        connected.difference(&broken).copied().collect()
+    }
+
     /// Dials at once whoever is not connected: there is news of them.
     pub fn redial(&self) {
         for link in self.links.read().unwrap_or_else(PoisonError::into_inner).values() {
@@ -88,8 +98,7 @@ impl Node {
 
     /// How far this node's clock is ahead of the median of its peers'.
     pub fn clock_ahead(&self) -> Duration {
-        let mut offsets: Vec<i64> =
-            self.peers.all(Class::Peer).iter().filter_map(|link| link.clock_offset()).collect();
+        let mut offsets: Vec<i64> = self.peers.all(Class::Peer).iter().filter_map(|link| link.clock_offset()).collect();
         offsets.sort_unstable();
         let median = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
         Duration::from_millis(median.min(0).unsigned_abs())

@@ -87,7 +87,8 @@ async fn start_gossip(config: &Config, store: &Store) -> anyhow::Result<Gossip> 
 }
 
 async fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
-    let found = tokio::net::lookup_host(address).await.with_context(|| format!("cannot resolve advertise={address}"))?;
+    let found =
+        tokio::net::lookup_host(address).await.with_context(|| format!("cannot resolve advertise={address}"))?;
     found.into_iter().next().with_context(|| format!("advertise={address} has no address"))
 }
 

@@ -78,6 +78,8 @@ pub struct NodeStatus {
     pub disk_free_bytes: Option<u64>,
     pub resident_bytes: Option<u64>,
     pub hints: Vec<HintsFor>,
+    /// Members to which it has a standing connection.
+    pub connected: Vec<NodeId>,
     /// Counters since the start, by name.
     pub counters: BTreeMap<String, u64>,
 }

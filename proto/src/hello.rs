@@ -217,13 +217,8 @@ mod tests {
     #[test]
     fn the_bytes_of_a_hello_are_frozen() {
         assert_eq!(hex(&frame(&hello())), "535441524c494e4701001002010201090101026e31020304050162");
-        let welcome = Welcome {
-            protocol: 1,
-            cluster: None,
-            node: introduction(),
-            features: Features(0),
-            build: "b".to_owned(),
-        };
+        let welcome =
+            Welcome { protocol: 1, cluster: None, node: introduction(), features: Features(0), build: "b".to_owned() };
         assert_eq!(hex(&frame(&Reply::Ok(welcome))), "");
         assert_eq!(hex(&frame(&Reply::Err(NotWelcome::Stopping))), "");
     }

@@ -4,7 +4,7 @@
 // A harness is test code: what goes wrong in it fails the test that called it.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use starling_client::{Client, ClientError, ControlClient, Fetched};
@@ -37,6 +37,8 @@ where
 pub struct Cluster {
     processes: EphemeralCluster,
     addresses: Vec<String>,
+    /// Numbers of the nodes that are meant to be up and serving.
+    up: BTreeSet<usize>,
 }
 
 impl Cluster {
@@ -61,7 +63,7 @@ impl Cluster {
             processes
         });
         let addresses = processes.view().addresses().iter().map(ToString::to_string).collect();
-        let cluster = Cluster { processes, addresses };
+        let cluster = Cluster { processes, addresses, up: (1..=nodes).collect() };
         cluster.wait_for_gossip(nodes).await;
         cluster
     }
@@ -86,8 +88,19 @@ impl Cluster {
         };
         let control = ControlClient::connect(self.address(1)).await.unwrap();
         control.init(init, Duration::from_secs(30)).await.unwrap();
-        for index in 1..=self.addresses.len() {
+        self.wait_whole().await;
+    }
+
+    /// Waits until every node that is up serves, and is connected to every other.
+    pub async fn wait_whole(&self) {
+        for index in self.up.iter().copied() {
             self.wait_serving(index).await;
+            eventually("the nodes are connected", || async move {
+                let connected = self.status(index).await?.connected.len();
+                let others = self.up.len() - 1;
+                if connected >= others { Ok(()) } else { Err(format!("n{index} is connected to {connected} of {others}")) }
+            })
+            .await;
         }
     }
 
@@ -114,14 +127,17 @@ impl Cluster {
     }
 
     pub fn kill(&mut self, index: usize) {
+        self.up.remove(&index);
         blocking(|| self.processes.kill(index).unwrap());
     }
 
     pub fn kill_all(&mut self) {
+        self.up.clear();
         blocking(|| self.processes.kill_all().unwrap());
     }
 
     pub fn stop(&mut self, index: usize) {
+        self.up.remove(&index);
         blocking(|| self.processes.stop(index, PATIENCE).unwrap());
     }
 
@@ -129,10 +145,24 @@ impl Cluster {
         blocking(|| self.processes.start(index).unwrap());
     }
 
-    /// Starts a node and waits until it serves.
+    /// Starts a node and waits until it serves and all others that are up have noticed.
     pub async fn restart(&mut self, index: usize) {
         self.launch(index);
-        self.wait_serving(index).await;
+        self.up.insert(index);
+        self.wait_whole().await;
+        for other in self.up.iter().copied().filter(|other| *other != index) {
+            self.wait_alive(other, index, true).await;
+        }
+    }
+
+    /// Starts all nodes and waits until they are one cluster again.
+    pub async fn restart_all(&mut self) {
+        for index in 1..=self.size() {
+            self.launch(index);
+            self.up.insert(index);
+        }
+        self.wait_whole().await;
+        self.wait_for_gossip(self.size()).await;
     }
 
     pub fn pause(&mut self, index: usize) {
@@ -231,13 +261,24 @@ impl Cluster {
     }
 
     /// What a node itself holds of a key.
-    pub async fn own_copy(&self, client: &Client, index: usize, bucket: &str, key: &str) -> Result<Fetched, ClientError> {
+    pub async fn own_copy(
+        &self,
+        client: &Client,
+        index: usize,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Fetched, ClientError> {
         client.get_replica(self.address(index), bucket, key.to_owned()).await
     }
 }
 
 fn object_key(bucket: &str, key: &str) -> starling_core::name::ObjectKey {
     starling_core::name::ObjectKey::new(bucket.parse().unwrap(), key.to_owned()).unwrap()
+}
+
+/// Whether the long variants are wanted (`make soak`).
+pub fn soaking() -> bool {
+    std::env::var_os("STARLING_SOAK").is_some()
 }
 
 /// A quorum as it is typed.

@@ -133,7 +133,7 @@ fn any_standing() -> impl Strategy<Value = Standing> {
 
 prop_compose! {
     fn any_announcement()(
-        (name, zone) in ("[a-z0-9._-]{1,63}", "[a-z0-9._-]{1,63}"),
+        (name, zone) in ("[a-z0-9][a-z0-9._-]{0,62}", "[a-z0-9][a-z0-9._-]{0,62}"),
         run in any_run(),
         (host, port) in ("[a-z0-9.-]{1,253}", 1..=u16::MAX),
         (oldest, newest) in any::<(u16, u16)>(),

@@ -52,9 +52,8 @@ impl Settings {
         if let Some((path, text)) = file {
             settings.lay_file(path, text, &mut mistakes);
         }
-        let ours = |(name, _): &(String, String)| {
-            name.starts_with("STARLING_") && !OTHERS_VARIABLES.contains(&name.as_str())
-        };
+        let ours =
+            |(name, _): &(String, String)| name.starts_with("STARLING_") && !OTHERS_VARIABLES.contains(&name.as_str());
         for (name, value) in environment.filter(ours) {
             let key = name["STARLING_".len()..].to_lowercase();
             settings.set(&key, value, Source::Environment(name), &mut mistakes);
@@ -131,7 +130,8 @@ mod tests {
     #[test]
     fn flags_win_over_environment_over_file_over_defaults() {
         let file = "zone = \"file\"\nlog = \"file\"\nname = \"file\"\nseeds = [\"a:1\", \"b:2\"]";
-        let environment = pairs(&[("STARLING_LOG", "env"), ("STARLING_NAME", "env"), ("STARLING_NODES", "x"), ("HOME", "/")]);
+        let environment =
+            pairs(&[("STARLING_LOG", "env"), ("STARLING_NAME", "env"), ("STARLING_NODES", "x"), ("HOME", "/")]);
         let flags = pairs(&[("name", "flag")]);
         let settings = Settings::collect(Some((Path::new("s.toml"), file)), environment, flags).unwrap();
         assert_eq!(settings.get("zone"), Some(("file", &Source::File("s.toml".into()))));
@@ -145,7 +145,8 @@ mod tests {
     fn unknown_names_are_told_with_what_was_probably_meant() {
         let file = "zonne = \"a\"\nlisten = { port = 1 }";
         let environment = pairs(&[("STARLING_DATA_DRI", "x")]);
-        let Mistakes(mistakes) = Settings::collect(Some((Path::new("s.toml"), file)), environment, pairs(&[])).unwrap_err();
+        let Mistakes(mistakes) =
+            Settings::collect(Some((Path::new("s.toml"), file)), environment, pairs(&[])).unwrap_err();
         let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,

@@ -33,8 +33,8 @@ impl Node {
         deadline: Instant,
     ) -> Result<(Answer, Quorum), RequestError> {
         let copies = layout.replicas_of(request.key.bucket());
-        let quorum = Quorum::of_read(request.r, request.pr, copies)
-            .map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let quorum =
+            Quorum::of_read(request.r, request.pr, copies).map_err(|error| RequestError::Invalid(error.to_string()))?;
         let task = Task::new(&self, layout, request, quorum, deadline)?;
         self.counters.reads_coordinated.add(1);
         let (reply, answer) = oneshot::channel();
@@ -160,9 +160,7 @@ impl Task {
                 node.store.merge(key, object, role).await.map_err(own_failure)
             } else {
                 match node.peers.get(id, Class::Peer) {
-                    Some(link) => {
-                        link.store(Store { layout, key, object, role }, node.config.replica_timeout).await
-                    }
+                    Some(link) => link.store(Store { layout, key, object, role }, node.config.replica_timeout).await,
                     None => Err(Failure::Unreachable),
                 }
             };

@@ -37,7 +37,12 @@ enum Happened {
 impl Node {
     /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
     /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe.
-    pub async fn write(self: Arc<Self>, layout: &Arc<Layout>, request: Put, deadline: Instant) -> Result<Written, RequestError> {
+    pub async fn write(
+        self: Arc<Self>,
+        layout: &Arc<Layout>,
+        request: Put,
+        deadline: Instant,
+    ) -> Result<Written, RequestError> {
         let list = layout.preference_list(&request.key);
         if list.is_primary(self.id()) {
             return self.coordinate(layout, request, deadline).await;
@@ -53,7 +58,11 @@ impl Node {
     }
 
     /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice.
-    pub async fn coordinate_forwarded(self: Arc<Self>, request: Put, deadline: Instant) -> Result<Written, RequestError> {
+    pub async fn coordinate_forwarded(
+        self: Arc<Self>,
+        request: Put,
+        deadline: Instant,
+    ) -> Result<Written, RequestError> {
         let layout = self.serving_layout().map_err(|not| RequestError::Refused(not.refusal))?;
         if !layout.preference_list(&request.key).is_primary(self.id()) {
             return Err(RequestError::Refused(Refusal::OtherLayout));
@@ -242,8 +251,7 @@ impl Task {
 
     fn store_there<'a>(&self, node: &Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
         let link = node.peers.get(to, Class::Peer);
-        let request =
-            Store { layout: self.layout.version(), key: self.key.clone(), object: object.clone(), role };
+        let request = Store { layout: self.layout.version(), key: self.key.clone(), object: object.clone(), role };
         let within = node.config.replica_timeout;
         async move {
             let stored = match link {

@@ -1,0 +1,87 @@
+//! Promise 2 and hinted handoff: writes go on without a primary, and come home to it.
+
+use starling_client::ClientError;
+use starling_core::report::{Outcome, Role};
+use starling_tests::{Cluster, eventually, level, texts};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_its_primary_leaves_a_hint_that_comes_home() {
+    let mut cluster = Cluster::start(5).await;
+    let client = cluster.client().await;
+    let bucket = client.bucket("carts").unwrap();
+    let primaries = cluster.primaries(&client, "carts", "alice");
+    let victim = primaries[1];
+    let victim_id = cluster.status(victim).await.unwrap().node;
+    cluster.kill(victim);
+
+    // All three copies are made durable, one of them on a fallback that stands in for the dead primary.
+    let written = bucket.put("alice", "apples").w(level("all")).await.unwrap();
+    let stood_in = |role| matches!(role, Role::Fallback { stands_in_for } if stands_in_for == victim_id);
+    let fallback = written
+        .replicas()
+        .iter()
+        .find(|replica| stood_in(replica.role) && replica.outcome == Outcome::Stored)
+        .expect("a fallback has stood in");
+    let fallback = cluster.index_of(&client, fallback.node);
+    assert!(cluster.hints_at(fallback).await > 0);
+    assert_eq!(texts(&cluster.own_copy(&client, fallback, "carts", "alice").await.unwrap()), ["apples"]);
+
+    // Who insists on all primaries is told who was missing.
+    let refused = bucket.put("alice", "pears").context(written.context()).pw(level("all")).await.unwrap_err();
+    let ClientError::WriteQuorumNotMet { replicas, acknowledged, .. } = refused else {
+        panic!("expected a missed quorum, got {refused}");
+    };
+    let missing = replicas.iter().find(|replica| replica.node == victim_id).expect("the dead primary is reported");
+    assert!(matches!(missing.outcome, Outcome::Failed(_)), "{missing:?}");
+    assert_eq!(acknowledged.primaries, 2);
+
+    cluster.restart(victim).await;
+    cluster.wait_hints_drained().await;
+    assert_eq!(texts(&cluster.own_copy(&client, victim, "carts", "alice").await.unwrap()), ["pears"]);
+    for other in cluster.fallbacks(&client, "carts", "alice") {
+        let copy = cluster.own_copy(&client, other, "carts", "alice").await.unwrap();
+        assert!(!copy.is_found() && copy.clock().is_empty(), "n{other} has handed its copy off");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fallback_that_coordinates_hands_off_and_coordinates_again_harms_nothing() {
+    let mut cluster = Cluster::start(5).await;
+    let client = cluster.client().await;
+    let primaries = cluster.primaries(&client, "carts", "bob");
+    let fallback = cluster.fallbacks(&client, "carts", "bob")[0];
+
+    let mut values = Vec::new();
+    for round in 1..=3 {
+        primaries.iter().for_each(|primary| cluster.kill(*primary));
+        // No primary is left: the fallback itself coordinates, each time from nothing.
+        let through_fallback = starling_client::Client::connect([cluster.address(fallback)]).await.unwrap();
+        let value = format!("round {round}");
+        through_fallback.bucket("carts").unwrap().put("bob", value.clone()).w(level("1")).await.unwrap();
+        values.push(value);
+        for primary in &primaries {
+            cluster.restart(*primary).await;
+        }
+        cluster.wait_hints_drained().await;
+        let copy = cluster.own_copy(&client, fallback, "carts", "bob").await.unwrap();
+        assert!(copy.clock().is_empty(), "the fallback's copy is gone after round {round}");
+    }
+
+    // Three writes that knew nothing of each other: three siblings, none of which took another's dot.
+    for primary in &primaries {
+        let own = cluster.own_copy(&client, *primary, "carts", "bob").await.unwrap();
+        assert_eq!(texts(&own), values, "on n{primary}");
+    }
+    let merged = client.bucket("carts").unwrap().get("bob").await.unwrap();
+    client.bucket("carts").unwrap().put("bob", "resolved").context(merged.context()).w(level("all")).await.unwrap();
+    eventually("one value is left everywhere", || async {
+        for primary in &primaries {
+            let own = cluster.own_copy(&client, *primary, "carts", "bob").await.map_err(|error| error.to_string())?;
+            if texts(&own) != ["resolved"] {
+                return Err(format!("n{primary} holds {:?}", texts(&own)));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
