@@ -56,12 +56,12 @@ impl Attempt {
     }
 
     fn slow_at(&self) -> Option<Duration> {
-        self.slow_after.map(|slow_after| self.asked_at.saturating_add(slow_after))
+        self.asked_at.checked_add(self.slow_after?)
     }
 
     /// When it has been silent for `limit`.
     fn silent_at(&self, limit: Duration) -> Option<Duration> {
-        self.slow_after.map(|_| self.asked_at.saturating_add(limit))
+        self.slow_after.and_then(|_| self.asked_at.checked_add(limit))
     }
 
     /// The primary for which this attempt counts: itself, or whom it stands in for.
@@ -181,19 +181,21 @@ impl Attempts {
         self.spare.truncate(limit);
     }
 
-    /// Who may still be asked or may still answer. Once nobody is left to wait for, nobody else is asked either.
-    pub fn within_reach(&self) -> Tally {
-        if !self.any_pending() {
-            return Tally::default();
-        }
-        self.pending() + Tally { primaries: 0, fallbacks: self.spare.len() }
+    /// Those who have not been asked.
+    pub fn spares(&self) -> Tally {
+        Tally { primaries: 0, fallbacks: self.spare.len() }
     }
 
-    /// When the next attempt turns slow or exceeds `limit`, if one is pending and not yet both. What is due at `now` has
-    /// been dealt with: the machines look for it at every step.
-    pub fn next_wake(&self, now: Duration, limit: Duration) -> Option<Duration> {
+    /// Those who may still answer, and those who may still be asked.
+    pub fn within_reach(&self) -> Tally {
+        self.pending() + self.spares()
+    }
+
+    /// When the next attempt turns slow or exceeds `limit`. What was due at `looked_at` has been dealt with; what has
+    /// become due since has not, whatever the time is now.
+    pub fn next_wake(&self, looked_at: Duration, limit: Duration) -> Option<Duration> {
         let pending = self.asked.iter().filter(|a| a.is_pending());
-        pending.flat_map(|a| [a.slow_at(), a.silent_at(limit)]).flatten().filter(|at| *at > now).min()
+        pending.flat_map(|a| [a.slow_at(), a.silent_at(limit)]).flatten().filter(|at| *at > looked_at).min()
     }
 
     pub fn reports(&self, now: Duration) -> Vec<ReplicaReport> {

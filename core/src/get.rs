@@ -125,6 +125,8 @@ pub struct Get {
     merged: Object,
     phase: Phase,
     answered: bool,
+    /// The time of the last step.
+    looked_at: Duration,
 }
 
 impl Get {
@@ -137,6 +139,7 @@ impl Get {
             merged: Object::default(),
             phase: Phase::Reading,
             answered: false,
+            looked_at: Duration::ZERO,
         };
         let mut actions = Vec::new();
         get.ask_everyone_concerned(&mut actions);
@@ -146,6 +149,7 @@ impl Get {
     /// Takes in what happened at `now` and returns what is to be done.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.looked_at = now;
         match event {
             Event::Reply { from, standing, object } => self.take_reply(now, from, standing, object, &mut actions),
             Event::Failed { by, failure } => self.fail(now, by, failure, &mut actions),
@@ -160,9 +164,10 @@ impl Get {
         actions
     }
 
-    /// When the machine wants its next [`Event::Tick`], if nothing else happens before.
+    /// When the machine wants its next [`Event::Tick`], if nothing else happens before. That may be overdue already, if
+    /// time has passed since the last step.
     pub fn next_wake(&self, now: Duration) -> Option<Duration> {
-        let attempts = self.attempts.next_wake(now, self.plan.give_up_after);
+        let attempts = self.attempts.next_wake(now.min(self.looked_at), self.plan.give_up_after);
         let deadline = (!self.answered).then_some(self.plan.deadline);
         attempts.into_iter().chain(deadline).min()
     }
@@ -224,21 +229,20 @@ impl Get {
     }
 
     fn look_for_slowness(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
+            self.fail(now, node, Failure::NoAnswer, actions);
+        }
         if !self.answered && !self.plan.quorum.is_met(self.counted()) {
             for node in self.attempts.slow(now) {
                 self.stand_in(now, node, true, actions);
             }
         }
-        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
-            self.fail(now, node, Failure::NoAnswer, actions);
-        }
     }
 
-    /// False if nobody is left to ask.
-    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) -> bool {
-        let asked = self.attempts.replace(now, node, hedge);
-        actions.extend(asked.map(|(node, _)| Action::Ask { node }));
-        asked.is_some()
+    fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
+        if let Some((node, _)) = self.attempts.replace(now, node, hedge) {
+            actions.push(Action::Ask { node });
+        }
     }
 
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -252,29 +256,28 @@ impl Get {
             self.phase = Phase::Done;
             self.answer(now, self.plan.quorum.is_met(self.up_to_date()), actions);
         }
-        if !self.answered && (now >= self.plan.deadline || !self.can_be_met(now, actions)) {
+        if !self.answered && now < self.plan.deadline {
+            self.make_up_for_the_filling(now, actions);
+        }
+        let possible = self.plan.quorum.is_met(self.counted() + self.attempts.within_reach());
+        if !self.answered && (now >= self.plan.deadline || !possible) {
             self.answer(now, false, actions);
         }
     }
 
-    /// Whether the quorum can still be met. Those who answered without counting (the filling) are stood in for once it
-    /// cannot be met by the others.
-    fn can_be_met(&mut self, now: Duration, actions: &mut Vec<Action>) -> bool {
-        loop {
-            let without_more = self.counted() + self.attempts.pending();
-            if self.plan.quorum.is_met(without_more) {
-                return true;
-            }
+    /// Asks fallbacks in the place of those who answered without counting (the filling), if the quorum can be met only so.
+    fn make_up_for_the_filling(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        while self.needs_more_fallbacks() {
             let counting: BTreeSet<NodeId> = self.counting().map(|attempt| attempt.node).collect();
             let lost = self.attempts.iter().find(|a| a.wants_stand_in() && !counting.contains(&a.node));
-            let Some(node) = lost.map(|attempt| attempt.node) else {
-                return self.attempts.any_pending() && self.plan.quorum.is_met(without_more + self.attempts.spares());
-            };
-            if !self.plan.quorum.is_met(without_more + self.attempts.spares()) || !self.stand_in(now, node, false, actions)
-            {
-                return false;
-            }
+            let Some(node) = lost.map(|attempt| attempt.node) else { return };
+            self.stand_in(now, node, false, actions);
         }
+    }
+
+    fn needs_more_fallbacks(&self) -> bool {
+        let without = self.counted() + self.attempts.pending();
+        !self.plan.quorum.is_met(without) && self.plan.quorum.is_met(without + self.attempts.spares())
     }
 
     /// The quorum is met, and met by replicas that are not known to lack writes, unless there is no better to be had.

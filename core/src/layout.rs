@@ -74,6 +74,8 @@ pub enum LayoutError {
     DuplicateName(NodeName),
     #[error("two members have the node id {0}: one data directory is a copy of the other's")]
     DuplicateNode(NodeId),
+    #[error("two members have the directory id {0}: one data directory is a copy of the other's")]
+    DuplicateDirectory(DirectoryId),
     #[error("member `{0}` has weight 0")]
     ZeroWeight(NodeName),
     #[error("bucket `{bucket}` asks for {asked} replicas; the cluster keeps {replicas}")]
@@ -224,13 +226,16 @@ fn check_members(members: &[Member]) -> Result<(), LayoutError> {
     if members.len() > MAX_MEMBERS {
         return Err(LayoutError::TooManyMembers(members.len()));
     }
-    let (mut names, mut nodes) = (BTreeSet::new(), BTreeSet::new());
+    let (mut names, mut nodes, mut directories) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for member in members {
         if !names.insert(&member.name) {
             return Err(LayoutError::DuplicateName(member.name.clone()));
         }
         if !nodes.insert(member.node) {
             return Err(LayoutError::DuplicateNode(member.node));
+        }
+        if !directories.insert(member.directory) {
+            return Err(LayoutError::DuplicateDirectory(member.directory));
         }
         if member.weight == 0 {
             return Err(LayoutError::ZeroWeight(member.name.clone()));

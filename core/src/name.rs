@@ -16,7 +16,9 @@ pub const MAX_KEY_BYTES: usize = 1024;
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    #[error("`{0}` is not a valid name: use 1 to {MAX_LABEL_BYTES} lower-case letters, digits, `-`, `_` or `.`, the first a letter or digit")]
+    #[error(
+        "`{0}` is not a valid name: use 1 to {MAX_LABEL_BYTES} lower-case letters, digits, `-`, `_` or `.`, the first a letter or digit"
+    )]
     Label(String),
     #[error("a bucket's name has 1 to {MAX_BUCKET_BYTES} bytes of UTF-8 without control characters")]
     Bucket,

@@ -52,14 +52,9 @@ pub enum Event {
     /// The coordinator's store took nothing.
     NotCoordinated(Refusal),
     /// The object is durable on this node.
-    Stored {
-        by: NodeId,
-    },
+    Stored { by: NodeId },
     /// Of the coordinator itself: its store cannot tell whether it took the write, as after a failed sync (R13).
-    Failed {
-        by: NodeId,
-        failure: Failure,
-    },
+    Failed { by: NodeId, failure: Failure },
     /// Time has passed.
     Tick,
 }
@@ -97,6 +92,8 @@ pub struct Put {
     plan: Plan,
     attempts: Attempts,
     answered: bool,
+    /// The time of the last step.
+    looked_at: Duration,
 }
 
 impl Put {
@@ -106,12 +103,13 @@ impl Put {
         };
         let mut attempts = Attempts::new(&others(&plan.fallbacks));
         attempts.ask_own_store(plan.coordinator, own_role(&plan));
-        (Put { plan, attempts, answered: false }, vec![Action::Coordinate])
+        (Put { plan, attempts, answered: false, looked_at: Duration::ZERO }, vec![Action::Coordinate])
     }
 
     /// Takes in what happened at `now` and returns what is to be done.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.looked_at = now;
         match event {
             Event::Coordinated => {
                 if self.attempts.end(now, self.plan.coordinator, Outcome::Stored) {
@@ -142,9 +140,10 @@ impl Put {
         actions
     }
 
-    /// When the machine wants its next [`Event::Tick`], if nothing else happens before.
+    /// When the machine wants its next [`Event::Tick`], if nothing else happens before. That may be overdue already, if
+    /// time has passed since the last step.
     pub fn next_wake(&self, now: Duration) -> Option<Duration> {
-        let attempts = self.attempts.next_wake(now, self.plan.give_up_after);
+        let attempts = self.attempts.next_wake(now.min(self.looked_at), self.plan.give_up_after);
         let deadline = (!self.answered).then_some(self.plan.deadline);
         attempts.into_iter().chain(deadline).min()
     }
@@ -168,21 +167,19 @@ impl Put {
     }
 
     fn fail(&mut self, now: Duration, node: NodeId, failure: Failure, actions: &mut Vec<Action>) {
-        let ended = self.attempts.end(now, node, Outcome::Failed(failure));
-        // Whoever were asked next would find the deadline passed as well.
-        if ended && failure != Failure::Refused(Refusal::DeadlinePassed) {
+        if self.attempts.end(now, node, Outcome::Failed(failure)) {
             self.stand_in(now, node, false, actions);
         }
     }
 
     fn look_for_slowness(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
+            self.fail(now, node, Failure::NoAnswer, actions);
+        }
         if !self.answered {
             for node in self.attempts.slow(now) {
                 self.stand_in(now, node, true, actions);
             }
-        }
-        for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
-            self.fail(now, node, Failure::NoAnswer, actions);
         }
     }
 

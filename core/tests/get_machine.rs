@@ -114,8 +114,10 @@ fn tell_action(action: &Action) -> String {
         Action::Repair { node, object } => format!("repair {} with {}", name(*node), name_of(object)),
         Action::Answer(Answer { met, object, counted, replicas }) => {
             let verdict = if *met { "answer" } else { "no quorum for" };
-            let replicas: Vec<String> =
-                replicas.iter().map(|replica| format!("{} {}", name(replica.node), tell_outcome(replica.outcome))).collect();
+            let replicas: Vec<String> = replicas
+                .iter()
+                .map(|replica| format!("{} {}", name(replica.node), tell_outcome(replica.outcome)))
+                .collect();
             let counted = format!("{}+{}", counted.primaries, counted.fallbacks);
             format!("{verdict} {} by {counted} ({})", name_of(object), replicas.join(", "))
         }
@@ -225,6 +227,14 @@ fn a_wake_up_that_another_event_overtakes_is_not_lost() {
 }
 
 #[test]
+fn a_wake_up_that_fell_due_since_the_last_step_is_still_wanted() {
+    let mut read = Story::plain(plan(r("all")));
+    read.at(1, found(1, version(1)), "");
+    read.wakes(3 * SLOW, Some(SLOW));
+    read.at(3 * SLOW, Event::Tick, "ask n4, ask n5");
+}
+
+#[test]
 fn a_silence_that_another_event_overtakes_still_ends() {
     let mut read = Story::plain(plan(r("2")));
     read.at(1, found(1, version(1)), "");
@@ -250,7 +260,11 @@ fn a_fallbacks_not_found_does_not_count() {
     read.at(2, not_found(4), "ask n5");
     read.at(3, not_found(2), "");
     read.at(4, not_found(5), "ask n6");
-    read.at(5, found(6, version(1)), "answer v1 by 1+1 (n1 could not be reached, n2 not found, n3 pending, n4 not found, n5 not found, n6 found)");
+    read.at(
+        5,
+        found(6, version(1)),
+        "answer v1 by 1+1 (n1 could not be reached, n2 not found, n3 pending, n4 not found, n5 not found, n6 found)",
+    );
 }
 
 #[test]
@@ -282,7 +296,8 @@ fn pr_counts_primaries_only_and_fails_as_soon_as_they_cannot_be_had() {
     read.at(
         4,
         unreachable(3),
-        "ask n5, no quorum for v1 by 1+1 (n1 could not be reached, n2 found, n3 could not be reached, n4 found, n5 pending)",
+        "ask n5, no quorum for v1 by 1+1 (n1 could not be reached, n2 found, n3 could not be reached, n4 found, \
+         n5 pending)",
     );
     assert!(read.0.is_done());
 }
@@ -302,8 +317,12 @@ fn a_hinted_primarys_not_found_waits_for_the_holder() {
     read.at(1, not_found(1), "");
     read.at(2, not_found(2), "");
     read.at(3, not_found(3), "");
-    read.at(4, found(6, version(1)), "answer v1 by 3+1 (n1 not found, n2 not found, n3 not found, n6 found), \
-         repair n1 with v1, repair n2 with v1, repair n3 with v1");
+    read.at(
+        4,
+        found(6, version(1)),
+        "answer v1 by 3+1 (n1 not found, n2 not found, n3 not found, n6 found), \
+         repair n1 with v1, repair n2 with v1, repair n3 with v1",
+    );
 }
 
 #[test]
@@ -329,8 +348,12 @@ fn a_filling_replica_is_merged_and_not_counted() {
     let mut read = Story::plain(plan(r("2")));
     read.at(1, filling(1, Some(rival())), "");
     read.at(2, found(2, version(1)), "");
-    read.at(3, found(3, version(1)), "answer v1|x by 2+0 (n1 found, n2 found, n3 found), \
-         repair n1 with v1|x, repair n2 with v1|x, repair n3 with v1|x");
+    read.at(
+        3,
+        found(3, version(1)),
+        "answer v1|x by 2+0 (n1 found, n2 found, n3 found), \
+         repair n1 with v1|x, repair n2 with v1|x, repair n3 with v1|x",
+    );
 }
 
 #[test]
@@ -341,7 +364,11 @@ fn when_too_many_are_filling_fallbacks_are_asked_and_then_the_read_fails_at_once
     read.at(3, found(3, version(1)), "");
     read.at(4, not_found(4), "ask n5");
     read.at(5, not_found(5), "ask n6");
-    read.at(6, not_found(6), "no quorum for v1 by 1+0 (n1 not found, n2 not found, n3 found, n4 not found, n5 not found, n6 not found)");
+    read.at(
+        6,
+        not_found(6),
+        "no quorum for v1 by 1+0 (n1 not found, n2 not found, n3 found, n4 not found, n5 not found, n6 not found)",
+    );
     assert!(read.0.is_done());
 }
 
@@ -385,7 +412,8 @@ fn waiting_for_repair_admits_that_the_repair_failed() {
     read.at(
         7,
         not_repaired(2),
-        "no quorum for v2 by 1+0 (n1 found, n2 found, n3 could not be reached, n4 not found, n5 not found, n6 not found)",
+        "no quorum for v2 by 1+0 (n1 found, n2 found, n3 could not be reached, n4 not found, n5 not found, \
+         n6 not found)",
     );
 }
 
@@ -414,11 +442,7 @@ fn waiting_for_repair_at_the_deadline_returns_what_the_quorum_holds_by_then() {
     let mut read = Story::plain(hasty);
     read.at(1, found(1, version(2)), "");
     read.at(2, found(2, version(1)), "");
-    read.at(
-        SLOW / 2,
-        Event::Tick,
-        "repair n2 with v2, no quorum for v2 by 1+0 (n1 found, n2 found, n3 pending)",
-    );
+    read.at(SLOW / 2, Event::Tick, "repair n2 with v2, no quorum for v2 by 1+0 (n1 found, n2 found, n3 pending)");
 }
 
 #[test]
@@ -428,7 +452,11 @@ fn the_deadline_ends_everything() {
     read.at(SLOW, Event::Tick, "ask n4, ask n5");
     read.at(40, Event::Tick, "ask n6");
     read.wakes(40, Some(50));
-    read.at(50, Event::Tick, "no quorum for v1 by 1+0 (n1 found, n2 pending, n3 pending, n4 pending, n5 pending, n6 pending)");
+    read.at(
+        50,
+        Event::Tick,
+        "no quorum for v1 by 1+0 (n1 found, n2 pending, n3 pending, n4 pending, n5 pending, n6 pending)",
+    );
     assert!(read.0.is_done());
 }
 

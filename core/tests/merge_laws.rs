@@ -139,6 +139,7 @@ proptest! {
         let last = write(NEW, b"the last", &Clock::default(), SiblingMode::LastWriteWins);
         let last = Write { wall: Stamp::from_millis(wall), ..last };
         prop_assert_eq!(at(0, &mut after, last), Ok(Coordinated::Minted));
+        prop_assert_eq!(after.siblings().len(), 1, "it covers all that was held");
         let shown = after.present(SiblingMode::LastWriteWins);
         prop_assert_eq!(shown.len(), 1);
         prop_assert_eq!(&shown[0].value, &Value::Live("the last".into()));
@@ -198,7 +199,9 @@ proptest! {
     }
 
     #[test]
-    fn a_resolution_is_always_possible(states in history(), pick in any::<Index>(), siblings in 1usize..4, bytes in 1usize..80) {
+    fn a_resolution_is_always_possible(
+        states in history(), pick in any::<Index>(), siblings in 1usize..4, bytes in 1usize..80
+    ) {
         let crowded = states.iter().fold(pick.get(&states).clone(), |all, state| merged(&all, state));
         let limits = ObjectLimits { siblings, bytes };
         let mut resolved = crowded.clone();
@@ -213,7 +216,9 @@ proptest! {
     }
 
     #[test]
-    fn a_repeated_request_changes_nothing_wherever_it_is_remembered(states in history(), pick in any::<Index>(), mode in mode()) {
+    fn a_repeated_request_changes_nothing_wherever_it_is_remembered(
+        states in history(), pick in any::<Index>(), mode in mode()
+    ) {
         let state = pick.get(&states);
         for sibling in state.siblings() {
             let (value, request) = (sibling.value.clone(), sibling.request);
@@ -302,6 +307,20 @@ fn past_the_window_the_worst_is_one_more_sibling() {
     let forgotten = Write { fresh_birth: Birth(1), ..blind_write(0, b"v") };
     assert_eq!(at(0, &mut object, forgotten), Ok(Coordinated::Minted));
     assert_eq!(shown(&object), ["v", "v"]);
+}
+
+#[test]
+fn a_write_is_stamped_above_what_it_supersedes_and_above_what_was_superseded_before() {
+    let by_a_fast_clock = Write { wall: Stamp::from_millis(1000), ..blind_write(1, b"x") };
+    let (mut here, mut there) = (Object::default(), Object::default());
+    at(0, &mut here, by_a_fast_clock).unwrap();
+    at(1, &mut there, write_after(2, b"y", here.clock())).unwrap();
+    there.merge(&here);
+    assert_eq!(shown(&there), ["y"]);
+    let next = write_after(3, b"z", there.clock());
+    at(1, &mut there, next).unwrap();
+    let stamps: Vec<Stamp> = (1..=3).flat_map(|request| there.traces_of(RequestId(request))).map(|t| t.stamp).collect();
+    assert!(stamps[2] > stamps[0] && stamps[2] > stamps[1], "{stamps:?}");
 }
 
 #[test]

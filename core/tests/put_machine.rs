@@ -91,8 +91,10 @@ fn tell_action(action: &Action) -> String {
                 Verdict::Unknown => "unknown".to_owned(),
                 Verdict::NothingDone(refusal) => format!("nothing done, the coordinator {refusal}"),
             };
-            let replicas: Vec<String> =
-                replicas.iter().map(|replica| format!("{} {}", name(replica.node), tell_outcome(replica.outcome))).collect();
+            let replicas: Vec<String> = replicas
+                .iter()
+                .map(|replica| format!("{} {}", name(replica.node), tell_outcome(replica.outcome)))
+                .collect();
             format!("{verdict} by {}+{} ({})", acknowledged.primaries, acknowledged.fallbacks, replicas.join(", "))
         }
     }
@@ -149,11 +151,7 @@ fn a_coordinator_that_takes_nothing_says_so_and_asks_nobody() {
 #[test]
 fn a_coordinator_whose_sync_failed_leaves_the_write_unknown_and_asks_nobody() {
     let mut write = Story::with_w("2");
-    write.at(
-        3,
-        Event::Failed { by: NodeId(1), failure: Failure::NoAnswer },
-        "unknown by 0+0 (n1 did not answer)",
-    );
+    write.at(3, Event::Failed { by: NodeId(1), failure: Failure::NoAnswer }, "unknown by 0+0 (n1 did not answer)");
     assert!(write.0.is_done());
 }
 
@@ -236,7 +234,8 @@ fn a_failed_primary_is_stood_in_for_by_the_next_fallback_until_there_is_none() {
     write.at(
         5,
         refused(6, Refusal::DiskFull),
-        "unknown by 1+1 (n1 stored, n2 could not be reached, n3 could not be reached, n4 holds as many hints as it may, \
+        "unknown by 1+1 (n1 stored, n2 could not be reached, n3 could not be reached, \
+         n4 holds as many hints as it may, \
          n5 stored, n6 has its disk full up to the reserve)",
     );
     assert!(write.0.is_done());
@@ -314,8 +313,10 @@ fn the_deadline_ends_everything() {
     write.at(SLOW, Event::Tick, "hint n4 for n3");
     write.wakes(SLOW, Some(2 * SLOW));
     write.at(2 * SLOW, Event::Tick, "hint n5 for n3");
-    write.wakes(80, Some(90));
-    write.at(90, Event::Tick, "unknown by 2+0 (n1 stored, n2 stored, n3 pending, n4 pending, n5 pending)");
+    write.at(3 * SLOW, Event::Tick, "hint n6 for n3");
+    write.at(4 * SLOW, Event::Tick, "");
+    write.wakes(4 * SLOW, Some(90));
+    write.at(90, Event::Tick, "unknown by 2+0 (n1 stored, n2 stored, n3 pending, n4 pending, n5 pending, n6 pending)");
     write.wakes(90, Some(GIVEN_UP));
 }
 
@@ -327,6 +328,7 @@ fn all_silence_comes_to_an_end() {
     write.at(20, Event::Tick, "hint n4 for n3");
     write.at(40, Event::Tick, "hint n5 for n3");
     write.at(60, Event::Tick, "hint n6 for n3");
+    write.at(80, Event::Tick, "");
     for given_up in [100, 120, 140] {
         write.wakes(given_up - 1, Some(given_up));
         write.at(given_up, Event::Tick, "");
@@ -368,15 +370,23 @@ fn late_reply_after_giving_up_still_counts() {
 }
 
 #[test]
-fn nobody_is_asked_to_stand_in_once_the_deadline_is_known_to_have_passed() {
+fn a_wake_up_that_fell_due_since_the_last_step_is_still_wanted() {
     let mut write = Story::with_w("all");
-    write.at(998, Event::Coordinated, "store n2, store n3");
-    write.at(999, refused(2, Refusal::DeadlinePassed), "");
-    write.at(
-        999,
-        refused(3, Refusal::DeadlinePassed),
-        "unknown by 1+0 (n1 stored, n2 got to it only after the deadline, n3 got to it only after the deadline)",
-    );
+    write.at(SLOW - 1, Event::Coordinated, "store n2, store n3");
+    write.wakes(3 * SLOW, Some(2 * SLOW - 1));
+    write.at(3 * SLOW, Event::Tick, "hint n4 for n2, hint n5 for n3");
+    write.wakes(3 * SLOW, Some(4 * SLOW));
+}
+
+#[test]
+fn every_refusal_of_a_replica_is_a_reason_to_ask_the_next() {
+    use Refusal::{DeadlinePassed, DiskFull, HintsFull, NotAMember, OtherLayout, Overloaded, Stopping, StorageFailed};
+    for refusal in [Overloaded, DiskFull, HintsFull, Stopping, StorageFailed, NotAMember, OtherLayout, DeadlinePassed] {
+        let mut write = Story::with_w("2");
+        write.at(0, Event::Coordinated, "store n2, store n3");
+        write.at(1, refused(2, refusal), "hint n4 for n2");
+        write.at(2, refused(4, refusal), "hint n5 for n2");
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ pub struct World {
     wait_for_repair: bool,
     deadline: u64,
     give_up_after: u64,
-    /// By how much each tick is late, in turn.
+    /// By how much each tick is late, and how long after a step the next wake-up is asked for, in turn.
     lateness: Vec<u64>,
     /// Events that nobody asked for: repeated or misdirected.
     noise: Vec<(u64, Event)>,
@@ -65,10 +65,22 @@ pub fn worlds() -> impl Strategy<Value = World> {
             prop::collection::vec(prop_oneof![3 => Just(0u64), 1 => 1u64..40], 1..4),
             prop::collection::vec((0u64..300, noise(all)), 0..4),
         )
-            .prop_map(move |(nodes, hinted, (r, pr), wait_for_repair, (deadline, give_up_after), lateness, noise)| {
-                let quorum = Quorum::of_read(count(r), count(pr), copies(primaries)).expect("at most all");
-                World { primaries, nodes, hinted, quorum, wait_for_repair, deadline, give_up_after, lateness, noise }
-            })
+            .prop_map(
+                move |(nodes, hinted, (r, pr), wait_for_repair, (deadline, give_up_after), lateness, noise)| {
+                    let quorum = Quorum::of_read(count(r), count(pr), copies(primaries)).expect("at most all");
+                    World {
+                        primaries,
+                        nodes,
+                        hinted,
+                        quorum,
+                        wait_for_repair,
+                        deadline,
+                        give_up_after,
+                        lateness,
+                        noise,
+                    }
+                },
+            )
     })
 }
 
@@ -77,11 +89,8 @@ fn count(count: usize) -> Level {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let failure = prop_oneof![
-        Just(Failure::Unreachable),
-        Just(Failure::NoAnswer),
-        Just(Failure::Refused(Refusal::Overloaded)),
-    ];
+    let failure =
+        prop_oneof![Just(Failure::Unreachable), Just(Failure::NoAnswer), Just(Failure::Refused(Refusal::Overloaded)),];
     let delay = || prop_oneof![3 => 0u64..10, 1 => 0u64..250];
     (
         holding(),
@@ -145,8 +154,10 @@ impl World {
         ledger.check(now, &actions)?;
         for step in 0.. {
             ensure!(step < 300, "it never ends");
-            let late = self.lateness[step % self.lateness.len()];
-            let wake = get.next_wake(now).map(|wake| wake + ms(late));
+            let late = ms(self.lateness[step % self.lateness.len()]);
+            let wake = get.next_wake(now + late);
+            ledger.check_wake(now, wake)?;
+            let wake = wake.map(|wake| wake.max(now) + late);
             let Some((at, event)) = agenda.next(wake, Event::Tick) else { break };
             now = at;
             ledger.happens(&event);
@@ -317,7 +328,10 @@ impl<'a> Ledger<'a> {
         let quorum = self.world.quorum;
         if answer.met {
             ensure!(quorum.is_met(counted), "it answers below the quorum, by {counted:?}");
-            ensure!(!heard.is_unwritten() || self.looked_everywhere(now), "it says \"not found\" before the holders have");
+            ensure!(
+                !heard.is_unwritten() || self.looked_everywhere(now),
+                "it says \"not found\" before the holders have"
+            );
         } else {
             let hopeless = !quorum.is_met(self.conceivable(now));
             let unrepaired = self.world.wait_for_repair && self.repairs_sent_have_ended() && !quorum.is_met(counted);
@@ -338,14 +352,28 @@ impl<'a> Ledger<'a> {
         let answered = self.answered.is_some();
         ensure!(answered || !late, "it is {now:?}, past the deadline, and it does not answer");
         let enough = quorum.is_met(self.counted()) && (self.doubtful().is_empty() || self.looked_everywhere(now));
-        ensure!(answered || self.world.wait_for_repair || !enough, "{:?} count, and it does not answer", self.counted());
+        ensure!(
+            answered || self.world.wait_for_repair || !enough,
+            "{:?} count, and it does not answer",
+            self.counted()
+        );
         let hopeless = !quorum.is_met(self.conceivable(now));
         ensure!(answered || !hopeless, "only {:?} are left, and it does not say so", self.conceivable(now));
-        let wake = get.next_wake(now);
-        ensure!(wake.is_none_or(|wake| wake > now), "at {now:?} it wants to be woken at {wake:?}");
-        ensure!(answered || wake.is_some_and(|wake| wake <= ms(self.world.deadline)), "it sleeps through the deadline");
         let waiting = self.asked.keys().any(|node| self.is_awaited(*node, now)) || !self.repairs_sent_have_ended();
         ensure!(get.is_done() || !answered || waiting, "nobody is waited for, and it is not done");
+        Ok(())
+    }
+
+    /// It wants to be woken when the next node turns slow or too silent, and at the deadline until it has answered.
+    fn check_wake(&self, stepped_at: Duration, wake: Option<Duration>) -> Result<(), String> {
+        let pending = self.asked.iter().filter(|(node, _)| self.is_awaited(**node, stepped_at));
+        let due = pending.flat_map(|(node, asked_at)| {
+            let slow_after = self.world.nodes[node.0 as usize].slow_after;
+            [*asked_at + ms(slow_after), *asked_at + ms(self.world.give_up_after)]
+        });
+        let deadline = self.answered.is_none().then_some(ms(self.world.deadline));
+        let expected = due.filter(|at| *at > stepped_at).chain(deadline).min();
+        ensure!(wake == expected, "after {stepped_at:?} it wants to be woken at {wake:?}, not at {expected:?}");
         Ok(())
     }
 

@@ -36,7 +36,7 @@ pub struct World {
     quorum: Quorum,
     deadline: u64,
     give_up_after: u64,
-    /// By how much each tick is late, in turn.
+    /// By how much each tick is late, and how long after a step the next wake-up is asked for, in turn.
     lateness: Vec<u64>,
     /// Events that nobody asked for: repeated, misdirected or made up.
     noise: Vec<(u64, Event)>,
@@ -115,8 +115,10 @@ impl World {
         let mut now = Duration::ZERO;
         for step in 0.. {
             ensure!(step < 200, "it never ends");
-            let late = self.lateness[step % self.lateness.len()];
-            let wake = put.next_wake(now).map(|wake| wake + ms(late));
+            let late = ms(self.lateness[step % self.lateness.len()]);
+            let wake = put.next_wake(now + late);
+            ledger.check_wake(now, wake)?;
+            let wake = wake.map(|wake| wake.max(now) + late);
             let Some((at, event)) = agenda.next(wake, Event::Tick) else { break };
             now = at;
             ledger.happens(&event);
@@ -252,17 +254,48 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Until the answer nobody stays slow, or has failed, without a stand-in, as long as there are any.
+    fn check_stand_ins(&self, now: Duration) -> Result<(), String> {
+        let nobody_left = self.asked.len() == self.world.nodes.len();
+        if nobody_left || self.answered.is_some() {
+            return Ok(());
+        }
+        for (node, asked_at) in self.asked.iter().filter(|(node, _)| **node != self.coordinator()) {
+            let primary = self.on_behalf_of.get(node).unwrap_or(node);
+            let stands_in = |(by, of): (&NodeId, &NodeId)| of == primary && by != node && self.asked[by] >= *asked_at;
+            let by_coordinator = !self.is_primary(self.coordinator()) && *primary == NodeId(0);
+            let stood_in_for = by_coordinator || self.on_behalf_of.iter().any(stands_in);
+            let (_, _, slow_after) = self.world.nodes[node.0 as usize];
+            let slow = !self.ended.contains_key(node) && now >= *asked_at + ms(slow_after);
+            let failed = matches!(self.ended.get(node), Some(Outcome::Failed(_)));
+            ensure!(stood_in_for || !(slow || failed), "{node} is slow or has failed, and nobody stands in for it");
+        }
+        Ok(())
+    }
+
     /// What must be so after every step.
     fn check_machine(&self, now: Duration, put: &Put) -> Result<(), String> {
         let (met, late) = (self.world.quorum.is_met(self.stored()), now >= ms(self.world.deadline));
         let answered = self.answered.is_some();
         ensure!(answered || !met, "{:?} stored, and it does not answer", self.stored());
         ensure!(answered || !late, "it is {now:?}, past the deadline, and it does not answer");
-        let wake = put.next_wake(now);
-        ensure!(wake.is_none_or(|wake| wake > now), "at {now:?} it wants to be woken at {wake:?}");
-        ensure!(answered || wake.is_some_and(|wake| wake <= ms(self.world.deadline)), "it sleeps through the deadline");
+        self.check_stand_ins(now)?;
         let waiting = self.asked.keys().any(|node| self.is_awaited(*node, now));
         ensure!(put.is_done() == (answered && !waiting), "done: {}, waiting: {waiting}", put.is_done());
+        Ok(())
+    }
+
+    /// It wants to be woken when the next node turns slow or too silent, and at the deadline until it has answered.
+    fn check_wake(&self, stepped_at: Duration, wake: Option<Duration>) -> Result<(), String> {
+        let replicas = self.asked.iter().filter(|(node, _)| **node != self.coordinator());
+        let pending = replicas.filter(|(node, _)| self.is_awaited(**node, stepped_at));
+        let due = pending.flat_map(|(node, asked_at)| {
+            let (_, _, slow_after) = self.world.nodes[node.0 as usize];
+            [*asked_at + ms(slow_after), *asked_at + ms(self.world.give_up_after)]
+        });
+        let deadline = self.answered.is_none().then_some(ms(self.world.deadline));
+        let expected = due.filter(|at| *at > stepped_at).chain(deadline).min();
+        ensure!(wake == expected, "after {stepped_at:?} it wants to be woken at {wake:?}, not at {expected:?}");
         Ok(())
     }
 

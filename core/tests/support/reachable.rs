@@ -15,10 +15,20 @@ const REPLICAS: usize = 4;
 #[derive(Debug, Clone)]
 pub enum Deed {
     /// A client writes with what it read at `seen`, of the present or of an earlier state.
-    Write { at: usize, seen: Option<usize>, request: u64, wall: u64 },
-    Merge { from: usize, to: usize },
+    Write {
+        at: usize,
+        seen: Option<usize>,
+        request: u64,
+        wall: u64,
+    },
+    Merge {
+        from: usize,
+        to: usize,
+    },
     /// A fallback drops its copy, and its mark with it; others have it.
-    Drop { at: usize },
+    Drop {
+        at: usize,
+    },
 }
 
 /// Histories long enough to overflow the ring of requests, with requests that are tried more than once.
