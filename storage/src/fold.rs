@@ -66,6 +66,8 @@ struct Slot {
 
 pub(crate) struct Fold<'a> {
     around: &'a Surroundings<'a>,
+    /// Markers held for each target, those of this batch included.
+    hints: BTreeMap<NodeId, u64>,
     slots: BTreeMap<RecordKey, Result<Slot, StoreError>>,
 }
 
@@ -80,11 +82,14 @@ impl<'a> Fold<'a> {
                 keys.iter().map(|key| (key.clone(), Err(error.clone()))).collect()
             }
         };
-        Fold { around, slots }
+        Fold { around, hints: around.hints.clone(), slots }
     }
 
     pub fn coordinate(&mut self, key: &ObjectKey, write: Write) -> Result<Minted, StoreError> {
-        self.check_intake(&self.targets_of_own_hints(key))?;
+        let is_repeated = self.slot(key)?.now.object.traces_of(write.request).next().is_some();
+        if !is_repeated {
+            self.check_intake(key, &self.primaries(key))?;
+        }
         let Surroundings { minter, limits, .. } = *self.around;
         let slot = self.slot(key)?;
         let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
@@ -98,8 +103,8 @@ impl<'a> Fold<'a> {
     pub fn merge(&mut self, key: &ObjectKey, object: &Object, role: Role) -> Result<(), StoreError> {
         self.check_role(key, role)?;
         match role {
-            Role::Primary => self.check_intake(&[])?,
-            Role::Fallback { stands_in_for } => self.check_intake(&[stands_in_for])?,
+            Role::Primary => self.check_intake(key, &[])?,
+            Role::Fallback { stands_in_for } => self.check_intake(key, &[stands_in_for])?,
         }
         let minter = self.around.minter;
         let slot = self.slot(key)?;
@@ -126,11 +131,14 @@ impl<'a> Fold<'a> {
         slot.now.markers.remove(&by);
         slot.now.confirmed.insert(by);
         let all_confirmed = primaries.iter().all(|primary| slot.now.confirmed.contains(primary));
-        if is_primary || !slot.now.markers.is_empty() || !all_confirmed {
-            return Ok(Confirmed::MarkerDropped);
-        }
-        slot.now = Record::default();
-        Ok(Confirmed::CopyDropped)
+        let outcome = if is_primary || !slot.now.markers.is_empty() || !all_confirmed {
+            Confirmed::MarkerDropped
+        } else {
+            slot.now = Record::default();
+            Confirmed::CopyDropped
+        };
+        self.hints.entry(by).and_modify(|held| *held = held.saturating_sub(1));
+        Ok(outcome)
     }
 
     /// The batch that makes all of it durable, and by how much the number of markers for each target changes.
@@ -160,13 +168,13 @@ impl<'a> Fold<'a> {
     }
 
     fn owe_confirmations(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
-        let primaries = self.primaries(key);
-        if primaries.contains(&self.around.node) {
-            return Ok(());
+        let added = self.new_markers(key)?;
+        for target in &added {
+            *self.hints.entry(*target).or_insert(0) += 1;
         }
         let slot = self.slot(key)?;
         slot.now.confirmed.clear();
-        slot.now.markers.extend(primaries);
+        slot.now.markers.extend(added);
         Ok(())
     }
 
@@ -181,21 +189,27 @@ impl<'a> Fold<'a> {
     }
 
     /// Full disks and full hint queues refuse at intake; what is held stays (R10).
-    fn check_intake(&self, hint_targets: &[NodeId]) -> Result<(), StoreError> {
+    fn check_intake(&mut self, key: &ObjectKey, stands_in_for: &[NodeId]) -> Result<(), StoreError> {
         if self.around.disk_is_full {
             return Err(StoreError::Refused(Refusal::DiskFull));
         }
-        let held = |target: &NodeId| self.around.hints.get(target).copied().unwrap_or(0);
-        if hint_targets.iter().any(|target| held(target) >= self.around.limits.hints_per_target) {
+        let added = self.new_markers(key)?;
+        let held = |target: &NodeId| self.hints.get(target).copied().unwrap_or(0);
+        let is_full = |target: &NodeId| held(target) >= self.around.limits.hints_per_target;
+        if added.iter().any(|target| stands_in_for.contains(target) && is_full(target)) {
             return Err(StoreError::Refused(Refusal::HintsFull));
         }
         Ok(())
     }
 
-    /// For whom a write that this node coordinates leaves hints here.
-    fn targets_of_own_hints(&self, key: &ObjectKey) -> Vec<NodeId> {
+    /// For whom a change of this key would leave a marker that is not here yet.
+    fn new_markers(&mut self, key: &ObjectKey) -> Result<Vec<NodeId>, StoreError> {
         let primaries = self.primaries(key);
-        if primaries.contains(&self.around.node) { Vec::new() } else { primaries }
+        if primaries.contains(&self.around.node) {
+            return Ok(Vec::new());
+        }
+        let slot = self.slot(key)?;
+        Ok(primaries.into_iter().filter(|primary| !slot.now.markers.contains(primary)).collect())
     }
 
     fn primaries(&self, key: &ObjectKey) -> Vec<NodeId> {

@@ -68,6 +68,11 @@ pub(crate) fn object_of(bytes: &[u8]) -> Option<ObjectKey> {
     ObjectKey::new(bucket, Bytes::copy_from_slice(key)).ok()
 }
 
+/// The smallest key above this one.
+pub(crate) fn next_after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
 /// The smallest key above all that start with `prefix`; none if there is no such key.
 pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;

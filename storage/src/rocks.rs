@@ -64,8 +64,8 @@ impl RocksEngine {
         }
         let cache = Cache::new_lru_cache(options.block_cache);
         let families = Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(&cache, options)));
-        let db = Db::open_cf_descriptors(&database(expect), path, families)
-            .map_err(|error| refused(error.to_string()))?;
+        let db =
+            Db::open_cf_descriptors(&database(expect), path, families).map_err(|error| refused(error.to_string()))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(RocksEngine { db, path: path.to_owned(), synced, failed: AtomicBool::new(false) })

@@ -4,7 +4,6 @@
 //! Changes of the node's own affairs (runs, layouts) are few, and committed where they are asked for.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -15,7 +14,7 @@ use starling_core::coordinate::{ObjectLimits, Write};
 use starling_core::ids::{DirectoryId, NodeId, Run, RunVerdict};
 use starling_core::layout::Layout;
 use starling_core::mark::{Minter, TrustedMarks};
-use starling_core::name::{BucketName, NodeName, ObjectKey};
+use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
 use starling_core::token::Partition;
@@ -35,7 +34,9 @@ use crate::writer::{self, Job};
 pub struct StoreLimits {
     /// Applies to clients' writes (R14).
     pub object: ObjectLimits,
-    /// Markers held for one target before fallback copies for it are refused.
+    /// Markers held for one target before copies that stand in for it are refused. A copy that has its marker can still
+    /// be updated; one that stands in for another target adds to this one's markers all the same. The two writers do
+    /// not see each other's present batch, so up to a batch more can be taken.
     pub hints_per_target: u64,
     /// Jobs waiting for a writer before further ones are refused as overloaded.
     pub queue: usize,
@@ -79,9 +80,10 @@ pub enum OpenError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(
-        "the store says it belongs to directory {found}, and its STARLING file to {expected}: parts of two directories were mixed"
+        "the store says it belongs to node {}, directory {}, and its STARLING file to node {}, directory {}: parts of two directories were mixed",
+        found.0, found.1, expected.0, expected.1
     )]
-    MixedUp { found: DirectoryId, expected: DirectoryId },
+    MixedUp { found: (NodeId, DirectoryId), expected: (NodeId, DirectoryId) },
     #[error("cannot start a writer thread: {0}")]
     Thread(std::io::Error),
 }
@@ -140,11 +142,13 @@ impl Store {
     /// [`OpenError`]: nothing was changed, except that an interrupted first start may have been finished.
     #[cfg(feature = "rocksdb")]
     pub fn open_directory(
-        path: &Path,
-        name: &NodeName,
+        path: &std::path::Path,
+        name: &starling_core::name::NodeName,
         options: crate::rocks::RocksOptions,
         limits: StoreLimits,
     ) -> Result<Store, OpenError> {
+        use std::path::Path;
+
         use crate::rocks::{Expect, RocksEngine};
 
         let fresh = (NodeId(rand::random()), DirectoryId(rand::random()));
@@ -175,12 +179,10 @@ impl Store {
         limits: StoreLimits,
         directory: Option<DataDirectory>,
     ) -> Result<Store, OpenError> {
-        match meta::read_identity(&*engine)? {
-            Some((_, found)) if found == identity.directory => {}
-            found => {
-                let found = found.map_or(DirectoryId(0), |(_, directory)| directory);
-                return Err(OpenError::MixedUp { found, expected: identity.directory });
-            }
+        let expected = (identity.node, identity.directory);
+        let found = meta::read_identity(&*engine)?.unwrap_or((NodeId(0), DirectoryId(0)));
+        if found != expected {
+            return Err(OpenError::MixedUp { found, expected });
         }
         let run = OwnRun::next(meta::read_run(&*engine)?, rand::random());
         let mut begin = Batch::default();
@@ -274,7 +276,7 @@ impl Store {
         let start = keys::bucket_start(partition, bucket);
         let first = [&start, prefix].concat();
         let end = keys::after_prefix(&first);
-        let resume = after.map(|after| [start.as_slice(), after, &[0]].concat());
+        let resume = after.map(|after| keys::next_after(&[start.as_slice(), after].concat()));
         let from = resume.filter(|resume| *resume > first).unwrap_or(first);
         let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), limit)?;
         let listed = |(key, value): (Bytes, Bytes)| {
@@ -308,30 +310,25 @@ impl Store {
         self.shared.hints()
     }
 
-    /// Up to `limit` hints for a target, in the order of their keys, from behind `after`. Blocks on the disk.
+    /// Up to `limit` hints for a target, in the order of their keys, from behind `after`; fewer only if there are no
+    /// more. A hint whose record cannot be read is passed over, for the others' sake. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError`] if the store does not serve, or a record is damaged.
+    /// [`StoreError`] if the store does not serve.
     pub fn hints_for(&self, target: NodeId, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<Hint>, StoreError> {
         let layout = self.serving_layout()?;
         let start = keys::hints_start(target);
-        let behind = |key: &ObjectKey| {
-            let mut from = RecordKey::new(layout.partition_of(key), key).hint_for(target);
-            from.push(0);
-            from
-        };
-        let from = after.map_or_else(|| start.to_vec(), behind);
         let end = keys::after_prefix(&start);
-        let found = self.shared.engine.scan(Space::Hints, &from, end.as_deref(), limit)?;
-        let records: Vec<RecordKey> =
-            found.iter().filter_map(|(key, _)| keys::split_hint(key)).map(|(_, record)| record).collect();
-        let record_keys: Vec<&[u8]> = records.iter().map(RecordKey::as_bytes).collect();
-        let values = self.shared.engine.get_many(Space::Objects, &record_keys)?;
+        let behind = |key: &ObjectKey| RecordKey::new(layout.partition_of(key), key).hint_for(target);
+        let mut from = after.map_or_else(|| start.to_vec(), |key| keys::next_after(&behind(key)));
         let mut hints = Vec::new();
-        for (record, value) in records.iter().zip(values) {
-            // A marker and its record go in one batch; between the two reads of this function both may have gone.
-            let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
-            hints.push(Hint { key, clock: object_in(&value)?.clock().clone() });
+        while hints.len() < limit {
+            let found = self.shared.engine.scan(Space::Hints, &from, end.as_deref(), limit - hints.len())?;
+            let Some((last, _)) = found.last() else { break };
+            from = keys::next_after(last);
+            let records: Vec<RecordKey> =
+                found.iter().filter_map(|(key, _)| keys::split_hint(key)).map(|(_, record)| record).collect();
+            self.read_hints(&records, &mut hints)?;
         }
         Ok(hints)
     }
@@ -343,9 +340,10 @@ impl Store {
     /// Makes a layout durable and uses it from now on. Adopting the present one again changes nothing.
     ///
     /// # Errors
-    /// [`AdoptError`] if it belongs to another cluster or contradicts what was adopted.
+    /// [`AdoptError`] if it belongs to another cluster or contradicts what was adopted, or if the store does not serve.
     pub fn adopt(&self, layout: Layout) -> Result<(), AdoptError> {
         let _one_at_a_time = lock(&self.shared.adopting);
+        self.check_health()?;
         if let Some(ours) = self.layout() {
             if ours.cluster() != layout.cluster() {
                 return Err(AdoptError::OtherCluster { ours: ours.cluster(), theirs: layout.cluster() });
@@ -362,11 +360,13 @@ impl Store {
         Ok(())
     }
 
-    /// Judges a peer's run and records a newer one durably before it returns.
+    /// Judges a peer's run and records a newer one durably before it returns. A verdict is a vote, and what a failed or
+    /// retired store remembers is no ground for one (R3, R13).
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] if it could not be recorded.
+    /// [`StoreError::Unknown`] if it could not be recorded, [`StoreError::Refused`] if the store does not serve.
     pub fn meet(&self, run: &Run) -> Result<RunVerdict, StoreError> {
+        self.check_health()?;
         let mut known = lock(&self.shared.peer_runs);
         let verdict = run.judge(known.get(&run.directory));
         if verdict == RunVerdict::Newer {
@@ -406,18 +406,27 @@ impl Store {
 
     /// Carries out what is queued, takes nothing more, and marks the stop as clean. Blocks until then.
     pub fn close(&self) {
-        lock(&self.queues).clear();
-        for writer in std::mem::take(&mut *lock(&self.writers)) {
-            if writer.join().is_err() {
-                self.shared.fail("a writer thread has panicked");
-            }
-        }
+        self.stop_writers();
         if self.shared.check_health().is_ok() {
             let mut batch = Batch::default();
             meta::write_run(&mut batch, &OwnRun { stopped_cleanly: true, ..self.shared.run });
             // If this fails, the next start finds an unclean stop, which is safe.
             drop(self.shared.commit(batch));
         }
+    }
+
+    fn read_hints(&self, records: &[RecordKey], hints: &mut Vec<Hint>) -> Result<(), StoreError> {
+        let record_keys: Vec<&[u8]> = records.iter().map(RecordKey::as_bytes).collect();
+        let values = self.shared.engine.get_many(Space::Objects, &record_keys)?;
+        for (record, value) in records.iter().zip(values) {
+            // A marker and its record go in one batch; between the two reads both may have gone.
+            let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
+            match object_in(&value) {
+                Ok(object) => hints.push(Hint { key, clock: object.clock().clone() }),
+                Err(error) => tracing::error!(?key, %error, "a hint cannot be handed off"),
+            }
+        }
+        Ok(())
     }
 
     async fn ask<T>(
@@ -437,9 +446,30 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Unknown))
     }
 
+    /// Lets the writers finish what is queued and waits for their end.
+    fn stop_writers(&self) {
+        lock(&self.queues).clear();
+        for writer in std::mem::take(&mut *lock(&self.writers)) {
+            // A panic has ended the store's health already.
+            drop(writer.join());
+        }
+    }
+
+    fn check_health(&self) -> Result<(), StoreError> {
+        self.shared.check_health().map_err(StoreError::Refused)
+    }
+
     fn serving_layout(&self) -> Result<Arc<Layout>, StoreError> {
-        self.shared.check_health().map_err(StoreError::Refused)?;
+        self.check_health()?;
         self.layout().ok_or(StoreError::Refused(Refusal::NotAMember))
+    }
+}
+
+impl Drop for Store {
+    /// Not a clean stop. But no writer outlives the lock of the directory; nobody waits for what is queued any more, so
+    /// this takes as long as the batch under way.
+    fn drop(&mut self) {
+        self.stop_writers();
     }
 }
 
@@ -494,7 +524,14 @@ impl Shared {
 
     fn fail(&self, reason: &str) {
         tracing::error!(reason, "the store has failed; the node stops serving until it is restarted");
-        self.health.send_replace(Health::Failed { reason: reason.to_owned() });
+        self.health.send_if_modified(|health| {
+            // A retired directory stays retired: no restart will help it.
+            let served = *health == Health::Serving;
+            if served {
+                *health = Health::Failed { reason: reason.to_owned() };
+            }
+            served
+        });
     }
 }
 
@@ -514,7 +551,7 @@ fn count_hints(engine: &dyn Engine) -> Result<BTreeMap<NodeId, u64>, EngineError
             *counts.entry(target).or_insert(0) += 1;
         }
         let Some((last, _)) = page.last() else { return Ok(counts) };
-        from = [last, &[0][..]].concat();
+        from = keys::next_after(last);
     }
 }
 
@@ -525,11 +562,25 @@ fn start_writers(shared: &Arc<Shared>) -> std::io::Result<Writers> {
     for shard in 0..SHARDS {
         let (sender, receiver) = mpsc::channel(shared.limits.queue);
         let shared = Arc::clone(shared);
-        let run = move || writer::run(&shared, receiver);
+        let run = move || {
+            let _guard = FailOnPanic(&shared);
+            writer::run(&shared, receiver);
+        };
         writers.push(thread::Builder::new().name(format!("writer-{shard}")).spawn(run)?);
         queues.push(sender);
     }
     Ok((queues, writers))
+}
+
+/// Ends the store with its writer: half of the keys without one would look like a healthy node that is always stopping.
+struct FailOnPanic<'a>(&'a Shared);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("a writer has panicked");
+        }
+    }
 }
 
 fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use starling_core::clock::Clock;
-use starling_core::coordinate::Coordinated;
+use starling_core::coordinate::{Coordinated, Write};
 use starling_core::ids::{Birth, NodeId};
 use starling_core::name::ObjectKey;
 use starling_core::report::{Refusal, Role};
 use starling_storage::{Confirmed, Engine, Minted, Space, Store, StoreError, StoreLimits};
 
-use crate::support::gate::{Gate, Point};
+use crate::support::gate::{Gate, HeldWriter, Point};
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
     Peer, Queued, assert_hints_agree, block_on, cases, foreign_keys, open, open_with, our_keys, own_clock,
@@ -51,8 +51,7 @@ fn concurrent_writes_of_a_batch_stay_siblings(machine: &dyn Machine) {
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     let held = gate.hold_writer_of(&store, &key);
-    let written: Vec<_> =
-        (1..=50).map(|n| queue(store.coordinate(key.clone(), put(n, &format!("v{n}"))))).collect();
+    let written: Vec<_> = (1..=50).map(|n| queue(store.coordinate(key.clone(), put(n, &format!("v{n}"))))).collect();
     held.let_go();
     for (n, answer) in written.into_iter().enumerate() {
         let minted = answer.wait().unwrap();
@@ -141,10 +140,8 @@ fn a_write_behind_the_drop_of_its_copy_in_one_batch_draws_a_new_birth(machine: &
     let store = open(gate.clone());
     let first = block_on(store.coordinate(key.clone(), put(1, "a"))).unwrap().object;
     let held = gate.hold_writer_of(&store, &key);
-    let confirmed: Vec<_> = primaries(&key)
-        .into_iter()
-        .map(|by| queue(store.confirm(key.clone(), by, first.clock().clone())))
-        .collect();
+    let confirmed: Vec<_> =
+        primaries(&key).into_iter().map(|by| queue(store.confirm(key.clone(), by, first.clock().clone()))).collect();
     let written = queue(store.coordinate(key.clone(), put(2, "b")));
     held.let_go();
     assert_eq!(confirmed.into_iter().map(Queued::wait).next_back(), Some(Ok(Confirmed::CopyDropped)));
@@ -257,13 +254,15 @@ impl World {
         World { store: open(gate.clone()), gate, keys }
     }
 
-    fn send<'a>(&'a self, job: &Job, clocks: &[Clock]) -> Waiting<'a> {
-        let clock = |index: usize| clocks[index % clocks.len()].clone();
+    /// `clocks` holds what each key's clock has been; `birth` is one that was never drawn before.
+    fn send<'a>(&'a self, job: &Job, birth: u64, clocks: &[Vec<Clock>]) -> Waiting<'a> {
+        let clock = |key: usize, index: usize| clocks[key][index % clocks[key].len()].clone();
         let store = &self.store;
         match *job {
             Job::Write { key, n, sees } => {
-                let seen = sees.map_or_else(Clock::default, clock);
-                Waiting::Minted(queue(store.coordinate(self.keys[key].clone(), put_after(&seen, n, &format!("v{n}")))))
+                let seen = sees.map_or_else(Clock::default, |index| clock(key, index));
+                let write = Write { fresh_birth: Birth(birth), ..put_after(&seen, n, &format!("v{n}")) };
+                Waiting::Minted(queue(store.coordinate(self.keys[key].clone(), write)))
             }
             Job::Merge { key, peer, writes } => {
                 let mut peer = Peer::new(200 + peer);
@@ -272,7 +271,7 @@ impl World {
                 Waiting::Merged(queue(store.merge(self.keys[key].clone(), peer.object, role)))
             }
             Job::Confirm { key, by, sees } => {
-                Waiting::Confirmed(queue(store.confirm(self.keys[key].clone(), self.target(key, by), clock(sees))))
+                Waiting::Confirmed(queue(store.confirm(self.keys[key].clone(), self.target(key, by), clock(key, sees))))
             }
         }
     }
@@ -296,25 +295,28 @@ proptest! {
     #![proptest_config(cases(150))]
 
     #[test]
-    fn a_batch_ends_as_its_jobs_one_by_one_would(batches in prop::collection::vec(prop::collection::vec(any_job(), 1..12), 1..8)) {
+    fn a_batch_ends_as_its_jobs_one_by_one_would(
+        batches in prop::collection::vec(prop::collection::vec(any_job(), 1..12), 1..8)
+    ) {
         let (together, alone) = (World::new(), World::new());
-        let mut clocks = vec![Clock::default()];
-        for jobs in &batches {
-            let held: Vec<_> = [0, 2].into_iter().map(|key| &together.keys[key]).collect();
-            let writers: Vec<_> = held.iter().map(|key| together.gate.hold_writer_of(&together.store, key)).collect();
-            let sent: Vec<_> = jobs.iter().map(|job| together.send(job, &clocks)).collect();
-            writers.into_iter().for_each(|writer| writer.let_go());
+        let mut clocks = vec![vec![Clock::default()]; 4];
+        let mut births = 1_000u64..;
+        for jobs in batches {
+            let jobs: Vec<(Job, u64)> = jobs.into_iter().zip(births.by_ref()).collect();
+            let held: Vec<_> =
+                [0, 2].map(|key| together.gate.hold_writer_of(&together.store, &together.keys[key])).into();
+            let sent: Vec<_> = jobs.iter().map(|(job, birth)| together.send(job, *birth, &clocks)).collect();
+            held.into_iter().for_each(HeldWriter::let_go);
             let answers: Vec<_> = sent.into_iter().map(Waiting::wait).collect();
-            for (job, answer) in jobs.iter().zip(&answers) {
-                let expected = alone.send(job, &clocks).wait();
-                prop_assert_eq!(answer, &expected, "{:?}", job);
+            for ((job, birth), answer) in jobs.iter().zip(&answers) {
+                prop_assert_eq!(answer, &alone.send(job, *birth, &clocks).wait(), "{:?}", job);
             }
             prop_assert_eq!(together.disk(), alone.disk());
-            for world in [&together, &alone] {
-                assert_hints_agree(&world.store, &*world.gate);
+            assert_hints_agree(&together.store, &*together.gate);
+            assert_hints_agree(&alone.store, &*alone.gate);
+            for (key, seen) in together.keys.iter().zip(&mut clocks) {
+                seen.extend(together.store.get(key).unwrap().map(|object| object.clock().clone()));
             }
-            // What clients and primaries know for the next round: what the keys' clocks were.
-            clocks.extend(together.keys.iter().filter_map(|key| Some(together.store.get(key).unwrap()?.clock().clone())));
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What a node may rely on of its store: one suite, on every engine.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod batches;
+#[cfg(feature = "rocksdb")]
+mod directories;
 mod failures;
 mod hints;
 mod layouts;

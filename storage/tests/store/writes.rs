@@ -4,13 +4,14 @@ use starling_core::coordinate::{Coordinated, WriteRefused};
 use starling_core::ids::{Birth, RequestId};
 use starling_core::object::SiblingMode;
 use starling_core::report::{Refusal, Role};
-use starling_storage::StoreError;
+use starling_core::stamp::Stamp;
+use starling_storage::{StoreError, StoreLimits};
 
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    Peer, block_on, delete_after, foreign_keys, key, open, our_keys, own_clock, own_histories, primaries, put,
-    put_after, queue, raw_record, set, stored, values,
+    Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock, own_histories, primaries,
+    put, put_after, queue, raw_record, set, stored, values,
 };
 
 on_every_machine![
@@ -138,15 +139,19 @@ fn a_merge_brings_no_mark(machine: &dyn Machine) {
     block_on(store.merge(key.clone(), ours, Role::Primary)).unwrap();
     assert_eq!(raw_record(&*engine, &key).unwrap().mark, None);
     let next = block_on(store.coordinate(key.clone(), put(2, "a"))).unwrap().object;
-    assert_eq!(own_histories(next.clock()), [(Birth(1), 1), (Birth(2), 1)], "a new history, not the old one's second dot");
+    assert_eq!(
+        own_histories(next.clock()),
+        [(Birth(1), 1), (Birth(2), 1)],
+        "a new history, not the old one's second dot"
+    );
 }
 
 fn a_merge_never_refuses_for_size(machine: &dyn Machine) {
     let [key] = our_keys();
-    let mut limits = starling_storage::StoreLimits::default();
+    let mut limits = StoreLimits::default();
     limits.object.siblings = 2;
     limits.object.bytes = 10;
-    let store = crate::support::open_with(machine.engine(), limits);
+    let store = open_with(machine.engine(), limits);
     for n in 1..=3 {
         let far_too_long = "x".repeat(20);
         block_on(store.merge(key.clone(), Peer::with(200 + n, n, &far_too_long).object, Role::Primary)).unwrap();
@@ -166,7 +171,7 @@ fn a_last_write_wins_write_covers_what_the_store_holds(machine: &dyn Machine) {
     late.mode = SiblingMode::LastWriteWins;
     let mut early = put(2, "early clock");
     early.mode = SiblingMode::LastWriteWins;
-    early.wall = starling_core::stamp::Stamp::from_millis(1);
+    early.wall = Stamp::from_millis(1);
     block_on(store.coordinate(key.clone(), late)).unwrap();
     block_on(store.coordinate(key.clone(), early)).unwrap();
     let object = store.get(&key).unwrap().unwrap();

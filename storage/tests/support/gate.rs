@@ -37,6 +37,8 @@ pub struct Gate {
 struct State {
     held: Option<Point>,
     waiting: usize,
+    /// Counts the openings: whoever waits, waits for the next one.
+    openings: usize,
     commits: usize,
     next_fails: Option<Fate>,
     has_failed: bool,
@@ -53,8 +55,15 @@ impl Gate {
     }
 
     pub fn open(&self) {
-        self.state().held = None;
+        let mut state = self.state();
+        state.held = None;
+        state.openings += 1;
         self.changed.notify_all();
+    }
+
+    /// Lets everybody through but those who wait already.
+    pub fn let_others_pass(&self) {
+        self.state().held = None;
     }
 
     /// Returns once a writer stands before the gate.
@@ -92,7 +101,8 @@ impl Gate {
         if state.held == Some(point) {
             state.waiting += 1;
             self.changed.notify_all();
-            state = self.changed.wait_while(state, |state| state.held == Some(point)).unwrap();
+            let before = state.openings;
+            state = self.changed.wait_while(state, |state| state.openings == before).unwrap();
             state.waiting -= 1;
         }
         state

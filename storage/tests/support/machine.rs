@@ -22,7 +22,6 @@ impl Machine for MemoryMachine {
 }
 
 #[cfg(feature = "rocksdb")]
-#[allow(unused_imports)]
 pub use rocks::{RocksMachine, SMALL};
 
 #[cfg(feature = "rocksdb")]

@@ -1,5 +1,6 @@
 //! What the storage tests share. Each of them is a program of its own and uses its part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_macros, unused_imports, reason = "none uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
 pub mod gate;
 pub mod machine;
@@ -21,7 +22,7 @@ use starling_core::object::{Object, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
-use starling_storage::{Engine, Identity, Space, Store, StoreLimits};
+use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
 
 /// The node whose store is under test.
 pub const US: NodeId = NodeId(1);
@@ -210,10 +211,30 @@ pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
 
 /// The record of a key, if there is one.
 pub fn raw_record(engine: &dyn Engine, wanted: &ObjectKey) -> Option<RawRecord> {
-    let mut bytes = layout().partition_of(wanted).0.to_be_bytes().to_vec();
-    bytes.extend_from_slice(format!("default\0{}\0", wanted.bucket()).as_bytes());
-    bytes.extend_from_slice(wanted.key());
-    raw_records(engine).remove(&bytes)
+    raw_records(engine).remove(&record_key(wanted))
+}
+
+/// Where the record of a key lies.
+pub fn record_key(key: &ObjectKey) -> Vec<u8> {
+    let partition = layout().partition_of(key).0.to_be_bytes();
+    [&partition[..], format!("default\0{}\0", key.bucket()).as_bytes(), key.key()].concat()
+}
+
+/// Puts a record and its hints into the place of what is there, behind the store's back.
+pub fn replace_record(engine: &dyn Engine, key: &ObjectKey, record: &RawRecord) {
+    let at = record_key(key);
+    let mut batch = Batch::default();
+    for target in primaries(key) {
+        let hint = [&target.0.to_be_bytes()[..], &at].concat();
+        if record.markers.contains(&target) {
+            batch.put(Space::Hints, hint, vec![1]);
+        } else {
+            batch.delete(Space::Hints, hint);
+        }
+    }
+    let body = codec::encode(&(&record.object, &record.mark, &record.markers, &record.confirmed));
+    batch.put(Space::Objects, at, [&[1], &body[..]].concat());
+    engine.commit(batch).unwrap();
 }
 
 /// The index and the counters of hints say exactly what the markers in the records say.
@@ -232,26 +253,47 @@ pub fn assert_hints_agree(store: &Store, engine: &dyn Engine) {
 }
 
 /// A request that has been sent off; its answer can be awaited later.
-pub struct Queued<'a, T>(Pin<Box<dyn Future<Output = T> + 'a>>);
+pub enum Queued<'a, T> {
+    Waiting(Pin<Box<dyn Future<Output = T> + 'a>>),
+    Answered(T),
+}
 
-/// Sends a request off: polled once, it lies in the writer's queue.
+/// Sends a request off: once polled, it lies in the writer's queue.
 pub fn queue<'a, T>(request: impl Future<Output = T> + 'a) -> Queued<'a, T> {
     let mut request = Box::pin(request);
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(request.as_mut().poll(&mut context).is_pending(), "it was answered without the writer");
-    Queued(request)
+    match poll(request.as_mut()) {
+        Poll::Ready(answer) => Queued::Answered(answer),
+        Poll::Pending => Queued::Waiting(request),
+    }
 }
 
 impl<T> Queued<'_, T> {
     pub fn wait(self) -> T {
-        block_on(self.0)
+        match self {
+            Queued::Waiting(request) => block_on(request),
+            Queued::Answered(answer) => answer,
+        }
     }
 
     pub fn is_answered(&mut self) -> bool {
-        !matches!(self.0.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending)
+        if let Queued::Waiting(request) = self
+            && let Poll::Ready(answer) = poll(request.as_mut())
+        {
+            *self = Queued::Answered(answer);
+        }
+        matches!(self, Queued::Answered(_))
     }
 }
 
+pub fn poll<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+/// For an event that would otherwise be waited for in vain if it does not come.
+pub async fn within_seconds<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(std::time::Duration::from_secs(20), event).await.expect("the event does not come")
 }

@@ -1,0 +1,189 @@
+//! The bytes on disk. If one of these tests fails, old stores cannot be read any more: raise the format and keep reading
+//! the old one, do not change the test. Each line is one field, so that a difference shows where it is.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
+
+mod support;
+
+use std::sync::Arc;
+
+use starling_core::codec;
+use starling_core::ids::{DirectoryId, Run};
+use starling_core::report::Role;
+use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
+use support::{
+    Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys, primaries, put,
+    put_after,
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn engine() -> Arc<dyn Engine> {
+    Arc::new(MemoryEngine::open(MemoryDisk::default()))
+}
+
+fn meta(engine: &dyn Engine, key: &[u8]) -> String {
+    hex(&engine.get(Space::Meta, key).unwrap().unwrap_or_else(|| panic!("nothing under {key:?}")))
+}
+
+/// The only entry of a space: its key and its value.
+fn only(engine: &dyn Engine, space: Space) -> (String, String) {
+    let entries = engine.scan(space, b"", None, 9).unwrap();
+    assert_eq!(entries.len(), 1);
+    (hex(&entries[0].0), hex(&entries[0].1))
+}
+
+#[test]
+fn a_primarys_record() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let [key] = our_keys();
+    let first = block_on(store.coordinate(key.clone(), put(1, "old"))).unwrap().object;
+    block_on(store.coordinate(key.clone(), put_after(first.clock(), 2, "new"))).unwrap();
+    block_on(store.merge(key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
+    let expected = [
+        "01", // the format
+        "02",
+        "650102",
+        "c90301", // the clock: (directory, birth) and counter, by history
+        "02",     // siblings, by dot: dot, stamp, request, value hash, value
+        "650102",
+        "fc0000ea03",
+        "02",
+        "fdea3115bd22e381f7",
+        "0003",
+        "6e6577",
+        "c90301",
+        "fc0000eb03",
+        "03",
+        "fdebce86ebd2f92ee1",
+        "0000",
+        "01", // the requests remembered: stamp, request, value hash
+        "fc0000e903",
+        "01",
+        "fd4ac31a3a209ac3fe",
+        "01",
+        "010201", // the own mark: birth, counter, run
+        "00",
+        "00", // no markers, no confirmations
+    ];
+    assert_eq!(only(&*engine, Space::Objects).1, expected.concat());
+}
+
+#[test]
+fn a_fallbacks_record_and_its_hints() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let [key] = foreign_keys();
+    let first = block_on(store.coordinate(key.clone(), put(1, "a"))).unwrap().object;
+    let deleted = block_on(store.coordinate(key.clone(), delete_after(first.clock(), 2))).unwrap().object;
+    let [confirmed, ..] = primaries(&key)[..] else { panic!("three primaries") };
+    block_on(store.confirm(key.clone(), confirmed, deleted.clock().clone())).unwrap();
+    let (at, record) = only(&*engine, Space::Objects);
+    assert_eq!(at, ["0000", &hex(b"default\0"), &hex(b"b\0"), &hex(b"k7")].concat());
+    let expected = [
+        "01",
+        "01",
+        "650102",
+        "01",
+        "650102",
+        "fc0000ea03",
+        "02",
+        "fddbec4e07f4df4bc4",
+        "01", // a tombstone
+        "01",
+        "fc0000e903",
+        "01",
+        "fd449a04434532c821",
+        "01",
+        "010201",
+        "02",
+        "03",
+        "05", // markers: nodes 3 and 5 have not confirmed
+        "01",
+        "04", // node 4 has
+    ];
+    assert_eq!(record, expected.concat());
+    let hints = engine.scan(Space::Hints, b"", None, 9).unwrap();
+    let hints: Vec<_> = hints.iter().map(|(key, value)| (hex(key), hex(value))).collect();
+    let of = |target: &str| ([target, &at].concat(), "01".to_owned());
+    assert_eq!(hints, [of("0000000000000003"), of("0000000000000005")]);
+}
+
+#[test]
+fn the_nodes_own_affairs() {
+    let engine = engine();
+    let store = Store::open_engine(engine.clone(), identity(), StoreLimits::default()).unwrap();
+    store.adopt(layout_of(1, 1)).unwrap();
+    store.meet(&Run { directory: DirectoryId(0x102), counter: 3, nonce: 4 }).unwrap();
+    assert_eq!(meta(&*engine, b"identity"), "010165");
+    assert_eq!(meta(&*engine, b"peer-run/\0\0\0\0\0\0\x01\x02"), "01fb02010304");
+    let layout = [
+        "01", // the format
+        "01",
+        "01",
+        "00",
+        "08",
+        "03", // version, cluster, no parent, partitions, replicas
+        "01", // members: node, directory, name, zone, weight, address
+        "01",
+        "65",
+        "026e31",
+        "027a31",
+        "01",
+        "076e313a37343030",
+        "08",
+        "01000100010001000100010001000100", // each partition's primaries, by place among the members
+        "00",                               // no buckets with rules of their own
+    ];
+    assert_eq!(meta(&*engine, b"layout/\0\0\0\0\0\0\0\x01"), layout.concat());
+
+    // Its nonce is random: counter, nonce, stopped cleanly, clean since.
+    let run = |engine: &dyn Engine| {
+        let bytes = engine.get(Space::Meta, b"run").unwrap().unwrap();
+        assert_eq!(bytes[0], 1, "the format");
+        codec::decode::<(u64, u64, bool, u64)>(&bytes[1..], 64, "a run").unwrap()
+    };
+    let nonce = store.run().nonce;
+    assert_eq!(run(&*engine), (1, nonce, false, 1));
+    store.close();
+    assert_eq!(run(&*engine), (1, nonce, true, 1));
+    store.retire("a copy");
+    assert_eq!(meta(&*engine, b"retired"), "01066120636f7079");
+    let keys = engine.scan(Space::Meta, b"", None, 99).unwrap();
+    assert_eq!(keys.len(), 5, "and nothing else is there");
+}
+
+#[test]
+fn a_newer_meta_value_keeps_an_older_build_from_starting() {
+    let disk = MemoryDisk::default();
+    let start = || {
+        let engine = Arc::new(MemoryEngine::open(disk.clone()));
+        Store::open_engine(engine.clone(), identity(), StoreLimits::default()).map(|_| engine)
+    };
+    let engine = start().unwrap();
+    for name in [&b"layout/\0\0\0\0\0\0\0\x01"[..], b"peer-run/\0\0\0\0\0\0\x01\x02", b"retired", b"run", b"identity"] {
+        let before = engine.get(Space::Meta, name).unwrap();
+        let mut newer = Batch::default();
+        newer.put(Space::Meta, name, vec![2, 0]);
+        engine.commit(newer).unwrap();
+        let refused = start().err().unwrap().to_string();
+        assert!(refused.contains("format 2, newer than this build"), "{refused}");
+
+        let mut restored = Batch::default();
+        match before {
+            Some(value) => restored.put(Space::Meta, name, value),
+            None => restored.delete(Space::Meta, name),
+        }
+        engine.commit(restored).unwrap();
+        assert!(start().is_ok(), "the refusal has changed nothing");
+    }
+}
+
+/// Where a record lies depends on it.
+#[test]
+fn the_layout_of_the_tests() {
+    assert_eq!(layout().checksum().to_string(), "133fe87777e14f1e");
+    assert_eq!(layout().partition_of(&key("b", "k")).0, 2);
+}
