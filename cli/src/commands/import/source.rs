@@ -1,0 +1,282 @@
+//! Records, read from a file one by one.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde_json::value::RawValue;
+use starling_core::name::{InvalidName, MAX_KEY_BYTES};
+
+use crate::commands::import::RecordFormat;
+use crate::failure::Failure;
+use crate::output::units::size;
+
+/// A line longer than this is no record. (A csv row has to fit memory; the node refuses what is too large for it.)
+const MAX_LINE_BYTES: usize = 16 << 20;
+/// How many field names are suggested.
+const SUGGESTED: usize = 12;
+
+/// A record, or why it is none.
+pub struct Record {
+    /// Counted from 1, also over those that are none.
+    pub number: u64,
+    /// Where it begins, counted from 1.
+    pub line: u64,
+    /// Where it ends, in bytes.
+    pub end: u64,
+    pub content: Result<Content, String>,
+}
+
+pub struct Content {
+    pub key: Bytes,
+    pub value: Bytes,
+}
+
+pub struct Source {
+    path: PathBuf,
+    field: String,
+    records: u64,
+    reader: Reader,
+}
+
+enum Reader {
+    Jsonl { file: BufReader<File>, line: u64, offset: u64 },
+    Csv { file: Box<csv::Reader<File>>, header: Vec<String>, key_column: usize },
+}
+
+impl Source {
+    pub fn open(path: &Path, format: RecordFormat, field: &str) -> Result<Source, Failure> {
+        let file = File::open(path).map_err(|error| Failure::io(format_args!("read {}", path.display()), &error))?;
+        let reader = match format {
+            RecordFormat::Jsonl => Reader::Jsonl { file: BufReader::new(file), line: 0, offset: 0 },
+            RecordFormat::Csv => open_csv(file, path, field)?,
+        };
+        Ok(Source { path: path.to_owned(), field: field.to_owned(), records: 0, reader })
+    }
+
+    /// Looks at the first record: if it has no key, the field's name is wrong rather than the record.
+    pub fn check_first(&mut self) -> Result<(), Failure> {
+        let Reader::Jsonl { .. } = &self.reader else { return Ok(()) };
+        let mut probe = Source::open(&self.path, RecordFormat::Jsonl, &self.field)?;
+        let Reader::Jsonl { file, line, offset } = &mut probe.reader else { return Ok(()) };
+        let first = next_line(file, line, offset).map_err(|error| reading(&self.path, &error))?;
+        let Some(Ok(text)) = first.map(|(_, text)| text) else { return Ok(()) };
+        match parse_object(&text) {
+            Ok(fields) if !fields.contains_key(self.field.as_str()) => {
+                let mut names: Vec<String> = fields.keys().map(|name| name.to_string()).collect();
+                names.sort();
+                Err(no_field(&self.field, &names))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// The file cannot be read.
+    pub fn next(&mut self) -> Result<Option<Record>, Failure> {
+        let read = match &mut self.reader {
+            Reader::Jsonl { file, line, offset } => next_line(file, line, offset)
+                .map_err(|error| reading(&self.path, &error))?
+                .map(|(at, text)| (at, *offset, text.and_then(|text| object_record(text, &self.field)))),
+            Reader::Csv { file, header, key_column } => next_row(file, header, *key_column, &self.path)?,
+        };
+        let Some((line, end, content)) = read else { return Ok(None) };
+        self.records += 1;
+        Ok(Some(Record { number: self.records, line, end, content }))
+    }
+}
+
+fn reading(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::io(format_args!("read {}", path.display()), error)
+}
+
+fn no_field(field: &str, names: &[String]) -> Failure {
+    let more = if names.len() > SUGGESTED { ", …" } else { "" };
+    let some: Vec<&str> = names.iter().take(SUGGESTED).map(String::as_str).collect();
+    Failure::failed(format!("the first record has no field `{field}` to take the key from"))
+        .hint(format!("choose one with --key; there are {}{more}", some.join(", ")))
+}
+
+type Line = (u64, Result<Vec<u8>, String>);
+
+/// The next line that is not blank, without its end, and its number. One that is too long is skipped.
+fn next_line(file: &mut BufReader<File>, line: &mut u64, offset: &mut u64) -> std::io::Result<Option<Line>> {
+    loop {
+        let mut text = Vec::new();
+        let read = file.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut text)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        *line += 1;
+        *offset += read as u64;
+        if text.len() > MAX_LINE_BYTES && !text.ends_with(b"\n") {
+            *offset += file.skip_until(b'\n')? as u64;
+            return Ok(Some((*line, Err(format!("longer than {}", size(MAX_LINE_BYTES as u64))))));
+        }
+        let trimmed = text.trim_ascii();
+        if !trimmed.is_empty() {
+            return Ok(Some((*line, Ok(trimmed.to_vec()))));
+        }
+    }
+}
+
+/// Its error tells the place and never the content.
+fn parse_object(text: &[u8]) -> Result<HashMap<Cow<'_, str>, &RawValue>, String> {
+    if !text.starts_with(b"{") {
+        return Err("not a JSON object".to_owned());
+    }
+    serde_json::from_slice(text).map_err(|error| format!("not a JSON object (column {})", error.column()))
+}
+
+fn object_record(text: Vec<u8>, field: &str) -> Result<Content, String> {
+    let fields = parse_object(&text)?;
+    let raw = fields.get(field).ok_or_else(|| format!("no field `{field}`"))?.get();
+    let key = match raw.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(raw).map_err(|_| format!("field `{field}` is malformed"))?,
+        Some(b'-' | b'0'..=b'9' | b't' | b'f') => raw.to_owned(),
+        _ => return Err(format!("field `{field}` is neither text nor a number")),
+    };
+    let key = checked_key(key)?;
+    Ok(Content { key, value: text.into() })
+}
+
+fn checked_key(key: String) -> Result<Bytes, String> {
+    let length = key.len();
+    if (1..=MAX_KEY_BYTES).contains(&length) { Ok(key.into()) } else { Err(InvalidName::KeyLength(length).to_string()) }
+}
+
+fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
+    let mut file = csv::Reader::from_reader(file);
+    let header = file.headers().map_err(|error| csv_failure(path, &error))?;
+    let header: Vec<String> = header.iter().map(str::to_owned).collect();
+    let key_column = header.iter().position(|name| name == field).ok_or_else(|| no_field(field, &header))?;
+    Ok(Reader::Csv { file: Box::new(file), header, key_column })
+}
+
+fn csv_failure(path: &Path, error: &csv::Error) -> Failure {
+    Failure::failed(format!("cannot read {}: {error}", path.display()))
+}
+
+type Row = (u64, u64, Result<Content, String>);
+
+fn next_row(
+    file: &mut csv::Reader<File>,
+    header: &[String],
+    key_column: usize,
+    path: &Path,
+) -> Result<Option<Row>, Failure> {
+    let mut row = csv::StringRecord::new();
+    let line = file.position().line();
+    let content = match file.read_record(&mut row) {
+        Ok(false) => return Ok(None),
+        Ok(true) => row_record(&row, header, key_column),
+        Err(error) => match error.kind() {
+            csv::ErrorKind::Io(_) => return Err(csv_failure(path, &error)),
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                Err(format!("{len} fields, where the header has {expected_len}"))
+            }
+            _ => Err("not UTF-8".to_owned()),
+        },
+    };
+    Ok(Some((line, file.position().byte(), content)))
+}
+
+fn row_record(row: &csv::StringRecord, header: &[String], key_column: usize) -> Result<Content, String> {
+    let key = checked_key(row.get(key_column).unwrap_or_default().to_owned())?;
+    let value = serde_json::to_vec(&RowObject { header, row }).map_err(|_| "no JSON object can be made".to_owned())?;
+    Ok(Content { key, value: value.into() })
+}
+
+/// A row as a JSON object, its fields in the order of the header.
+struct RowObject<'a> {
+    header: &'a [String],
+    row: &'a csv::StringRecord,
+}
+
+impl Serialize for RowObject<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.header.len()))?;
+        for (name, field) in self.header.iter().zip(self.row) {
+            map.serialize_entry(name, field)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Key and value, or why there is none.
+    type Pair = Result<(String, String), String>;
+
+    fn read(format: RecordFormat, field: &str, text: &str) -> Vec<(u64, u64, Pair)> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records");
+        std::fs::write(&path, text).unwrap();
+        let mut source = Source::open(&path, format, field).unwrap();
+        let utf8 = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        std::iter::from_fn(|| source.next().unwrap())
+            .map(|r| (r.number, r.line, r.content.map(|content| (utf8(content.key), utf8(content.value)))))
+            .collect()
+    }
+
+    fn ok(key: &str, value: &str) -> Pair {
+        Ok((key.to_owned(), value.to_owned()))
+    }
+
+    #[test]
+    fn a_jsonl_record_keeps_its_text() {
+        let text = "{\"key\":\"a\", \"n\": 1.50}\n\n  {\"key\": 12}\r\n{\"key\":\"\\u00fc\"}";
+        let expected = [
+            (1, 1, ok("a", "{\"key\":\"a\", \"n\": 1.50}")),
+            (2, 3, ok("12", "{\"key\": 12}")),
+            (3, 4, ok("ü", "{\"key\":\"\\u00fc\"}")),
+        ];
+        assert_eq!(read(RecordFormat::Jsonl, "key", text), expected);
+    }
+
+    #[test]
+    fn a_broken_record_is_told_without_its_content() {
+        let text = "{\"key\":\"a\",\"secret\n[1]\n{\"other\":1}\n{\"key\":null}\n{\"key\":\"\"}\n{\"key\":\"z\"}\n";
+        let results = read(RecordFormat::Jsonl, "key", text);
+        let reasons: Vec<String> = results.iter().filter_map(|(_, _, content)| content.clone().err()).collect();
+        let expected = [
+            "not a JSON object (column 18)",
+            "not a JSON object",
+            "no field `key`",
+            "field `key` is neither text nor a number",
+            "a key has 1 to 1024 bytes; this one has 0",
+        ];
+        assert_eq!(reasons, expected);
+        assert_eq!(results[5], (6, 6, ok("z", "{\"key\":\"z\"}")));
+    }
+
+    #[test]
+    fn a_csv_row_becomes_an_object_in_the_order_of_the_header() {
+        let text = "id,name\n7,\"O'Neil, \"\"Z\"\"\"\n8\n9,x\n";
+        let expected = [
+            (1, 2, ok("7", r#"{"id":"7","name":"O'Neil, \"Z\""}"#)),
+            (2, 3, Err("1 fields, where the header has 2".to_owned())),
+            (3, 4, ok("9", r#"{"id":"9","name":"x"}"#)),
+        ];
+        assert_eq!(read(RecordFormat::Csv, "id", text), expected);
+    }
+
+    #[test]
+    fn a_wrong_field_is_found_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records");
+        std::fs::write(&path, "{\"b\":1,\"a\":2}\n").unwrap();
+        let refused = Source::open(&path, RecordFormat::Jsonl, "key").unwrap().check_first().unwrap_err();
+        assert_eq!(refused.message, "the first record has no field `key` to take the key from");
+        assert_eq!(refused.hint.unwrap(), "choose one with --key; there are a, b");
+        std::fs::write(&path, "b,a\n1,2\n").unwrap();
+        assert!(Source::open(&path, RecordFormat::Csv, "key").is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! What is done to the nodes' processes.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use starling_core::name::NodeName;
+use starling_local::{Exit, LocalCluster, LocalError, NodeRef, NodeState};
+
+use crate::failure::Failure;
+use crate::report::local::{DoneNode, DoneReport};
+
+#[derive(Debug, Args)]
+pub struct WipeArgs {
+    /// Only the data of these nodes, which stay members
+    #[arg(value_name = "NODE")]
+    nodes: Vec<NodeRef>,
+    /// Do not ask, even on a terminal
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub fn down(cluster: &mut LocalCluster, within: Duration) -> Result<DoneReport, Failure> {
+    let alive: Vec<DoneNode> = present(cluster)?;
+    cluster.stop_all(within)?;
+    let exit = |node: DoneNode| DoneNode { exit: None, ..node };
+    Ok(DoneReport { done: "stopped", nodes: alive.into_iter().map(exit).collect() })
+}
+
+pub fn kill(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<DoneReport, Failure> {
+    each(cluster, "killed", which, |cluster, name| cluster.kill(name).map(Some))
+}
+
+pub fn pause(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<DoneReport, Failure> {
+    each(cluster, "paused", which, |cluster, name| cluster.pause(name).map(|()| None))
+}
+
+pub fn resume(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<DoneReport, Failure> {
+    each(cluster, "resumed", which, |cluster, name| cluster.resume(name).map(|()| None))
+}
+
+pub fn stop(cluster: &mut LocalCluster, which: &[NodeRef], within: Duration) -> Result<DoneReport, Failure> {
+    each(cluster, "stopped", which, |cluster, name| cluster.stop(name, within).map(Some))
+}
+
+pub fn wipe(args: WipeArgs, mut cluster: LocalCluster) -> Result<DoneReport, Failure> {
+    if !args.nodes.is_empty() {
+        return each(&mut cluster, "wiped", &args.nodes, |cluster, name| cluster.wipe_node(name).map(|()| None));
+    }
+    let nodes = cluster.view().names().iter().map(|name| done(name, None, None)).collect();
+    if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        confirm(&cluster)?;
+    }
+    cluster.wipe()?;
+    Ok(DoneReport { done: "wiped", nodes })
+}
+
+/// Does something to one node after another, after all of them were found.
+fn each(
+    cluster: &mut LocalCluster,
+    what: &'static str,
+    which: &[NodeRef],
+    act: impl Fn(&mut LocalCluster, &NodeName) -> Result<Option<Exit>, LocalError>,
+) -> Result<DoneReport, Failure> {
+    let names: Result<Vec<NodeName>, LocalError> =
+        which.iter().map(|node| cluster.view().resolve(node.clone())).collect();
+    let mut nodes = Vec::new();
+    for name in names? {
+        let pid = pid_of(cluster.view().state(&name)?);
+        let exit = act(cluster, &name)?;
+        nodes.push(done(&name, pid, exit));
+    }
+    Ok(DoneReport { done: what, nodes })
+}
+
+fn present(cluster: &LocalCluster) -> Result<Vec<DoneNode>, Failure> {
+    let mut nodes = Vec::new();
+    for name in cluster.view().names() {
+        let state = cluster.view().state(&name)?;
+        if state.is_alive() {
+            nodes.push(done(&name, pid_of(state), None));
+        }
+    }
+    Ok(nodes)
+}
+
+/// An exit that is not known, because another command started the process, says nothing worth printing.
+fn done(name: &NodeName, pid: Option<u32>, exit: Option<Exit>) -> DoneNode {
+    let exit = exit.and_then(|exit| match exit {
+        Exit::Status(status) => Some(status.to_string()),
+        Exit::Unknown => None,
+    });
+    DoneNode { node: name.to_string(), pid, exit }
+}
+
+fn pid_of(state: NodeState) -> Option<u32> {
+    match state {
+        NodeState::Running { pid } | NodeState::Paused { pid } => Some(pid),
+        NodeState::Stopped | NodeState::Died { .. } => None,
+    }
+}
+
+fn confirm(cluster: &LocalCluster) -> Result<(), Failure> {
+    let dir = cluster.view().dir().display();
+    let nodes = cluster.view().names().len();
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "Remove {nodes} nodes and all their data in {dir}? [y/N] ");
+    let read = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    read.map_err(|error| Failure::io("ask", &error))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::failed("nothing was removed")),
+    }
+}

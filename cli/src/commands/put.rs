@@ -1,0 +1,121 @@
+//! `starling put`.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::{ArgGroup, Args};
+use starling_client::{Bucket, Context};
+use starling_core::name::ObjectKey;
+use starling_core::quorum::Level;
+use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
+
+use crate::args::{Global, KeyArgs, WriteArgs, bytes_parser};
+use crate::failure::{Failure, Intent};
+use crate::output::Out;
+use crate::output::units::size;
+use crate::report::write::WriteReport;
+use crate::session::Session;
+
+const EXAMPLES: &str = "\
+Examples:
+  starling put carts alice '3 apples'
+  starling put images logo --file logo.png
+  date | starling put log last -           the value is standard input
+  starling put carts alice '4 apples' --resolve
+  starling put carts alice '4 apples' --context AQIDBA
+
+Without --context or --resolve the value is added beside what is there, as a sibling.";
+
+/// Values larger than this do not fit a frame.
+const MAX_VALUE_BYTES: usize = MAX_FRAME_BYTES - FRAME_MARGIN_BYTES;
+
+/// Write a value
+#[derive(Debug, Args)]
+#[command(
+    after_help = EXAMPLES,
+    // The generated one puts the group before the words it follows.
+    override_usage = "starling put [OPTIONS] <BUCKET> <KEY> <VALUE|-|--file FILE>",
+    group = ArgGroup::new("what").required(true),
+)]
+pub struct PutArgs {
+    #[command(flatten)]
+    place: KeyArgs,
+    /// The value; `-` reads it from standard input
+    #[arg(group = "what", value_parser = bytes_parser(), allow_negative_numbers = true)]
+    value: Option<Bytes>,
+    /// Read the value from a file
+    #[arg(long, value_name = "FILE", group = "what")]
+    file: Option<PathBuf>,
+    /// Overwrite what the read saw that printed this context
+    #[arg(long)]
+    context: Option<Context>,
+    /// Read first, and overwrite all that was read
+    #[arg(long, conflicts_with = "context")]
+    resolve: bool,
+    /// Of --resolve: replicas that have to answer the read
+    #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true, requires = "resolve")]
+    r: Level,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
+    let place = args.place.object().map_err(|error| Failure::usage(error.to_string()))?;
+    let value = read_value(&args)?;
+    let session = Session::open(global, args.write.timeout.timeout).await?;
+    session.check_write(place.bucket(), args.write.w, args.write.pw)?;
+    let bucket = session.bucket(place.bucket())?;
+    let context = if args.resolve { read_context(&args, &place, &session, &bucket).await? } else { args.context };
+    let mut put = bucket.put(place.key().clone(), value).context(context).w(args.write.w).pw(args.write.pw);
+    if let Some(request) = args.write.request {
+        put = put.request(request);
+    }
+    let request = put.request_id();
+    let stored = put.await.map_err(|error| session.failure(error, Intent::Write(Some(request))))?;
+    let mut report = WriteReport::new("put", &place, &stored);
+    if args.write.explain {
+        report = report.with_explain(&stored, &session.names);
+    }
+    out.print(&report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn read_context(
+    args: &PutArgs,
+    place: &ObjectKey,
+    session: &Session,
+    bucket: &Bucket,
+) -> Result<Option<Context>, Failure> {
+    session.check_read(place.bucket(), args.r, Level::Default)?;
+    let read = bucket.get(place.key().clone()).r(args.r).await;
+    let fetched = read.map_err(|error| session.failure(error, Intent::Read))?;
+    Ok(fetched.context())
+}
+
+fn read_value(args: &PutArgs) -> Result<Bytes, Failure> {
+    match (&args.value, &args.file) {
+        (_, Some(path)) => read_file(path),
+        (Some(dash), None) if dash.as_ref() == b"-" => bounded(io::stdin().lock(), "standard input"),
+        (Some(value), None) => Ok(value.clone()),
+        (None, None) => Err(Failure::usage("no value: give one, or --file FILE, or `-` for standard input")),
+    }
+}
+
+fn read_file(path: &Path) -> Result<Bytes, Failure> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| Failure::io(format_args!("read {name}"), &error))?;
+    bounded(file, &name)
+}
+
+fn bounded(source: impl Read, name: &str) -> Result<Bytes, Failure> {
+    let mut value = Vec::new();
+    let limit = MAX_VALUE_BYTES as u64;
+    source.take(limit + 1).read_to_end(&mut value).map_err(|error| Failure::io(format_args!("read {name}"), &error))?;
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Failure::failed(format!("{name} holds more than {}, the most that fits a message", size(limit))));
+    }
+    Ok(value.into())
+}

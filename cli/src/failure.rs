@@ -1,0 +1,200 @@
+//! What went wrong, as a person and a program are told, and which exit code says so.
+
+use std::io;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use starling_client::ClientError;
+use starling_core::ids::RequestId;
+use starling_local::{InvalidShape, LocalError};
+
+use crate::names::Names;
+use crate::report::explain::ReplicaLine;
+
+/// Code 1.
+pub const FAILED: u8 = 1;
+/// Code 2.
+pub const USAGE: u8 = 2;
+/// Code 3.
+pub const NOT_FOUND: u8 = 3;
+
+/// What kind of failure it is. In JSON its name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The command line, the environment or the configuration file makes no sense.
+    Usage,
+    /// The cluster refused the request as it is; repeating it is of no use.
+    Refused,
+    /// Something on this machine: a file, a process, a port.
+    Failed,
+    /// A node reports a fault of its own.
+    Internal,
+    /// Fewer replicas than asked for answered a read.
+    QuorumNotMet,
+    /// A write may survive or not.
+    OutcomeUnknown,
+    /// Too few nodes are up to be sure of all.
+    Incomplete,
+    /// The nodes belong to no cluster yet.
+    NoCluster,
+    /// No node took the request, and nothing was done.
+    Unreachable,
+    /// Whoever read our output has gone away: nothing is wrong, and there is nobody to tell.
+    ReaderGone,
+}
+
+impl Kind {
+    fn code(self) -> u8 {
+        match self {
+            Kind::ReaderGone => 0,
+            Kind::Refused | Kind::Failed | Kind::Internal => FAILED,
+            Kind::Usage => USAGE,
+            Kind::QuorumNotMet | Kind::OutcomeUnknown | Kind::Incomplete => 4,
+            Kind::NoCluster | Kind::Unreachable => 5,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    pub kind: Kind,
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+    /// What each replica did, of a request that missed its quorum.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaLine>,
+    /// Of a write whose outcome is unknown: what to repeat it with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// What a request was for: it decides what silence means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    Read,
+    Write(Option<RequestId>),
+}
+
+impl Failure {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into(), hint: None, replicas: Vec::new(), request: None }
+    }
+
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Usage, message)
+    }
+
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::new(Kind::Failed, message)
+    }
+
+    pub fn hint(self, hint: impl Into<String>) -> Failure {
+        Failure { hint: Some(hint.into()), ..self }
+    }
+
+    /// "cannot {doing}: …".
+    pub fn io(doing: impl std::fmt::Display, error: &io::Error) -> Failure {
+        Failure::failed(format!("cannot {doing}: {error}"))
+    }
+
+    /// Standard output could not be written to.
+    pub fn output(error: &io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::new(Kind::ReaderGone, "nobody reads the output"),
+            _ => Failure::io("write the output", error),
+        }
+    }
+
+    pub fn from_clap(refusal: &clap::Error) -> Failure {
+        let text = refusal.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+        Failure::usage(message).hint(tip.unwrap_or("see `--help`"))
+    }
+
+    pub fn from_client(error: ClientError, intent: Intent, names: &Names) -> Failure {
+        let message = error.to_string();
+        match error {
+            ClientError::Invalid(_) => Failure::new(Kind::Refused, message),
+            ClientError::Unavailable { .. } => Failure::new(Kind::Unreachable, message)
+                .hint("nothing was done: `starling cluster status` shows who is up; try again"),
+            ClientError::ReadQuorumNotMet { replicas, .. } => Failure {
+                replicas: names.lines(&replicas),
+                ..Failure::new(Kind::QuorumNotMet, message)
+                    .hint("try again, or ask for fewer replicas with --r and --pr")
+            },
+            ClientError::WriteQuorumNotMet { replicas, .. } => {
+                Failure { replicas: names.lines(&replicas), ..Failure::unknown(message, intent) }
+            }
+            ClientError::DeadlinePassed { .. } => match intent {
+                Intent::Read => Failure::new(Kind::Unreachable, message).hint("try again, or with a longer --timeout"),
+                Intent::Write(_) => Failure::unknown(message, intent),
+            },
+            ClientError::Incomplete(_) => Failure::new(Kind::Incomplete, message)
+                .hint("`starling cluster status` shows who is missing; try again"),
+            ClientError::Internal { .. } => {
+                Failure::new(Kind::Internal, message).hint("this is a fault of that node: see its log")
+            }
+        }
+    }
+
+    /// Of a write: it may survive.
+    fn unknown(message: String, intent: Intent) -> Failure {
+        let failure = Failure::new(Kind::OutcomeUnknown, message);
+        match intent {
+            Intent::Write(Some(id)) => Failure { request: Some(id.to_string()), ..failure }
+                .hint(format!("the write may survive or not; the same command with --request {id} repeats it safely")),
+            Intent::Write(None) | Intent::Read => failure.hint("it may have been done or not; repeating it is safe"),
+        }
+    }
+
+    pub fn exit(&self) -> ExitCode {
+        self.kind.code().into()
+    }
+}
+
+impl From<LocalError> for Failure {
+    fn from(error: LocalError) -> Failure {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        let kind = match error {
+            LocalError::Shape(InvalidShape::Nodes(_) | InvalidShape::Zones { .. } | InvalidShape::Ports { .. })
+            | LocalError::UnknownNode { .. } => Kind::Usage,
+            _ => Kind::Failed,
+        };
+        // Its messages say what to do themselves, behind the first colon.
+        Failure::new(kind, format!("{error}{source}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_client::Attempt;
+
+    use super::*;
+
+    fn silent() -> ClientError {
+        let attempt = Attempt { address: "127.0.0.1:1".to_owned(), reason: "did not answer".to_owned() };
+        ClientError::DeadlinePassed { tried: vec![attempt] }
+    }
+
+    #[test]
+    fn silence_leaves_a_write_unknown_and_a_read_undone() {
+        let names = Names::default();
+        let write = Failure::from_client(silent(), Intent::Write(Some(RequestId(7))), &names);
+        assert_eq!((write.kind, write.kind.code()), (Kind::OutcomeUnknown, 4));
+        assert!(write.hint.unwrap().contains("--request 00000000000000000000000000000007"));
+        let read = Failure::from_client(silent(), Intent::Read, &names);
+        assert_eq!((read.kind, read.kind.code()), (Kind::Unreachable, 5));
+    }
+
+    #[test]
+    fn a_mistake_on_the_command_line_keeps_its_suggestion() {
+        use clap::Parser;
+        let refusal = crate::args::Cli::try_parse_from(["starling", "delet"]).unwrap_err();
+        let failure = Failure::from_clap(&refusal);
+        assert_eq!(failure.message, "unrecognized subcommand 'delet'");
+        assert!(failure.hint.unwrap().contains("'delete'"));
+    }
+}

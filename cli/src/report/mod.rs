@@ -1,0 +1,132 @@
+//! What commands print.
+//!
+//! Each command's result is a report: a value that can be written as JSON (`-o json`: one value on one line of standard
+//! output) or for people (tables, colour on a terminal only). Both forms are made here and nowhere else, from plain values,
+//! so that tests need no cluster. Golden tests beside each report pin its JSON.
+//!
+//! # The shapes of `-o json`
+//!
+//! Fields are only ever added. Common to all:
+//!
+//! - **bytes** (keys, values) are `{"utf8": "…"}` if they are UTF-8, else `{"base64": "…"}` (standard alphabet, padded);
+//! - a **context** is URL-safe base64 text without padding, as `--context` takes it; identifiers are hexadecimal;
+//! - fields in `…_us` are microseconds, in `…_ms` milliseconds, in `…_bytes` bytes, moments RFC 3339 in UTC;
+//! - `null` stands for what is not known or does not apply. Fields marked `?` are absent unless asked for.
+//!
+//! ```text
+//! get          {bucket, key, found, deleted, siblings: [{value, dot, written_at}], context, via, replica?, explain?}
+//! put, delete  {bucket, key, done: "put"|"delete", siblings, context, repeated, request, quorum: {replicas, primaries},
+//!               acknowledged: {primaries, fallbacks}, via, explain?}
+//! explain      {quorum, replicas: [replica]}
+//! replica      {node, role: "primary"|"fallback", stands_in_for, hedge, outcome: "stored"|"found"|"not_found"|"failed"|
+//!               "pending", siblings, failure: {kind: "unreachable"|"no_answer"|"disconnected"|"refused", message},
+//!               took_us, repair: "not_needed"|"sent"|"done"|"failed", repair_failure, hint_left}
+//! keys         {bucket, keys: [bytes], next}                           buckets   {buckets: [name]}
+//! locate       {bucket, key, token, partition, partitions, mode: "siblings"|"last_write_wins", replicas: [{node, id, zone,
+//!               role, alive, holds: "copy"|"nothing"|"unknown", siblings, clock: [{node, directory, birth, counter}],
+//!               behind, reason}]}
+//! import       see import.rs                                           bench     see bench.rs
+//! cluster init, cluster ring   see ring.rs                             cluster status   see cluster.rs
+//! node info, node hints        see node.rs                             local …   see local.rs
+//! ```
+//!
+//! A failure is `{"error": {"kind", "message", "hint", replicas?: [replica], request?}}` on one line of **standard error**,
+//! so that standard output holds results only. Kinds are those of [`crate::failure::Kind`], in snake case. A key that is
+//! not found is no failure: `get` prints its shape with `"found": false` and exits with 3.
+
+pub mod bench;
+pub mod cluster;
+pub mod explain;
+pub mod get;
+pub mod import;
+pub mod listing;
+pub mod local;
+pub mod locate;
+pub mod node;
+pub mod ring;
+pub mod write;
+
+use serde::Serialize;
+use starling_core::object::SiblingMode;
+
+use crate::failure::Failure;
+use crate::output::paper::{Paper, Tone};
+
+/// A result that can be printed in both forms.
+pub trait Report: Serialize {
+    /// For people. Ends with a line break, unless it is empty.
+    fn human(&self, paper: &Paper) -> String;
+}
+
+#[derive(Debug, Serialize)]
+pub struct ErrorReport<'a> {
+    pub error: &'a Failure,
+}
+
+impl Report for ErrorReport<'_> {
+    fn human(&self, paper: &Paper) -> String {
+        let Failure { message, hint, replicas, .. } = self.error;
+        let mut text = format!("{} {message}\n", paper.ink("error:", Tone::Bad));
+        if !replicas.is_empty() {
+            text.push_str(&explain::table(replicas, paper));
+        }
+        if let Some(hint) = hint {
+            text.push_str(&format!("{} {hint}\n", paper.ink("next:", Tone::Warn)));
+        }
+        text
+    }
+}
+
+/// A bucket's sibling mode in JSON.
+pub fn mode_word(mode: SiblingMode) -> &'static str {
+    match mode {
+        SiblingMode::Keep => "siblings",
+        SiblingMode::LastWriteWins => "last_write_wins",
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::collections::BTreeMap;
+
+    use starling_core::ids::{ClusterId, DirectoryId, NodeId};
+    use starling_core::layout::{FirstLayout, Layout, Member};
+    use starling_core::quorum::ReplicaCount;
+    use starling_core::token::PartitionCount;
+
+    use super::*;
+    use crate::failure::Kind;
+    use crate::output::json_line;
+
+    /// Five members in three zones, 8 partitions.
+    pub fn layout() -> Layout {
+        let member = |number: u64| Member {
+            node: NodeId(number),
+            directory: DirectoryId(10 + number),
+            name: format!("n{number}").parse().unwrap(),
+            zone: format!("z{}", (number - 1) % 3 + 1).parse().unwrap(),
+            weight: 1,
+            address: format!("127.0.0.1:740{number}"),
+        };
+        Layout::first(FirstLayout {
+            cluster: ClusterId(0xc1),
+            partitions: PartitionCount::try_from(8).unwrap(),
+            replicas: ReplicaCount::DEFAULT,
+            members: (1..=5).map(member).collect(),
+            buckets: BTreeMap::new(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_failure_says_what_to_do_next() {
+        let failure = Failure::new(Kind::NoCluster, "n1 belongs to no cluster yet").hint("run `starling cluster init`");
+        let report = ErrorReport { error: &failure };
+        let expected = "error: n1 belongs to no cluster yet\nnext: run `starling cluster init`\n";
+        assert_eq!(report.human(&Paper::plain()), expected);
+        assert_eq!(
+            json_line(&report),
+            r#"{"error":{"kind":"no_cluster","message":"n1 belongs to no cluster yet","hint":"run `starling cluster init`"}}"#
+        );
+    }
+}

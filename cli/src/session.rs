@@ -1,0 +1,195 @@
+//! Connections to the cluster, and why there is none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use starling_client::{Bucket, Client, ClientError, ClientOptions, ControlClient};
+use starling_core::layout::{Layout, Member};
+use starling_core::name::{BucketName, NodeName};
+use starling_core::quorum::{InvalidQuorum, Level, Quorum};
+use starling_proto::control::{ClusterView, NodeStanding, NodeStatus, PeerView};
+
+use crate::args::Global;
+use crate::failure::{Failure, Intent, Kind};
+use crate::names::Names;
+use crate::report::ring::natural;
+use crate::settings::{Seeds, Source};
+
+/// How long a node is given to say how it is.
+pub const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// As long a silent node is waited for before the next one is asked as well.
+const SEED_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A client, and the names that its layout gives.
+pub struct Session {
+    pub client: Client,
+    pub names: Names,
+}
+
+impl Session {
+    pub async fn open(global: &Global, timeout: Duration) -> Result<Session, Failure> {
+        let seeds = Seeds::find(&global.nodes, global.config.as_deref())?;
+        let connected = Client::connect_with(seeds.addresses.clone(), ClientOptions { timeout }).await;
+        match connected {
+            Ok(client) => {
+                let names = Names::of_layout(&client.layout());
+                Ok(Session { client, names })
+            }
+            Err(error) => Err(explain_absence(error, &seeds).await),
+        }
+    }
+
+    pub fn layout(&self) -> Arc<Layout> {
+        self.client.layout()
+    }
+
+    pub fn bucket(&self, name: &BucketName) -> Result<Bucket, Failure> {
+        self.client.bucket(name.as_str()).map_err(|error| self.failure(error, Intent::Read))
+    }
+
+    /// Refuses a name that no member has. An address is taken as it is.
+    pub fn check_member(&self, node: &str) -> Result<(), Failure> {
+        let layout = self.layout();
+        let mut names: Vec<&str> = layout.members().iter().map(|member| member.name.as_str()).collect();
+        names.sort_by_key(|name| natural(name));
+        if node.contains(':') || names.contains(&node) {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("no member is named `{node}`; there are {}", names.join(", "))))
+    }
+
+    /// Refuses a read quorum that no replica set of this bucket can meet, before anything is sent.
+    pub fn check_read(&self, bucket: &BucketName, r: Level, pr: Level) -> Result<(), Failure> {
+        Quorum::of_read(r, pr, self.layout().replicas_of(bucket)).map(drop).map_err(impossible)
+    }
+
+    /// As [`Session::check_read`], for a write.
+    pub fn check_write(&self, bucket: &BucketName, w: Level, pw: Level) -> Result<(), Failure> {
+        Quorum::of_write(w, pw, self.layout().replicas_of(bucket)).map(drop).map_err(impossible)
+    }
+
+    /// The failure behind a client's error, in this cluster's names.
+    pub fn failure(&self, error: ClientError, intent: Intent) -> Failure {
+        Failure::from_client(error, intent, &self.names)
+    }
+}
+
+fn impossible(refusal: InvalidQuorum) -> Failure {
+    Failure::usage(refusal.to_string()).hint("use one, quorum or all, which fit any bucket")
+}
+
+/// The first node that answers, for administration, and the cluster as it sees it. The next is asked too when one fails, or
+/// says nothing for a while.
+pub async fn any_control(global: &Global) -> Result<(ControlClient, ClusterView), Failure> {
+    let seeds = Seeds::find(&global.nodes, global.config.as_deref())?;
+    let (mut addresses, mut asked, mut tried) = (seeds.addresses.iter(), FuturesUnordered::new(), Vec::new());
+    loop {
+        let next = addresses.next();
+        let is_last = next.is_none();
+        asked.extend(next.map(|address| ask(address)));
+        tokio::select! {
+            Some(answer) = asked.next() => match answer {
+                Ok(answer) => return Ok(answer),
+                Err(ClientError::Unavailable { tried: more } | ClientError::DeadlinePassed { tried: more }) => {
+                    tried.extend(more);
+                }
+                Err(error) => return Err(Failure::from_client(error, Intent::Read, &Names::default())),
+            },
+            () = tokio::time::sleep(SEED_PATIENCE), if !is_last => {}
+            else => return Err(nobody(&ClientError::Unavailable { tried }, &seeds)),
+        }
+    }
+}
+
+/// Everybody that there is to ask: who the node sees, the node itself, and the members that it does not see.
+pub async fn roster(control: &ControlClient, view: &ClusterView) -> Vec<PeerView> {
+    let mut peers = view.peers.clone();
+    let sees = |peers: &[PeerView], name: &NodeName| peers.iter().any(|peer| peer.name == *name);
+    if !sees(&peers, &view.seen_by) {
+        peers.extend(control.status(STATUS_LIMIT).await.ok().map(seen_by_itself));
+    }
+    for member in view.layout.iter().flat_map(|layout| layout.members()) {
+        if !sees(&peers, &member.name) {
+            peers.push(unseen(member));
+        }
+    }
+    peers
+}
+
+fn seen_by_itself(status: NodeStatus) -> PeerView {
+    PeerView {
+        name: status.name,
+        node: status.node,
+        zone: status.zone,
+        address: status.address,
+        alive: true,
+        standing: String::new(),
+        cluster: status.cluster,
+        layout: status.layout,
+        build: status.build,
+        hints_for: Vec::new(),
+    }
+}
+
+fn unseen(member: &Member) -> PeerView {
+    PeerView {
+        name: member.name.clone(),
+        node: member.node,
+        zone: member.zone.clone(),
+        address: member.address.clone(),
+        alive: false,
+        standing: String::new(),
+        cluster: None,
+        layout: None,
+        build: String::new(),
+        hints_for: Vec::new(),
+    }
+}
+
+async fn ask(address: &str) -> Result<(ControlClient, ClusterView), ClientError> {
+    let control = ControlClient::connect(address).await?;
+    let view = control.cluster(STATUS_LIMIT).await?;
+    Ok((control, view))
+}
+
+/// Why no seed has a layout to give: nobody is there, or whoever is there belongs to no cluster.
+async fn explain_absence(error: ClientError, seeds: &Seeds) -> Failure {
+    for address in &seeds.addresses {
+        let Ok(control) = ControlClient::connect(address).await else { continue };
+        let Ok(status) = control.status(STATUS_LIMIT).await else { continue };
+        let name = status.name;
+        return match status.standing {
+            NodeStanding::Uninitialised => {
+                Failure::new(Kind::NoCluster, format!("{name} ({address}) is up, but belongs to no cluster yet"))
+                    .hint("run `starling cluster init` once all nodes are up")
+            }
+            NodeStanding::Excluded(reason) => {
+                Failure::new(Kind::Unreachable, format!("{name} ({address}) may not serve: {reason}"))
+                    .hint("name another node with --node")
+            }
+            NodeStanding::Failed(reason) => {
+                Failure::new(Kind::Unreachable, format!("{name} ({address}) has stopped serving: {reason}"))
+                    .hint("repair its disk and restart it, or name another node with --node")
+            }
+            NodeStanding::Serving | NodeStanding::Stopping => {
+                Failure::from_client(error, Intent::Read, &Names::default())
+            }
+        };
+    }
+    nobody(&error, seeds)
+}
+
+fn nobody(error: &ClientError, seeds: &Seeds) -> Failure {
+    let hint = match &seeds.source {
+        Source::Flags | Source::Environment | Source::File(_) => {
+            format!("check that the nodes run, and the addresses, which come from {}", seeds.source)
+        }
+        Source::LocalCluster(_) => "the local cluster is down: `starling local up` starts it".to_owned(),
+        Source::Nowhere => {
+            "`starling local up` starts a cluster on this machine; name another one's nodes with --node".to_owned()
+        }
+    };
+    Failure::new(Kind::Unreachable, error.to_string()).hint(hint)
+}
