@@ -37,7 +37,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
 /// [`HelloError`] if nobody listens, or no connection stands after `within`.
 pub async fn dial_tcp(address: &str, hello: &Hello, within: Duration) -> Result<(TcpStream, Welcome), HelloError> {
     let connect = async {
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = TcpStream::connect(address).await.map_err(HelloError::Unreachable)?;
         stream.set_nodelay(true)?;
         let welcome = hello::dial(&mut stream, hello).await?;
         Ok((stream, welcome))

@@ -127,6 +127,8 @@ pub type Reply = Result<Welcome, NotWelcome>;
 /// What can go wrong before a connection stands.
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
+    #[error("cannot be reached: {0}")]
+    Unreachable(#[source] io::Error),
     #[error("the connection broke during the hello: {0}")]
     Io(#[from] io::Error),
     #[error("the other side does not speak Starling")]

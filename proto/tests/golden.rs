@@ -1,0 +1,500 @@
+//! The bytes on the wire, in `wire.golden`: every method, every variant, and an example of every type that travels.
+//!
+//! Nodes of two builds talk to each other during every upgrade, so what is on a line never changes: methods and variants
+//! are appended, and a new one is sent only to a peer that knows it. A struct cannot grow at all, for its encoding has
+//! neither names nor an end; a new method with a new struct takes its place.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use starling_core::clock::{Clock, Dot};
+use starling_core::coordinate::{ObjectLimits, Write, coordinate};
+use starling_core::get::Standing;
+use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId, Run};
+use starling_core::layout::{BucketRules, FirstLayout, Layout, LayoutChecksum, LayoutVersion, Member};
+use starling_core::mark::{Minter, TrustedMarks};
+use starling_core::name::{BucketName, ObjectKey};
+use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::quorum::{Level, Quorum, ReplicaCount, Tally};
+use starling_core::report::{Failure, Outcome, Refusal, Repair, ReplicaReport, Role};
+use starling_core::stamp::Stamp;
+use starling_core::token::{Partition, PartitionCount, Token};
+use starling_proto::connection::client_transport;
+use starling_proto::control::{
+    ClusterView, ControlError, ControlServiceRequest, ControlServiceResponse, HintsFor, Init, NodeStanding, NodeStatus,
+    PeerView,
+};
+use starling_proto::data::{
+    DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
+    ReplicaView, RequestError, Written,
+};
+use starling_proto::hello::{Class, Features, Hello, Introduction, NotWelcome, ProtocolRange, Welcome};
+use starling_proto::peer::{
+    List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest, PeerServiceResponse, Read, ReadReply, Store,
+};
+use support::{Table, every};
+use tarpc::{ClientMessage, Request, Response, ServerError};
+use tokio::io::AsyncReadExt as _;
+
+#[test]
+fn what_is_sent_is_what_was_always_sent() {
+    let mut table = Table::default();
+    data(&mut table);
+    peer(&mut table);
+    control(&mut table);
+    errors(&mut table);
+    words(&mut table);
+    hello(&mut table);
+    envelope(&mut table);
+    table.compare("wire.golden");
+}
+
+/// Four bytes of length, most significant first, then the message.
+#[tokio::test]
+async fn a_message_travels_in_a_frame() {
+    let (near, mut far) = tokio::io::duplex(64);
+    let mut transport = Box::pin(client_transport::<u8, u8>(near));
+    let cancel = ClientMessage::Cancel { trace_context: tarpc::trace::Context::default(), request_id: 7 };
+    transport.send(cancel).await.map_err(|_| "the stream is open").unwrap();
+    drop(transport);
+    let mut sent = Vec::new();
+    far.read_to_end(&mut sent).await.unwrap();
+    let trace = [0; 16];
+    assert_eq!(sent, [&[0, 0, 0, 20, 1][..], &trace, &[0, 1, 7]].concat());
+}
+
+fn data(table: &mut Table) {
+    table.heading("data: requests");
+    every!(table, DataServiceRequest {
+        Get => DataServiceRequest::Get { request: get() },
+        Put => DataServiceRequest::Put { request: put() },
+        GetOwn => DataServiceRequest::GetOwn { key: key() },
+        Keys => DataServiceRequest::Keys {
+            request: Keys { bucket: bucket(), prefix: bytes("p"), after: Some(bytes("pa")), limit: 1000 },
+        },
+        Buckets => DataServiceRequest::Buckets {},
+        Locate => DataServiceRequest::Locate { key: key() },
+        Layout => DataServiceRequest::Layout {},
+    });
+    table.heading("data: responses");
+    every!(table, DataServiceResponse {
+        Get => DataServiceResponse::Get(Ok(got())),
+        Put => DataServiceResponse::Put(Ok(written())),
+        GetOwn => DataServiceResponse::GetOwn(Ok(absent())),
+        Keys => DataServiceResponse::Keys(Ok(KeysPage { keys: vec![bytes("pb"), bytes("pc")], next: Some(bytes("pc")) })),
+        Buckets => DataServiceResponse::Buckets(Ok(vec![bucket()])),
+        Locate => DataServiceResponse::Locate(Ok(location())),
+        Layout => DataServiceResponse::Layout(Ok(layout())),
+    });
+    table.row("Get, failed", &DataServiceResponse::Get(Err(RequestError::Refused(Refusal::Overloaded))));
+}
+
+fn peer(table: &mut Table) {
+    let version = LayoutVersion(1);
+    table.heading("peer: requests");
+    every!(table, PeerServiceRequest {
+        Read => PeerServiceRequest::Read { request: Read { layout: version, key: key() } },
+        Store => PeerServiceRequest::Store {
+            request: Store { layout: version, key: key(), object: object(), role: fallback() },
+        },
+        Forward => PeerServiceRequest::Forward { request: put() },
+        Offer => PeerServiceRequest::Offer { request: Offer { layout: version, hints: vec![(key(), clock())] } },
+        List => PeerServiceRequest::List { request: list() },
+        Buckets => PeerServiceRequest::Buckets { layout: version },
+        Clock => PeerServiceRequest::Clock {},
+    });
+    table.heading("peer: responses");
+    let reply = ReadReply { standing: Standing::Complete, object: Some(object()) };
+    every!(table, PeerServiceResponse {
+        Read => PeerServiceResponse::Read(Ok(reply)),
+        Store => PeerServiceResponse::Store(Ok(())),
+        Forward => PeerServiceResponse::Forward(Ok(written())),
+        Offer => PeerServiceResponse::Offer(Ok(OfferReply { wanted: vec![true, false] })),
+        List => PeerServiceResponse::List(Ok(ListReply { keys: vec![(bytes("pb"), object().outline())], more: true })),
+        Buckets => PeerServiceResponse::Buckets(Ok(vec![bucket()])),
+        Clock => PeerServiceResponse::Clock(1_700_000_000_000),
+    });
+    table.row("Read, failed", &PeerServiceResponse::Read(Err(PeerError::Unknown)));
+}
+
+fn control(table: &mut Table) {
+    table.heading("control: requests");
+    every!(table, ControlServiceRequest {
+        Status => ControlServiceRequest::Status {},
+        Cluster => ControlServiceRequest::Cluster {},
+        Init => ControlServiceRequest::Init { request: init() },
+        Candidate => ControlServiceRequest::Candidate { cluster: ClusterId(9) },
+        Adopt => ControlServiceRequest::Adopt { layout: layout() },
+        Layout => ControlServiceRequest::Layout {},
+    });
+    table.heading("control: responses");
+    every!(table, ControlServiceResponse {
+        Status => ControlServiceResponse::Status(status()),
+        Cluster => ControlServiceResponse::Cluster(cluster()),
+        Init => ControlServiceResponse::Init(Ok(layout())),
+        Candidate => ControlServiceResponse::Candidate(Ok(member())),
+        Adopt => ControlServiceResponse::Adopt(Ok(LayoutChecksum(0x0102_0304_0506_0708))),
+        Layout => ControlServiceResponse::Layout(None),
+    });
+    table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
+}
+
+fn errors(table: &mut Table) {
+    let (counted, replicas) = (Tally { primaries: 1, fallbacks: 0 }, vec![report()]);
+    table.heading("RequestError");
+    every!(table, RequestError {
+        Invalid => RequestError::Invalid(text()),
+        Refused => RequestError::Refused(Refusal::DiskFull),
+        NotServing => RequestError::NotServing(text()),
+        ReadQuorumNotMet => RequestError::ReadQuorumNotMet { quorum: quorum(), counted, replicas: replicas.clone() },
+        WriteOutcomeUnknown => RequestError::WriteOutcomeUnknown { quorum: quorum(), acknowledged: counted, replicas },
+        Incomplete => RequestError::Incomplete(text()),
+        Internal => RequestError::Internal(text()),
+    });
+    table.heading("PeerError");
+    every!(table, PeerError {
+        Refused => PeerError::Refused(Refusal::DiskFull),
+        Unknown => PeerError::Unknown,
+        Internal => PeerError::Internal(text()),
+    });
+    table.heading("ControlError");
+    every!(table, ControlError {
+        Invalid => ControlError::Invalid(text()),
+        AlreadyMember => ControlError::AlreadyMember(ClusterId(9)),
+        Incomplete => ControlError::Incomplete(text()),
+        Internal => ControlError::Internal(text()),
+    });
+    table.heading("Refusal");
+    every!(table, Refusal {
+        Overloaded => Refusal::Overloaded,
+        DiskFull => Refusal::DiskFull,
+        HintsFull => Refusal::HintsFull,
+        Stopping => Refusal::Stopping,
+        StorageFailed => Refusal::StorageFailed,
+        NotAMember => Refusal::NotAMember,
+        OtherLayout => Refusal::OtherLayout,
+        DeadlinePassed => Refusal::DeadlinePassed,
+        TooLarge => Refusal::TooLarge,
+        ClockDrift => Refusal::ClockDrift,
+    });
+    table.heading("Failure");
+    every!(table, Failure {
+        Unreachable => Failure::Unreachable,
+        NoAnswer => Failure::NoAnswer,
+        Disconnected => Failure::Disconnected,
+        Refused => Failure::Refused(Refusal::TooLarge),
+    });
+}
+
+/// The enums that are parts of messages.
+fn words(table: &mut Table) {
+    table.heading("Outcome");
+    every!(table, Outcome {
+        Pending => Outcome::Pending,
+        Stored => Outcome::Stored,
+        Found => Outcome::Found { siblings: 2 },
+        NotFound => Outcome::NotFound,
+        Failed => Outcome::Failed(Failure::NoAnswer),
+    });
+    table.heading("Role");
+    every!(table, Role { Primary => Role::Primary, Fallback => fallback() });
+    table.heading("Repair");
+    every!(table, Repair {
+        NotNeeded => Repair::NotNeeded,
+        Sent => Repair::Sent,
+        Done => Repair::Done,
+        Failed => Repair::Failed(Failure::Disconnected),
+    });
+    table.heading("Level");
+    every!(table, Level {
+        Count => Level::Count(2),
+        One => Level::One,
+        Quorum => Level::Quorum,
+        All => Level::All,
+        Default => Level::Default,
+    });
+    table.heading("Value");
+    every!(table, Value { Live => Value::Live(bytes("v")), Tombstone => Value::Tombstone });
+    table.heading("SiblingMode");
+    every!(table, SiblingMode { Keep => SiblingMode::Keep, LastWriteWins => SiblingMode::LastWriteWins });
+    table.heading("Standing");
+    every!(table, Standing { Complete => Standing::Complete, Filling => Standing::Filling });
+    table.heading("Holding");
+    every!(table, Holding {
+        Nothing => Holding::Nothing,
+        Copy => Holding::Copy { clock: clock(), siblings: 1 },
+        Unknown => Holding::Unknown(text()),
+    });
+    table.heading("NodeStanding");
+    every!(table, NodeStanding {
+        Uninitialised => NodeStanding::Uninitialised,
+        Serving => NodeStanding::Serving,
+        Excluded => NodeStanding::Excluded(text()),
+        Failed => NodeStanding::Failed(text()),
+        Stopping => NodeStanding::Stopping,
+    });
+}
+
+/// Frozen for good, unlike everything above.
+fn hello(table: &mut Table) {
+    let protocols = ProtocolRange { oldest: 1, newest: 2 };
+    let run = Run { directory: DirectoryId(2), counter: 3, nonce: 4 };
+    let node = Introduction { node: NodeId(1), name: "n1".parse().unwrap(), run };
+    table.heading("hello");
+    let (cluster, features) = (Some(ClusterId(9)), Features(5));
+    let hello =
+        Hello { class: Class::Bulk, protocols, cluster, from: Some(node.clone()), features, build: "b".to_owned() };
+    table.row("Hello", &hello);
+    let welcome = Welcome { protocol: 1, cluster, node, features, build: "b".to_owned() };
+    table.row("Reply, welcome", &Ok::<Welcome, NotWelcome>(welcome));
+    table.row("Reply, not welcome", &Err::<Welcome, NotWelcome>(NotWelcome::Busy));
+    table.heading("Class");
+    every!(table, Class {
+        Data => Class::Data,
+        Peer => Class::Peer,
+        Bulk => Class::Bulk,
+        Control => Class::Control,
+    });
+    table.heading("NotWelcome");
+    every!(table, NotWelcome {
+        Protocol => NotWelcome::Protocol(protocols),
+        OtherCluster => NotWelcome::OtherCluster(Some(ClusterId(9))),
+        NotAMember => NotWelcome::NotAMember,
+        OldCopy => NotWelcome::OldCopy { remembered: run },
+        Retired => NotWelcome::Retired,
+        Busy => NotWelcome::Busy,
+        Stopping => NotWelcome::Stopping,
+    });
+}
+
+/// tarpc's own part of a message. An update of tarpc must not change it either.
+fn envelope(table: &mut Table) {
+    let mut context = tarpc::context::current();
+    context.trace_context = tarpc::trace::Context::default();
+    // It travels as what is left of it: nothing.
+    context.deadline = Instant::now();
+    let trace_context = context.trace_context;
+    table.heading("tarpc");
+    let message = DataServiceRequest::Buckets {};
+    table.row("Request", &ClientMessage::Request(Request { context, id: 7, message }));
+    table.row("Cancel", &ClientMessage::<DataServiceRequest>::Cancel { trace_context, request_id: 7 });
+    let message = Ok(PeerServiceResponse::Clock(1));
+    table.row("Response", &Response { request_id: 7, message });
+    // The kind does not arrive: tarpc 0.38 writes a signed number and reads an unsigned one, so that what was a full
+    // channel (`WouldBlock`) is read as something else. Nobody may depend on it.
+    let overloaded = ServerError::new(std::io::ErrorKind::WouldBlock, text());
+    table.one_way("Response, error", &Response::<PeerServiceResponse> { request_id: 7, message: Err(overloaded) });
+}
+
+fn get() -> Get {
+    Get { key: key(), r: Level::Count(2), pr: Level::Default, wait_for_repair: true }
+}
+
+fn put() -> Put {
+    Put {
+        key: key(),
+        value: Value::Live(bytes("value")),
+        context: Some(bytes("context")),
+        request: RequestId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+        w: Level::All,
+        pw: Level::One,
+        r: Level::Quorum,
+    }
+}
+
+fn got() -> Got {
+    let sibling = LiveSibling { value: bytes("value"), dot: dot(), stamp: Stamp::from_millis(1_700_000_000_000) };
+    Got {
+        siblings: vec![sibling],
+        context: Some(bytes("context")),
+        deleted: false,
+        clock: clock(),
+        quorum: Some(quorum()),
+        replicas: vec![report()],
+    }
+}
+
+fn absent() -> Got {
+    Got {
+        siblings: Vec::new(),
+        context: None,
+        deleted: true,
+        clock: Clock::default(),
+        quorum: None,
+        replicas: Vec::new(),
+    }
+}
+
+fn written() -> Written {
+    Written {
+        siblings: 1,
+        context: Some(bytes("context")),
+        repeated: true,
+        quorum: quorum(),
+        acknowledged: Tally { primaries: 2, fallbacks: 1 },
+        replicas: vec![report()],
+    }
+}
+
+fn location() -> Location {
+    let holds = Holding::Copy { clock: clock(), siblings: 1 };
+    Location {
+        token: Token(0x0102_0304_0506_0708),
+        preference: layout().preference_list(&key()),
+        mode: SiblingMode::LastWriteWins,
+        replicas: vec![ReplicaView { node: NodeId(1), alive: true, holds }],
+    }
+}
+
+fn list() -> List {
+    List {
+        layout: LayoutVersion(1),
+        bucket: bucket(),
+        partitions: vec![Partition(3), Partition(300)],
+        prefix: bytes("p"),
+        after: None,
+        limit: 100,
+    }
+}
+
+fn init() -> Init {
+    Init {
+        members: vec!["n1".parse().unwrap()],
+        weights: [("n1".parse().unwrap(), 2)].into(),
+        partitions: PartitionCount::try_from(8).unwrap(),
+        replicas: ReplicaCount::DEFAULT,
+        buckets: rules(),
+    }
+}
+
+fn status() -> NodeStatus {
+    NodeStatus {
+        name: "n1".parse().unwrap(),
+        node: NodeId(1),
+        run: Run { directory: DirectoryId(2), counter: 3, nonce: 4 },
+        zone: "z1".parse().unwrap(),
+        address: "n1:7400".to_owned(),
+        standing: NodeStanding::Serving,
+        cluster: Some(ClusterId(9)),
+        layout: Some(LayoutVersion(1)),
+        build: "b".to_owned(),
+        uptime: Duration::new(5, 6),
+        partitions: 8,
+        disk_used_bytes: 1000,
+        disk_free_bytes: Some(100_000),
+        resident_bytes: None,
+        hints: vec![HintsFor { target: NodeId(2), count: 3 }],
+        connected: vec![NodeId(2)],
+        counters: [("puts".to_owned(), 4)].into(),
+    }
+}
+
+fn cluster() -> ClusterView {
+    let peer = PeerView {
+        name: "n1".parse().unwrap(),
+        node: NodeId(1),
+        zone: "z1".parse().unwrap(),
+        address: "n1:7400".to_owned(),
+        alive: true,
+        standing: "serving".to_owned(),
+        cluster: Some(ClusterId(9)),
+        layout: Some(LayoutVersion(1)),
+        build: "b".to_owned(),
+        hints_for: vec![NodeId(2)],
+    };
+    ClusterView { seen_by: "n2".parse().unwrap(), layout: Some(layout()), peers: vec![peer] }
+}
+
+fn layout() -> Layout {
+    Layout::first(FirstLayout {
+        cluster: ClusterId(9),
+        partitions: PartitionCount::try_from(8).unwrap(),
+        replicas: ReplicaCount::DEFAULT,
+        members: vec![member()],
+        buckets: rules(),
+    })
+    .unwrap()
+}
+
+fn member() -> Member {
+    Member {
+        node: NodeId(1),
+        directory: DirectoryId(2),
+        name: "n1".parse().unwrap(),
+        zone: "z1".parse().unwrap(),
+        weight: 3,
+        address: "n1:7400".to_owned(),
+    }
+}
+
+fn rules() -> BTreeMap<BucketName, BucketRules> {
+    let rules = BucketRules { replicas: Some(ReplicaCount::try_from(2).unwrap()), mode: SiblingMode::LastWriteWins };
+    [(bucket(), rules)].into()
+}
+
+/// An object with a sibling, and with the trace of the one it superseded.
+fn object() -> Object {
+    let minter = Minter { directory: DirectoryId(2), run: 1, trusted: TrustedMarks::OfThisRun };
+    let limits = ObjectLimits { siblings: 9, bytes: 99 };
+    let (mut object, mut mark) = (Object::default(), None);
+    for (request, value) in [(1, Value::Live(bytes("old"))), (2, Value::Live(bytes("value")))] {
+        let write = Write {
+            value,
+            seen: object.clock().clone(),
+            request: RequestId(request),
+            mode: SiblingMode::Keep,
+            wall: Stamp::from_millis(1_700_000_000_000),
+            fresh_birth: Birth(3),
+        };
+        coordinate(&mut object, &mut mark, write, &minter, &limits).unwrap();
+    }
+    object
+}
+
+fn clock() -> Clock {
+    object().clock().clone()
+}
+
+fn dot() -> Dot {
+    object().siblings().first().unwrap().dot
+}
+
+fn report() -> ReplicaReport {
+    ReplicaReport {
+        node: NodeId(1),
+        role: fallback(),
+        hedge: true,
+        outcome: Outcome::Found { siblings: 2 },
+        took: Duration::new(1, 500),
+        repair: Repair::Sent,
+    }
+}
+
+fn fallback() -> Role {
+    Role::Fallback { stands_in_for: NodeId(7) }
+}
+
+fn quorum() -> Quorum {
+    Quorum::of_write(Level::Count(2), Level::Count(1), ReplicaCount::DEFAULT).unwrap()
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new(bucket(), "key").unwrap()
+}
+
+fn bucket() -> BucketName {
+    "carts".parse().unwrap()
+}
+
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+fn text() -> String {
+    "why".to_owned()
+}
