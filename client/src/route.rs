@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_proto::data::{DataServiceClient, RequestError};
@@ -23,6 +24,8 @@ use crate::error::{Attempt, ClientError};
 
 /// A silent node is left for the next after this long, at first.
 const FIRST_PATIENCE: Duration = Duration::from_millis(750);
+/// As long a silent seed is waited for before the next one is asked as well.
+const SEED_PATIENCE: Duration = Duration::from_millis(100);
 /// For how long a node that failed is tried last.
 const PENALTY: Duration = Duration::from_secs(2);
 /// Waits between rounds over all nodes: at first about this long, doubling, with jitter.
@@ -63,14 +66,8 @@ enum Setback {
 impl Router {
     pub async fn learn(seeds: Vec<String>, timeout: Duration) -> Result<Router, ClientError> {
         let pool = Pool::default();
-        let mut tried = Vec::new();
-        for seed in seeds {
-            match fetch_layout(&pool, &seed, timeout).await {
-                Ok(layout) => return Ok(Router::new(layout, pool)),
-                Err(reason) => tried.push(Attempt { address: seed, reason }),
-            }
-        }
-        Err(ClientError::Unavailable { tried })
+        let layout = first_layout(&pool, seeds, timeout).await?;
+        Ok(Router::new(layout, pool))
     }
 
     fn new(layout: Layout, pool: Pool) -> Router {
@@ -113,6 +110,8 @@ impl Router {
         let mut tried: Vec<Attempt> = Vec::new();
         let (mut patience, mut backoff) = (FIRST_PATIENCE, FIRST_BACKOFF);
         let (mut maybe_done, mut quorum_failures) = (false, 0);
+        // What a quorum that was missed says is worth more than that nothing came of another try.
+        let mut missed = None;
         self.pay_in();
         loop {
             let addresses = self.addresses(target);
@@ -120,7 +119,7 @@ impl Router {
             for address in addresses {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() || (!tried.is_empty() && !self.pay_out()) {
-                    return Err(given_up(tried, maybe_done));
+                    return Err(missed.unwrap_or_else(|| given_up(tried, maybe_done)));
                 }
                 let limit = if only { left } else { left.min(patience) };
                 match self.attempt(&address, left, limit, &call).await {
@@ -133,6 +132,7 @@ impl Router {
                         }
                         tried.push(Attempt { address, reason: error.to_string() });
                         maybe_done = true;
+                        missed = Some(error);
                         break;
                     }
                     Err(Setback::NotDone(reason)) => tried.push(Attempt { address, reason }),
@@ -145,7 +145,7 @@ impl Router {
             }
             let pause = backoff.mul_f64(rand::random_range(0.5..1.5));
             if Instant::now() + pause >= deadline {
-                return Err(given_up(tried, maybe_done));
+                return Err(missed.unwrap_or_else(|| given_up(tried, maybe_done)));
             }
             tokio::time::sleep(pause).await;
             backoff = (backoff * 2).min(MOST_BACKOFF);
@@ -240,6 +240,24 @@ impl Router {
 
 fn given_up(tried: Vec<Attempt>, maybe_done: bool) -> ClientError {
     if maybe_done { ClientError::DeadlinePassed { tried } } else { ClientError::Unavailable { tried } }
+}
+
+/// Asks one seed after another. The next is asked too when one fails, or says nothing for a while.
+async fn first_layout(pool: &Pool, seeds: Vec<String>, timeout: Duration) -> Result<Layout, ClientError> {
+    let (mut seeds, mut asked, mut tried) = (seeds.into_iter(), FuturesUnordered::new(), Vec::new());
+    loop {
+        let next = seeds.next();
+        let is_last = next.is_none();
+        asked.extend(next.map(|seed| async { (fetch_layout(pool, &seed, timeout).await, seed) }));
+        tokio::select! {
+            Some((answer, seed)) = asked.next() => match answer {
+                Ok(layout) => return Ok(layout),
+                Err(reason) => tried.push(Attempt { address: seed, reason }),
+            },
+            () = tokio::time::sleep(SEED_PATIENCE), if !is_last => {}
+            else => return Err(ClientError::Unavailable { tried }),
+        }
+    }
 }
 
 async fn fetch_layout(pool: &Pool, seed: &str, timeout: Duration) -> Result<Layout, String> {

@@ -35,14 +35,14 @@ impl Api {
 
 impl DataService for Api {
     async fn get(self, context: CallContext, request: Get) -> Result<Got, RequestError> {
-        let span = tracing::debug_span!(parent: self.node.span(), "get", trace = %context.trace_id());
+        let span = tracing::info_span!(parent: self.node.span(), "get", trace = %context.trace_id());
         let deadline = self.node.deadline(&context);
         self.node.get(request, deadline).instrument(span).await
     }
 
     async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
         let (request_id, trace) = (request.request, *context.trace_id());
-        let span = tracing::debug_span!(parent: self.node.span(), "put", request = %request_id, %trace);
+        let span = tracing::info_span!(parent: self.node.span(), "put", request = %request_id, %trace);
         let deadline = self.node.deadline(&context);
         self.node.put(request, deadline).instrument(span).await
     }

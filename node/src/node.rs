@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::report::Refusal;
-use starling_gossip::View;
+use starling_gossip::{Standing, View};
 use starling_proto::control::NodeStanding;
 use starling_proto::hello::Introduction;
 use starling_storage::{Health, Store, StoreError};
@@ -41,6 +41,9 @@ pub struct Node {
     /// True once peers have had the chance to object to this run.
     pub introduced: watch::Sender<bool>,
     pub gossip: watch::Receiver<Arc<View>>,
+    /// Cancelled when the node takes no new requests.
+    pub draining: CancellationToken,
+    /// Cancelled when everything ends.
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
     span: tracing::Span,
@@ -61,6 +64,7 @@ impl Node {
             excluded: watch::Sender::new(None),
             introduced: watch::Sender::new(false),
             gossip,
+            draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             span,
@@ -83,6 +87,14 @@ impl Node {
         Arc::clone(&self.gossip.borrow())
     }
 
+    /// Whether gossip takes a node for alive and willing.
+    pub fn is_available(&self, node: NodeId) -> bool {
+        node == self.id()
+            || self.view().peer(node).is_some_and(|peer| {
+                peer.alive && matches!(peer.announcement.standing, Standing::Starting | Standing::Serving)
+            })
+    }
+
     /// Runs a task that the node waits for when it stops, with the node's name in its logs.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task.instrument(self.span.clone()));
@@ -93,7 +105,7 @@ impl Node {
     }
 
     pub fn standing(&self) -> NodeStanding {
-        if self.stopping.is_cancelled() {
+        if self.draining.is_cancelled() {
             return NodeStanding::Stopping;
         }
         match &*self.store.health().borrow() {

@@ -42,7 +42,11 @@ impl Peers {
         let mut connected: BTreeSet<NodeId> = BTreeSet::new();
         let mut broken: BTreeSet<NodeId> = BTreeSet::new();
         for link in self.links.read().unwrap_or_else(PoisonError::into_inner).values() {
-            if link.is_connected() { connected.insert(link.node) } else { broken.insert(link.node) };
+            if link.is_connected() {
+                connected.insert(link.node)
+            } else {
+                broken.insert(link.node)
+            };
         }
         connected.difference(&broken).copied().collect()
     }
@@ -90,7 +94,7 @@ impl Node {
 
     /// What the request machines need to know of a node: `slow_after` picks the latency that applies.
     pub fn candidate(&self, node: NodeId, may_hedge: bool, slow_after: impl Fn(&Link) -> Duration) -> Candidate {
-        let believed_down = node != self.id() && !self.view().is_alive(node);
+        let believed_down = !self.is_available(node);
         let usual = self.peers.get(node, Class::Peer).map(|link| slow_after(&link));
         let slow_after = usual.filter(|_| may_hedge).unwrap_or(self.config.replica_timeout);
         Candidate { node, believed_down, slow_after }

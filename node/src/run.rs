@@ -19,6 +19,8 @@ use crate::server::accept_connections;
 
 /// Requests under way have this long to end when the node stops.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// For this long a stopping node tells peers and clients that it leaves, before it waits for what is under way.
+const LEAVE_NOTICE: Duration = Duration::from_millis(500);
 
 /// Runs a node until it is told to stop, or its store fails.
 ///
@@ -116,21 +118,27 @@ async fn wait_for_the_end(node: &Node, stop: &mut Stop) -> anyhow::Result<()> {
     let mut health = node.store.health();
     let failed = health.wait_for(|health| matches!(health, Health::Failed { .. }));
     tokio::select! {
-        _ = stop.terminate.recv() => Ok(tracing::info!("asked to stop")),
-        _ = stop.interrupt.recv() => Ok(tracing::info!("interrupted; stopping")),
-        Ok(health) = failed => match &*health {
-            Health::Failed { reason } => Err(anyhow::anyhow!("the store has failed: {reason}")),
-            Health::Serving | Health::Retired { .. } => Ok(()),
+        _ = stop.terminate.recv() => tracing::info!("asked to stop"),
+        _ = stop.interrupt.recv() => tracing::info!("interrupted; stopping"),
+        Ok(health) = failed => if let Health::Failed { reason } = &*health {
+            anyhow::bail!("the store has failed: {reason}");
         },
     }
+    Ok(())
 }
 
-/// No new work, then an end to what is under way, then the store.
+/// No new requests, then an end to those under way, then of everything else, then of the store.
 async fn shut_down(node: &Arc<Node>) {
+    node.draining.cancel();
+    tokio::time::sleep(LEAVE_NOTICE).await;
+    let all = u32::try_from(node.config.max_requests).unwrap_or(u32::MAX);
+    if tokio::time::timeout(STOP_LIMIT, node.requests.acquire_many(all)).await.is_err() {
+        tracing::warn!(limit = ?STOP_LIMIT, "requests were still under way; stopping all the same");
+    }
     node.stopping.cancel();
     node.tasks.close();
     if tokio::time::timeout(STOP_LIMIT, node.tasks.wait()).await.is_err() {
-        tracing::warn!(limit = ?STOP_LIMIT, "requests were still under way; stopping all the same");
+        tracing::warn!(limit = ?STOP_LIMIT, "tasks were still running; stopping all the same");
     }
     let store = Arc::clone(&node.store);
     drop(tokio::task::spawn_blocking(move || store.close()).await);

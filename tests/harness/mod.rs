@@ -1,9 +1,6 @@
 //! A cluster of real `starling-node` processes for tests: started on free ports in a temporary directory, killed with the
 //! test. A test waits for events, never for time; [`eventually`] is how.
 
-// A harness is test code: what goes wrong in it fails the test that called it.
-#![allow(clippy::unwrap_used)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -98,7 +95,11 @@ impl Cluster {
             eventually("the nodes are connected", || async move {
                 let connected = self.status(index).await?.connected.len();
                 let others = self.up.len() - 1;
-                if connected >= others { Ok(()) } else { Err(format!("n{index} is connected to {connected} of {others}")) }
+                if connected >= others {
+                    Ok(())
+                } else {
+                    Err(format!("n{index} is connected to {connected} of {others}"))
+                }
             })
             .await;
         }

@@ -48,7 +48,7 @@ impl Node {
             return self.coordinate(layout, request, deadline).await;
         }
         let (alive, silent): (Vec<NodeId>, Vec<NodeId>) =
-            list.primaries().iter().partition(|node| self.view().is_alive(**node));
+            list.primaries().iter().partition(|node| self.is_available(**node));
         for primary in alive.into_iter().chain(silent) {
             if let Some(answer) = self.forward(primary, &request, deadline).await {
                 return answer;
@@ -220,7 +220,7 @@ impl Task {
                     Action::Answer(answer) => {
                         self.note_hedges(&node, &answer);
                         let minted = minted.clone().unwrap_or_else(nothing_minted);
-                        drop(reply.take().map(|reply| reply.send(Ok((answer, minted)))));
+                        tell(&mut reply, Ok((answer, minted)));
                     }
                 }
             }
@@ -236,7 +236,7 @@ impl Task {
                 }
                 Happened::OwnStore(Err(StoreError::Refused(refusal))) => Event::NotCoordinated(refusal),
                 Happened::OwnStore(Err(error)) => {
-                    drop(reply.take().map(|reply| reply.send(Err(self.own_failure(error)))));
+                    tell(&mut reply, Err(self.own_failure(error)));
                     return;
                 }
             };
@@ -282,6 +282,13 @@ impl Task {
         let hedges = answer.replicas.iter().filter(|replica| replica.hedge).count();
         node.hedges.pay_out(hedges);
         node.counters.hedges.add(hedges as u64);
+    }
+}
+
+/// Tells the outcome, once. Whoever waited may have gone: its write goes on all the same.
+fn tell(reply: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
+    if let Some(reply) = reply.take() {
+        drop(reply.send(outcome));
     }
 }
 
