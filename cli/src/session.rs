@@ -111,6 +111,8 @@ pub async fn roster(control: &ControlClient, view: &ClusterView) -> Vec<PeerView
         peers.extend(control.status(STATUS_LIMIT).await.ok().map(seen_by_itself));
     }
     for member in view.layout.iter().flat_map(|layout| layout.members()) {
+        // A wiped directory is another node, under the member's name and address: one row is enough for both.
+        peers.retain(|peer| peer.node == member.node || peer.name != member.name || peer.address != member.address);
         if !sees(&peers, &member.name) {
             peers.push(unseen(member));
         }

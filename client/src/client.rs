@@ -158,7 +158,7 @@ pub(crate) fn final_error(error: RequestError, address: &str) -> ClientError {
         RequestError::WriteOutcomeUnknown { quorum, acknowledged, replicas } => {
             ClientError::WriteQuorumNotMet { quorum, acknowledged, replicas }
         }
-        RequestError::Incomplete(reason) => ClientError::Incomplete(reason),
+        RequestError::Incomplete(_) => ClientError::Incomplete(error.to_string()),
         RequestError::Refused(_) | RequestError::NotServing(_) | RequestError::Internal(_) => {
             ClientError::Internal { address: address.to_owned(), reason: error.to_string() }
         }

@@ -30,19 +30,30 @@ pub enum ClientError {
     /// with the same request id is safe.
     #[error("no answer before the deadline: {}", list(.tried))]
     DeadlinePassed { tried: Vec<Attempt> },
-    /// A listing would have been incomplete. Try again when more nodes are up.
-    #[error("the listing would be incomplete: {0}")]
+    /// Not all whom it takes are there: a listing would have been incomplete, or not every member has adopted a layout. Try
+    /// again when more nodes are up.
+    #[error("{0}")]
     Incomplete(String),
     /// Something is wrong with a node: report it.
     #[error("{address}: {reason}")]
     Internal { address: String, reason: String },
 }
 
+/// Each reason once, with all that gave it: `127.0.0.1:1, 127.0.0.1:2: cannot be reached; 127.0.0.1:3: …`.
 fn list(tried: &[Attempt]) -> String {
     if tried.is_empty() {
         return "no addresses are known".to_owned();
     }
-    let texts: Vec<String> = tried.iter().map(|attempt| format!("{} {}", attempt.address, attempt.reason)).collect();
+    let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+    for Attempt { address, reason } in tried {
+        match by_reason.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, addresses)) if addresses.contains(&address.as_str()) => {}
+            Some((_, addresses)) => addresses.push(address),
+            None => by_reason.push((reason, vec![address])),
+        }
+    }
+    let texts: Vec<String> =
+        by_reason.iter().map(|(reason, addresses)| format!("{}: {reason}", addresses.join(", "))).collect();
     texts.join("; ")
 }
 
@@ -53,4 +64,22 @@ fn quorum_text(what: &str, did: &str, quorum: &Quorum, tally: &Tally) -> String 
         wanted => format!(", {} of {wanted} primaries", tally.primaries),
     };
     format!("{what}: {all} of {} {did}{primaries}", quorum.replicas())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_given_once_for_all_who_gave_it() {
+        let attempt = |address: &str, reason: &str| Attempt { address: address.to_owned(), reason: reason.to_owned() };
+        let tried = vec![
+            attempt("a:1", "is down"),
+            attempt("b:1", "is full"),
+            attempt("c:1", "is down"),
+            attempt("a:1", "is down"),
+        ];
+        let error = ClientError::Unavailable { tried };
+        assert_eq!(error.to_string(), "no node could serve the request: a:1, c:1: is down; b:1: is full");
+    }
 }

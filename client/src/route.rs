@@ -171,13 +171,14 @@ impl Router {
         match tokio::time::timeout(limit, call(client, call_within(left))).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.judge(error, address)),
-            Ok(Err(error)) => {
+            // All that a server of ours answers for itself is that it has too many calls at once.
+            Ok(Err(RpcError::Server(_))) => Err(self.penalise(address, Setback::NotDone("is overloaded".to_owned()))),
+            Ok(Err(RpcError::DeadlineExceeded)) => Err(self.penalise(address, silent(limit))),
+            Ok(Err(error @ (RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_)))) => {
                 self.pool.forget(address);
                 Err(self.penalise(address, Setback::Unknown(error.to_string())))
             }
-            Err(_elapsed) => {
-                Err(self.penalise(address, Setback::Unknown(format!("did not answer within {limit:.0?}"))))
-            }
+            Err(_elapsed) => Err(self.penalise(address, silent(limit))),
         }
     }
 
@@ -236,6 +237,10 @@ impl Router {
         }
         affordable
     }
+}
+
+fn silent(limit: Duration) -> Setback {
+    Setback::Unknown(format!("did not answer within {limit:.0?}"))
 }
 
 fn given_up(tried: Vec<Attempt>, maybe_done: bool) -> ClientError {

@@ -211,8 +211,12 @@ impl Layout {
     fn walk_from(&self, start: Partition, primaries: &[NodeId]) -> Vec<NodeId> {
         let mut met: BTreeSet<NodeId> = primaries.iter().copied().collect();
         let clockwise = self.partitions.all().cycle().skip(usize::from(start.0)).take(self.primaries.len());
-        let mut fallbacks: Vec<NodeId> =
-            clockwise.flat_map(|partition| self.members_of(partition)).filter(|node| met.insert(*node)).collect();
+        let others = self.members.len() - primaries.len();
+        let mut fallbacks: Vec<NodeId> = clockwise
+            .flat_map(|partition| self.members_of(partition))
+            .filter(|node| met.insert(*node))
+            .take(others)
+            .collect();
         // A member so light that it holds no partition can still stand in.
         fallbacks.extend(self.members.iter().map(|member| member.node).filter(|node| met.insert(*node)));
         fallbacks

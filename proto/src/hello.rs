@@ -221,8 +221,8 @@ mod tests {
         assert_eq!(hex(&frame(&hello())), "535441524c494e4701001002010201090101026e31020304050162");
         let welcome =
             Welcome { protocol: 1, cluster: None, node: introduction(), features: Features(0), build: "b".to_owned() };
-        assert_eq!(hex(&frame(&Reply::Ok(welcome))), "");
-        assert_eq!(hex(&frame(&Reply::Err(NotWelcome::Stopping))), "");
+        assert_eq!(hex(&frame(&Reply::Ok(welcome))), "535441524c494e4701000d00010001026e31020304000162");
+        assert_eq!(hex(&frame(&Reply::Err(NotWelcome::Stopping))), "535441524c494e470100020106");
     }
 
     #[tokio::test]

@@ -6,8 +6,9 @@
 //! bytes into one of these, bounded in frame size and calls in flight.
 //!
 //! tarpc numbers a service's methods, and bincode an enum's variants, in the order of their declaration. So both are only
-//! ever appended to, a new method is called only on a peer whose hello advertised its feature, and golden tests pin the
-//! bytes.
+//! ever appended to, and golden tests pin the bytes. A struct cannot grow at all, as bincode writes no field names: what
+//! needs another field becomes a new type of a new method. A new method is called, and a new variant sent, only to a peer
+//! whose hello advertised its feature.
 //!
 //! Left out on purpose: what the calls mean (node), retries (client), TLS (any `AsyncRead + AsyncWrite` fits).
 

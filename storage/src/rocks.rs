@@ -37,6 +37,9 @@ impl Default for RocksOptions {
     }
 }
 
+/// Bytes of log after which RocksDB writes tables and drops it.
+const MAX_LOG_BYTES: u64 = 256 << 20;
+
 /// Whether there has to be a store already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -84,6 +87,8 @@ fn database(expect: Expect) -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_open_files(512);
+    // What a start may have to replay, and to check record by record.
+    options.set_max_total_wal_size(MAX_LOG_BYTES);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(4 << 20);

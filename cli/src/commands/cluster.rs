@@ -12,7 +12,7 @@ use starling_core::name::{BucketName, NodeName};
 use starling_core::object::SiblingMode;
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
-use starling_proto::control::Init;
+use starling_proto::control::{Init, PeerView};
 
 use crate::args::{Global, Timeout};
 use crate::commands::node::status_of;
@@ -83,7 +83,7 @@ struct InitArgs {
 }
 
 /// What a first layout fixes for all members alike.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct Rules {
     /// Copies of each object, 1 to 7
     #[arg(long, value_name = "N", default_value = "3", value_parser = parse_replicas)]
@@ -99,7 +99,8 @@ pub struct Rules {
 pub async fn run(args: ClusterArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
     match args.command {
         ClusterCommand::Init(args) => {
-            let (control, _) = any_control(global).await?;
+            let (control, view) = any_control(global).await?;
+            check(&args, &roster(&control, &view).await)?;
             let timeout = args.timeout;
             let layout = init(&control, args.into_init(), timeout).await?;
             out.print(&RingReport::summary(&layout))?;
@@ -112,6 +113,18 @@ pub async fn run(args: ClusterArgs, global: &Global, out: &Out) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What can be known to be wrong before the nodes are asked.
+fn check(args: &InitArgs, peers: &[PeerView]) -> Result<(), Failure> {
+    let is_member = |name: &NodeName| match args.members.as_slice() {
+        [] => peers.iter().any(|peer| peer.name == *name),
+        members => members.contains(name),
+    };
+    if let Some((stranger, _)) = args.weights.iter().find(|(name, _)| !is_member(name)) {
+        return Err(Failure::usage(format!("--weight {stranger}=…: no member is named so")));
+    }
+    args.rules.check()
 }
 
 /// Makes layout version 1 through a node.
@@ -141,6 +154,21 @@ impl InitArgs {
 }
 
 impl Rules {
+    /// # Errors
+    /// A bucket asks for more than the cluster keeps.
+    pub fn check(&self) -> Result<(), Failure> {
+        let replicas = self.replicas;
+        let greedy = self.buckets.iter().find(|(_, rules)| rules.replicas.is_some_and(|asked| asked > replicas));
+        greedy.map_or(Ok(()), |(bucket, _)| {
+            Err(Failure::usage(format!("bucket `{bucket}` asks for more copies than the cluster's {replicas}")))
+        })
+    }
+
+    pub fn is_default(&self) -> bool {
+        let Rules { replicas, partitions, buckets } = self;
+        *replicas == ReplicaCount::DEFAULT && *partitions == PartitionCount::DEFAULT && buckets.is_empty()
+    }
+
     /// For all nodes that are known, of equal weight.
     pub fn into_init(self) -> Init {
         Init {

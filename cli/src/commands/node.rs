@@ -48,8 +48,8 @@ struct Which {
 pub async fn run(args: NodeArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
     match args.command {
         NodeCommand::Info(which) => {
-            let (answers, silent, _) = ask(which.node.as_deref(), global).await?;
-            out.print(&InfoReport::new(&answers, silent))?;
+            let (answers, silent, names) = ask(which.node.as_deref(), global).await?;
+            out.print(&InfoReport::new(&answers, silent, &names))?;
         }
         NodeCommand::Hints(which) => {
             let (answers, silent, names) = ask(which.node.as_deref(), global).await?;

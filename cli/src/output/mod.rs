@@ -69,7 +69,7 @@ impl Out {
     /// A remark on the side, for people only.
     pub fn note(&self, text: impl AsRef<str>) {
         if self.format == Format::Human {
-            self.complain(text.as_ref());
+            self.complain(&Paper::of(&io::stderr()).wrap(text.as_ref()));
         }
     }
 
@@ -87,7 +87,9 @@ impl Out {
     /// What a person has to read before going on, with a mark that it is no error.
     pub fn warn(&self, text: impl AsRef<str>) {
         let paper = Paper::of(&io::stderr());
-        self.note(format!("{} {}", paper.ink("note:", Tone::Warn), text.as_ref()));
+        if self.format == Format::Human {
+            self.complain(paper.labelled("note:", Tone::Warn, text.as_ref()).trim_end());
+        }
     }
 
     fn json(&self, report: &impl Serialize) -> Result<(), Failure> {

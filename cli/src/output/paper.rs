@@ -62,6 +62,20 @@ impl Paper {
         if self.colour { text.style(style(tone)).to_string() } else { text.to_owned() }
     }
 
+    /// Prose, broken between words where a terminal ends. For text without colour.
+    pub fn wrap(&self, text: &str) -> String {
+        let Some(width) = self.width.map(usize::from) else { return text.to_owned() };
+        let lines: Vec<String> = text.split('\n').map(|line| wrapped(line, width)).collect();
+        lines.join("\n")
+    }
+
+    /// As [`Paper::wrap`], behind a coloured label.
+    pub fn labelled(&self, label: &str, tone: Tone, text: &str) -> String {
+        let wrapped = self.wrap(&format!("{label} {text}"));
+        let rest = wrapped.strip_prefix(label).unwrap_or(&wrapped);
+        format!("{}{rest}\n", self.ink(label, tone))
+    }
+
     /// A table without lines: a header, and columns two spaces apart.
     pub fn table(&self, header: &[&str]) -> Table {
         let mut table = Table::new();
@@ -104,6 +118,27 @@ fn style(tone: Tone) -> Style {
     }
 }
 
+/// Indented lines stay as they are: they are quoted.
+fn wrapped(line: &str, width: usize) -> String {
+    if line.starts_with(' ') || line.chars().count() <= width {
+        return line.to_owned();
+    }
+    let (mut text, mut column) = (String::new(), 0);
+    for word in line.split(' ') {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            text.push('\n');
+            column = 0;
+        } else if column > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text
+}
+
 /// The finished table's lines. Numbers stand in the columns named `right`.
 pub fn finish(mut table: Table, right: &[usize]) -> String {
     let columns = table.column_count();
@@ -142,6 +177,14 @@ mod tests {
     #[test]
     fn tables_stand_without_lines_or_colour() {
         assert_eq!(small(&Paper::plain()), "node   keys\nn1        1\nn2    1,000\n");
+    }
+
+    #[test]
+    fn prose_is_broken_between_words_on_a_terminal_only() {
+        let text = "one two three\n  quoted as it is\nfour";
+        assert_eq!(Paper::coloured(8).wrap(text), "one two\nthree\n  quoted as it is\nfour");
+        assert_eq!(Paper::plain().wrap(text), text);
+        assert_eq!(Paper::plain().labelled("error:", Tone::Bad, "x"), "error: x\n");
     }
 
     #[test]

@@ -88,13 +88,14 @@ impl StatusReport {
         )
     }
 
-    fn remarks(&self) -> String {
+    fn remarks(&self, paper: &Paper) -> String {
         let mut text = String::new();
         if self.cluster.is_none() {
             text.push_str("\nnext: `starling cluster init` makes these nodes a cluster\n");
         }
         for node in self.nodes.iter().filter(|node| node.reason.is_some()) {
-            text.push_str(&format!("\n{}: {}\n", node.node, node.reason.as_deref().unwrap_or_default()));
+            let reason = node.reason.as_deref().unwrap_or_default();
+            text.push_str(&format!("\n{}\n", paper.wrap(&format!("{}: {reason}", node.node))));
         }
         text
     }
@@ -191,7 +192,7 @@ impl Report for StatusReport {
                 paper.cell(&uptime, Tone::Plain),
             ]);
         }
-        format!("{}\n{}{}", self.heading(), finish(table, &[4, 5, 6, 7, 8]), self.remarks())
+        format!("{}\n{}{}", self.heading(), finish(table, &[4, 5, 6, 7, 8]), self.remarks(paper))
     }
 }
 
@@ -237,7 +238,7 @@ pub mod tests {
             disk_free_bytes: Some(5 << 30),
             resident_bytes: Some(45 << 20),
             hints: vec![HintsFor { target: NodeId(2), count: 1_234 }],
-            connected: Vec::new(),
+            connected: vec![NodeId(3)],
             counters: [("reads".to_owned(), 7)].into(),
         }
     }

@@ -120,7 +120,7 @@ impl Report for ImportReport {
             size(self.bytes),
             count(self.per_second)
         );
-        text.push_str(&self.remarks());
+        text.push_str(&paper.wrap(&self.remarks()));
         text.push_str(&self.failure_lines(paper));
         if !self.complete {
             text.push_str("not all of the file was imported: the same command goes on from here\n");

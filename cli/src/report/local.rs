@@ -134,15 +134,16 @@ fn table(nodes: &[LocalNode], paper: &Paper) -> String {
 }
 
 /// Why a process is not there, for those that ended by themselves.
-fn obituaries(nodes: &[LocalNode]) -> String {
+fn obituaries(nodes: &[LocalNode], paper: &Paper) -> String {
     let died = nodes.iter().filter(|node| node.process == "died");
     let line = |node: &LocalNode| {
         let pid = node.pid.unwrap_or_default();
-        format!(
-            "\n{0} (pid {pid}) ended by itself: `starling local logs {0}` shows its last words, `starling local start {0}` \
-             starts it\n",
+        let text = format!(
+            "{0} (pid {pid}) ended by itself: `starling local logs {0}` shows its last words, `starling local start {0}` \
+             starts it",
             node.node
-        )
+        );
+        format!("\n{}\n", paper.wrap(&text))
     };
     died.map(line).collect()
 }
@@ -150,7 +151,7 @@ fn obituaries(nodes: &[LocalNode]) -> String {
 impl Report for LocalStatusReport {
     fn human(&self, paper: &Paper) -> String {
         let place = paper.ink(&format!("local cluster in {}", self.dir.display()), Tone::Faint);
-        format!("{place}\n\n{}{}", table(&self.nodes, paper), obituaries(&self.nodes))
+        format!("{place}\n\n{}{}", table(&self.nodes, paper), obituaries(&self.nodes, paper))
     }
 }
 
@@ -169,7 +170,9 @@ impl UpReport {
         if self.elsewhere {
             text.push_str(&format!("  export STARLING_LOCAL_DIR={}\n", self.dir.display()));
         }
-        for (command, why) in NEXT {
+        // Of a node that is alone, nothing is learnt by killing it.
+        let alone = self.nodes.len() == 1;
+        for (command, why) in NEXT.iter().filter(|(command, _)| !(alone && command.ends_with(" 2"))) {
             text.push_str(&format!("  {command:<36}  {}\n", paper.ink(why, Tone::Faint)));
         }
         text
@@ -255,6 +258,7 @@ n1 (pid 4711) ended by itself: `starling local logs n1` shows its last words, `s
         };
         let text = report.human(&Paper::plain());
         assert!(text.contains("What to try next:\n  export STARLING_LOCAL_DIR=/d\n"), "{text}");
+        assert!(!text.contains("kill 2"), "there is no second node:\n{text}");
         let longest = text.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(80), "{longest:?}\n{text}");
         let expected = concat!(

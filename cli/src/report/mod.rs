@@ -66,12 +66,12 @@ pub struct ErrorReport<'a> {
 impl Report for ErrorReport<'_> {
     fn human(&self, paper: &Paper) -> String {
         let Failure { message, hint, replicas, .. } = self.error;
-        let mut text = format!("{} {message}\n", paper.ink("error:", Tone::Bad));
+        let mut text = paper.labelled("error:", Tone::Bad, message);
         if !replicas.is_empty() {
             text.push_str(&explain::table(replicas, paper));
         }
         if let Some(hint) = hint {
-            text.push_str(&format!("{} {hint}\n", paper.ink("next:", Tone::Warn)));
+            text.push_str(&paper.labelled("next:", Tone::Warn, hint));
         }
         text
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! node info    {nodes: [{node, id, zone, address, state, reason, cluster, layout, directory, start, build, uptime_ms,
-//!               partitions, disk_used_bytes, disk_free_bytes, resident_bytes, hints, counters: {name: number}}],
-//!               silent: [{node, reason}]}
+//!               partitions, disk_used_bytes, disk_free_bytes, resident_bytes, hints, connected: [node],
+//!               counters: {name: number}}], silent: [{node, reason}]}
 //! node hints   {total, hints: [{node, target, count}], silent: [{node, reason}]}
 //! ```
 //!
@@ -48,6 +48,8 @@ pub struct InfoShape {
     pub disk_free_bytes: Option<u64>,
     pub resident_bytes: Option<u64>,
     pub hints: u64,
+    /// Members to which it has a standing connection.
+    pub connected: Vec<String>,
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -72,15 +74,17 @@ pub struct SilentShape {
 }
 
 impl InfoReport {
-    pub fn new(answers: &[NodeStatus], silent: Vec<SilentShape>) -> InfoReport {
-        let mut nodes: Vec<InfoShape> = answers.iter().map(InfoShape::new).collect();
+    pub fn new(answers: &[NodeStatus], silent: Vec<SilentShape>, names: &Names) -> InfoReport {
+        let mut nodes: Vec<InfoShape> = answers.iter().map(|status| InfoShape::new(status, names)).collect();
         nodes.sort_by_key(|node| natural(&node.node));
         InfoReport { nodes, silent }
     }
 }
 
 impl InfoShape {
-    fn new(status: &NodeStatus) -> InfoShape {
+    fn new(status: &NodeStatus, names: &Names) -> InfoShape {
+        let mut connected: Vec<String> = status.connected.iter().map(|node| names.node(*node)).collect();
+        connected.sort_by_key(|name| natural(name));
         let (state, reason) = state(&status.standing);
         InfoShape {
             node: status.name.to_string(),
@@ -100,6 +104,7 @@ impl InfoShape {
             disk_free_bytes: status.disk_free_bytes,
             resident_bytes: status.resident_bytes,
             hints: status.hints.iter().map(|hints| hints.count).sum(),
+            connected,
             counters: status.counters.clone(),
         }
     }
@@ -121,6 +126,7 @@ impl InfoShape {
             ("layout", or_dash(self.layout.map(|version| version.to_string()))),
             ("partitions", format!("primary of {}", count(self.partitions as u64))),
             ("hints", count(self.hints)),
+            ("connected", if self.connected.is_empty() { "-".to_owned() } else { self.connected.join(", ") }),
             ("disk", format!("{}{free}", size(self.disk_used_bytes))),
             ("memory", or_dash(self.resident_bytes.map(size))),
             ("up for", age(Duration::from_millis(self.uptime_ms))),
@@ -212,7 +218,8 @@ n2: could not be reached
 
     #[test]
     fn a_node_tells_everything_it_knows_of_itself() {
-        let report = InfoReport::new(&[status(1, NodeStanding::Excluded("an old copy".to_owned()))], Vec::new());
+        let report =
+            InfoReport::new(&[status(1, NodeStanding::Excluded("an old copy".to_owned()))], Vec::new(), &names());
         let text = report.human(&Paper::plain());
         assert!(text.starts_with("n1\nstate       excluded: an old copy\naddress     127.0.0.1:7401\n"), "{text}");
         assert!(text.contains("disk        2.0 MiB, 5.0 GiB free\n") && text.ends_with("reads       7\n"), "{text}");
@@ -222,7 +229,7 @@ n2: could not be reached
                 r#"{"nodes":[{"node":"n1","id":"0000000000000001","zone":"z1","address":"127.0.0.1:7401","#,
                 r#""state":"excluded","reason":"an old copy","cluster":null,"layout":1,"directory":"000000000000000b","#,
                 r#""start":2,"build":"0.1.0 (abc)","uptime_ms":75000,"partitions":5,"disk_used_bytes":2097152,"#,
-                r#""disk_free_bytes":5368709120,"resident_bytes":47185920,"hints":1234,"counters":{"reads":7}}],"silent":[]}"#
+                r#""disk_free_bytes":5368709120,"resident_bytes":47185920,"hints":1234,"connected":["n3"],"counters":{"reads":7}}],"silent":[]}"#
             )
         );
     }

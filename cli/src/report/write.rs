@@ -78,10 +78,10 @@ impl Report for WriteReport {
         let mut text = self.summary();
         if self.siblings > 1 {
             let siblings = plural(self.siblings as u64, "sibling");
-            let _ = writeln!(
-                text,
+            let remark = format!(
                 "the key has {siblings} now: a put with --resolve, or with a read's --context, replaces what it has seen"
             );
+            let _ = writeln!(text, "{}", paper.wrap(&remark));
         }
         if let Some(context) = &self.context {
             let _ = writeln!(text, "{} {context}", paper.ink("context", Tone::Faint));

@@ -20,6 +20,7 @@ on_every_machine![
     without_trust_every_run_draws_new_births,
     after_a_crash_marks_are_not_continued_even_if_trusted,
     trust_reaches_back_to_the_last_crash_and_no_further,
+    a_crash_after_a_clean_stop_ends_the_trust_in_all_before_it,
     trust_may_come_in_the_middle_of_a_run,
     closing_carries_out_what_is_queued_and_takes_nothing_more,
     verdicts_on_runs_are_remembered,
@@ -112,6 +113,20 @@ fn trust_reaches_back_to_the_last_crash_and_no_further(machine: &dyn Machine) {
     let store = start(machine, true);
     assert_eq!(mint(&store, &new, 3), (Birth(2), 2));
     assert_eq!(mint(&store, &old, 4), (Birth(4), 1), "a clean stop later does not clean the crash before");
+}
+
+fn a_crash_after_a_clean_stop_ends_the_trust_in_all_before_it(machine: &dyn Machine) {
+    let [rested, used] = our_keys();
+    let store = start(machine, true);
+    mint(&store, &rested, 1);
+    mint(&store, &used, 2);
+    stop(store);
+    let store = start(machine, true);
+    assert_eq!(mint(&store, &used, 3), (Birth(2), 2));
+    crash(store);
+    let store = start(machine, true);
+    assert_eq!(mint(&store, &used, 4), (Birth(4), 1));
+    assert_eq!(mint(&store, &rested, 5), (Birth(5), 1));
 }
 
 fn trust_may_come_in_the_middle_of_a_run(machine: &dyn Machine) {

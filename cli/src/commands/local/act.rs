@@ -48,7 +48,9 @@ pub fn wipe(args: WipeArgs, mut cluster: LocalCluster) -> Result<DoneReport, Fai
         return each(&mut cluster, "wiped", &args.nodes, |cluster, name| cluster.wipe_node(name).map(|()| None));
     }
     let nodes = cluster.view().names().iter().map(|name| done(name, None, None)).collect();
-    if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    // With nodes that run it will be refused anyway.
+    let possible = present(&cluster)?.is_empty();
+    if possible && !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
         confirm(&cluster)?;
     }
     cluster.wipe()?;

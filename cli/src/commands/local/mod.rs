@@ -6,6 +6,7 @@
 mod act;
 mod logs;
 mod up;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,7 +63,7 @@ enum LocalCommand {
     /// Stop nodes gracefully (SIGTERM)
     #[command(after_help = "Examples:\n  starling local stop 2")]
     Stop(StopArgs),
-    /// Start nodes that do not run, and wait until they answer
+    /// Start nodes that do not run, and wait until they serve
     #[command(after_help = "Examples:\n  starling local start 2\n  starling local start n2 n3")]
     Start(Which),
     Logs(logs::LogsArgs),

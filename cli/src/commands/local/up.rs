@@ -4,7 +4,7 @@
 //! Each step is waited for with a limit, and a node that ends meanwhile is told with its last words.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use starling_client::ControlClient;
@@ -14,12 +14,10 @@ use starling_proto::control::{Init, NodeStanding, NodeStatus};
 
 use crate::commands::cluster::{Rules, init};
 use crate::commands::local::local_nodes;
-use crate::commands::node::status_of;
+use crate::commands::local::wait::{address_of, joined, wait_acquainted, wait_until};
 use crate::failure::{Failure, Kind};
 use crate::output::Out;
-use crate::report::cluster::state;
 use crate::report::local::{DoneNode, DoneReport, UpReport};
-use crate::session::STATUS_LIMIT;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,11 +27,6 @@ Examples:
   starling local up -- --log debug         flags for the nodes themselves
 
 After `down`, `up` starts the same nodes with their data.";
-
-/// Nodes that are waited for are asked this often.
-const EVERY: Duration = Duration::from_millis(50);
-/// How many lines of a dead node's log are shown.
-const LAST_WORDS: usize = 5;
 
 const DEFAULT_NODES: usize = 5;
 const DEFAULT_ZONES: usize = 3;
@@ -62,6 +55,7 @@ pub struct UpArgs {
 }
 
 pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result<UpReport, Failure> {
+    args.rules.check()?;
     let (mut cluster, created) = open_or_create(&args, dir)?;
     let started = cluster.start_all()?;
     let names = cluster.view().names();
@@ -75,6 +69,9 @@ pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result
         wait_acquainted(&cluster, &awake, limit).await?;
         make_cluster(&cluster, &statuses, names, args.rules.into_init(), limit).await?
     } else {
+        if !args.rules.is_default() {
+            out.warn("--replicas, --partitions and --bucket are for a new cluster: this one was made before");
+        }
         statuses.iter().find_map(|status| status.cluster).map(|id| id.to_string())
     };
     wait_until(&mut cluster, &awake, limit, "serves", |status| status.standing == NodeStanding::Serving).await?;
@@ -97,7 +94,11 @@ pub async fn start(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<Done
         let pid = cluster.start(name)?;
         nodes.push(DoneNode { node: name.to_string(), pid: Some(pid), exit: None });
     }
-    wait_until(cluster, &names, LIMIT, "answers", |_| true).await?;
+    let ready = |status: &NodeStatus| match status.standing {
+        NodeStanding::Serving | NodeStanding::Uninitialised => true,
+        NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping => false,
+    };
+    wait_until(cluster, &names, LIMIT, "serves", ready).await?;
     Ok(DoneReport { done: "started", nodes })
 }
 
@@ -158,109 +159,6 @@ fn awake(cluster: &LocalCluster, out: &Out) -> Result<Vec<NodeName>, Failure> {
     Ok(awake)
 }
 
-/// Asks until every node of `names` answers and is `ready`.
-async fn wait_until(
-    cluster: &mut LocalCluster,
-    names: &[NodeName],
-    limit: Duration,
-    what: &str,
-    ready: impl Fn(&NodeStatus) -> bool,
-) -> Result<Vec<NodeStatus>, Failure> {
-    let deadline = Instant::now() + limit;
-    let mut statuses = Vec::new();
-    for name in names {
-        let address = address_of(cluster, name)?;
-        loop {
-            if let Some(exit) = cluster.exited(name)? {
-                return Err(ended(cluster, name, &exit.to_string()));
-            }
-            let answer = status_of(&address).await;
-            if let Some(failure) = answer.as_ref().ok().and_then(hopeless) {
-                return Err(failure);
-            }
-            if answer.as_ref().is_ok_and(&ready) {
-                statuses.extend(answer);
-                break;
-            }
-            if Instant::now() >= deadline {
-                return Err(late(cluster, name, limit, what, &answer));
-            }
-            tokio::time::sleep(EVERY).await;
-        }
-    }
-    Ok(statuses)
-}
-
-fn address_of(cluster: &LocalCluster, name: &NodeName) -> Result<String, Failure> {
-    let status = cluster.view().status()?.into_iter().find(|status| status.name == *name);
-    status.map(|status| status.address.to_string()).ok_or_else(|| Failure::failed(format!("no address of {name}")))
-}
-
-/// No patience makes these serve.
-fn hopeless(status: &NodeStatus) -> Option<Failure> {
-    let name = &status.name;
-    match &status.standing {
-        NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => {
-            Some(Failure::failed(format!("{name} does not serve: {reason}")).hint(see_log(name)))
-        }
-        NodeStanding::Uninitialised | NodeStanding::Serving | NodeStanding::Stopping => None,
-    }
-}
-
-fn late(
-    cluster: &LocalCluster,
-    name: &NodeName,
-    limit: Duration,
-    what: &str,
-    answer: &Result<NodeStatus, String>,
-) -> Failure {
-    let last = match answer {
-        Ok(status) => format!("it is {}", state(&status.standing).0),
-        Err(reason) => reason.clone(),
-    };
-    let message = format!("{name} is started, but not yet so far that it {what} after {} s: {last}", limit.as_secs());
-    with_last_words(cluster, name, message)
-}
-
-fn ended(cluster: &LocalCluster, name: &NodeName, exit: &str) -> Failure {
-    with_last_words(cluster, name, format!("{name} was started and has ended ({exit})"))
-}
-
-fn with_last_words(cluster: &LocalCluster, name: &NodeName, message: String) -> Failure {
-    let words = cluster.log_tail(name, LAST_WORDS).unwrap_or_default();
-    let words: String = words.iter().map(|line| format!("\n  {line}")).collect();
-    Failure::failed(format!("{message}; its log ends with{words}")).hint(see_log(name))
-}
-
-fn see_log(name: &NodeName) -> String {
-    format!("`starling local logs {name}` shows more; `starling local down` stops what runs")
-}
-
-/// Waits until one node takes all others for alive.
-async fn wait_acquainted(cluster: &LocalCluster, names: &[NodeName], limit: Duration) -> Result<(), Failure> {
-    let Some(first) = names.first() else { return Ok(()) };
-    let address = address_of(cluster, first)?;
-    let deadline = Instant::now() + limit;
-    loop {
-        let missing = unseen_by(&address, first, names).await;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let message = format!("{first} does not see {} after {} s", joined(&missing), limit.as_secs());
-            return Err(Failure::failed(message).hint("gossip runs over UDP on the nodes' ports: is it filtered?"));
-        }
-        tokio::time::sleep(EVERY).await;
-    }
-}
-
-async fn unseen_by(address: &str, first: &NodeName, names: &[NodeName]) -> Vec<NodeName> {
-    let asked = async { ControlClient::connect(address).await?.cluster(STATUS_LIMIT).await };
-    let Ok(view) = asked.await else { return names.to_vec() };
-    let sees = |name: &NodeName| view.peers.iter().any(|peer| peer.alive && peer.name == *name);
-    names.iter().filter(|name| *name != first && !sees(name)).cloned().collect()
-}
-
 /// Runs `cluster init`, or finishes one that did not reach all: through a node that has the layout, if there is one.
 async fn make_cluster(
     cluster: &LocalCluster,
@@ -274,10 +172,10 @@ async fn make_cluster(
     let address = address_of(cluster, &through.name)?;
     let control = ControlClient::connect(&address).await;
     let control = control.map_err(|error| Failure::new(Kind::Unreachable, error.to_string()))?;
-    let layout = init(&control, Init { members, ..rules }, limit).await?;
+    let made_before = through.cluster.is_some();
+    let layout = init(&control, Init { members, ..rules }, limit).await.map_err(|failure| match made_before {
+        true => failure.hint("`starling cluster status` shows more; a node whose data was wiped cannot come back yet"),
+        false => failure,
+    })?;
     Ok(Some(layout.cluster().to_string()))
-}
-
-fn joined(names: &[NodeName]) -> String {
-    names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
 }
