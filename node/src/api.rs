@@ -6,17 +6,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use starling_core::clock::Clock;
-use starling_core::context::Context;
+use starling_core::context::{Context, InvalidContext};
+use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
-use starling_core::object::{Object, SiblingMode};
+use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::report::Failure;
 use starling_core::token::Token;
 use starling_proto::CallContext;
 use starling_proto::data::{
     DataService, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put, ReplicaView, RequestError, Written,
 };
 use starling_proto::hello::Class;
-use starling_proto::peer::Read;
+use starling_proto::peer::{PeerError, Read};
 use starling_storage::StoreError;
 use tracing::Instrument;
 
@@ -115,32 +117,32 @@ impl Node {
     async fn locate(self: Arc<Self>, key: ObjectKey, deadline: Instant) -> Result<Location, RequestError> {
         let layout = self.serving_layout()?;
         let preference = layout.preference_list(&key);
+        let mode = layout.rules(key.bucket()).mode;
         let nodes: Vec<_> = preference.primaries().iter().chain(preference.fallbacks()).copied().collect();
         let views = nodes.into_iter().map(|node| {
             let (this, key, version) = (Arc::clone(&self), key.clone(), layout.version());
             async move {
                 let alive = node == this.id() || this.view().is_alive(node);
-                let holds = this.holding_of(node, Read { layout: version, key }, deadline).await;
+                let holds = this.holding_of(node, Read { layout: version, key }, mode, deadline).await;
                 ReplicaView { node, alive, holds }
             }
         });
         let replicas = futures::future::join_all(views).await;
-        let mode = layout.rules(key.bucket()).mode;
         Ok(Location { token: Token::of(&key), preference, mode, replicas })
     }
 
-    async fn holding_of(&self, node: starling_core::ids::NodeId, read: Read, deadline: Instant) -> Holding {
+    async fn holding_of(&self, node: NodeId, read: Read, mode: SiblingMode, deadline: Instant) -> Holding {
         let within = deadline.saturating_duration_since(Instant::now()).min(self.config.replica_timeout);
         let object = if node == self.id() {
             self.read_store(move |store| store.get(&read.key)).await.map_err(|error| error.to_string())
         } else {
             match self.peers.get(node, Class::Peer) {
                 Some(link) => link.read(read, within).await.map(|(_, object)| object).map_err(|e| e.to_string()),
-                None => Err(starling_core::report::Failure::Unreachable.to_string()),
+                None => Err(Failure::Unreachable.to_string()),
             }
         };
         match object {
-            Ok(Some(object)) => Holding::Copy { clock: object.clock().clone(), siblings: object.siblings().len() },
+            Ok(Some(object)) => Holding::Copy { clock: object.clock().clone(), siblings: object.present(mode).len() },
             Ok(None) => Holding::Nothing,
             Err(reason) => Holding::Unknown(reason),
         }
@@ -149,7 +151,7 @@ impl Node {
 
 /// The clock that a write's context stands for; empty without one.
 pub fn clock_of_context(layout: &Layout, request: &Put) -> Result<Clock, RequestError> {
-    let invalid = |error: starling_core::context::InvalidContext| RequestError::Invalid(error.to_string());
+    let invalid = |error: InvalidContext| RequestError::Invalid(error.to_string());
     match &request.context {
         None => Ok(Clock::default()),
         Some(bytes) => {
@@ -163,10 +165,8 @@ pub fn clock_of_context(layout: &Layout, request: &Put) -> Result<Clock, Request
 fn present(layout: &Layout, key: &ObjectKey, object: &Object) -> Got {
     let mode: SiblingMode = layout.rules(key.bucket()).mode;
     let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
-        starling_core::object::Value::Live(value) => {
-            Some(LiveSibling { value: value.clone(), dot: sibling.dot, stamp: sibling.stamp })
-        }
-        starling_core::object::Value::Tombstone => None,
+        Value::Live(value) => Some(LiveSibling { value: value.clone(), dot: sibling.dot, stamp: sibling.stamp }),
+        Value::Tombstone => None,
     });
     Got {
         siblings: live.collect(),
@@ -184,7 +184,7 @@ pub fn context_of(layout: &Layout, key: &ObjectKey, object: &Object) -> Bytes {
 }
 
 fn is_blind_delete(request: &Put) -> bool {
-    request.context.is_none() && request.value == starling_core::object::Value::Tombstone
+    request.context.is_none() && request.value == Value::Tombstone
 }
 
 impl From<NotServing> for RequestError {
@@ -193,9 +193,9 @@ impl From<NotServing> for RequestError {
     }
 }
 
-impl From<NotServing> for starling_proto::peer::PeerError {
+impl From<NotServing> for PeerError {
     fn from(not: NotServing) -> Self {
-        starling_proto::peer::PeerError::Refused(not.refusal)
+        PeerError::Refused(not.refusal)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use starling_core::ids::ClusterId;
-use starling_core::layout::{FirstLayout, Layout, Member};
+use starling_core::layout::{FirstLayout, Layout, LayoutError, Member};
 use starling_core::name::NodeName;
 use starling_proto::call_within;
 use starling_proto::control::{ControlError, Init, NodeStanding};
@@ -69,6 +69,7 @@ impl Node {
     /// Makes the cluster, or finishes making it.
     pub async fn init_cluster(self: &Arc<Self>, request: Init) -> Result<Layout, ControlError> {
         let names = self.names_of_members(&request)?;
+        check_request(&request, &names)?;
         let layout = match self.begun_layout(&names).await? {
             Some(layout) => layout,
             None => self.new_layout(&names, request).await?,
@@ -129,9 +130,6 @@ impl Node {
             member.weight = request.weights.get(name).copied().unwrap_or(1);
             members.push(member);
         }
-        if let Some(stranger) = request.weights.keys().find(|name| !names.contains(*name)) {
-            return Err(ControlError::Invalid(format!("`{stranger}` has a weight and is no member")));
-        }
         let Init { partitions, replicas, buckets, .. } = request;
         let first = FirstLayout { cluster, partitions, replicas, members, buckets };
         Layout::first(first).map_err(|error| ControlError::Invalid(error.to_string()))
@@ -167,6 +165,26 @@ impl Node {
         let peer = view.by_name(name).ok_or_else(|| ControlError::Invalid(format!("no node is named `{name}`")))?;
         Ok(peer.announcement.address.as_str().to_owned())
     }
+}
+
+/// What can be wrong with a request by itself is found before any member reserves itself for it.
+fn check_request(request: &Init, names: &BTreeSet<NodeName>) -> Result<(), ControlError> {
+    let invalid = |reason: String| Err(ControlError::Invalid(reason));
+    for (name, weight) in &request.weights {
+        if !names.contains(name) {
+            return invalid(format!("`{name}` has a weight and is no member"));
+        }
+        if *weight == 0 {
+            return invalid(LayoutError::ZeroWeight(name.clone()).to_string());
+        }
+    }
+    let replicas = request.replicas;
+    for (bucket, rules) in &request.buckets {
+        if let Some(asked) = rules.replicas.filter(|asked| *asked > replicas) {
+            return invalid(LayoutError::TooManyReplicas { bucket: bucket.clone(), asked, replicas }.to_string());
+        }
+    }
+    Ok(())
 }
 
 async fn adopt_at(address: &str, layout: &Layout) -> Result<(), String> {

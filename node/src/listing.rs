@@ -17,7 +17,7 @@ use starling_core::report::Failure;
 use starling_core::token::Partition;
 use starling_proto::data::{Keys, KeysPage, MAX_PAGE, RequestError};
 use starling_proto::hello::Class;
-use starling_proto::peer::{List, ListReply};
+use starling_proto::peer::{List, ListReply, PeerServiceClient};
 use starling_storage::{Store, StoreError};
 
 use crate::node::Node;
@@ -93,9 +93,7 @@ impl Node {
             return self.read_store(move |store| list_own(store, &list)).await.map_err(|_| Failure::NoAnswer);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
-        let call = |client: Arc<starling_proto::peer::PeerServiceClient>, context| async move {
-            client.list(context, list).await
-        };
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.list(context, list).await };
         link.call(within(deadline), call).await?.map_err(|_| Failure::NoAnswer)
     }
 
@@ -106,9 +104,7 @@ impl Node {
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
         let version = layout.version();
-        let call = |client: Arc<starling_proto::peer::PeerServiceClient>, context| async move {
-            client.buckets(context, version).await
-        };
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.buckets(context, version).await };
         link.call(within(deadline), call).await?.map_err(|_| Failure::NoAnswer)
     }
 }

@@ -77,7 +77,7 @@ pub struct Put {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// Siblings at the coordinator after the write, this one included.
+    /// Live siblings at the coordinator after the write, this one included.
     pub siblings: usize,
     /// If this write stands alone, a context that covers it: the next write of the same writer needs no read.
     pub context: Option<Bytes>,

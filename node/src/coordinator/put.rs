@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use starling_core::coordinate::{Coordinated, Write};
-use starling_core::ids::{Birth, NodeId};
+use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, SiblingMode};
@@ -15,9 +15,10 @@ use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
 use starling_core::quorum::{Quorum, Tally};
 use starling_core::report::{Failure, Refusal, Role};
 use starling_core::stamp::Stamp;
+use starling_proto::CallContext;
 use starling_proto::data::{Put, RequestError, Written};
 use starling_proto::hello::Class;
-use starling_proto::peer::Store;
+use starling_proto::peer::{PeerServiceClient, Store};
 use starling_storage::{Minted, StoreError};
 use tokio::sync::oneshot;
 
@@ -78,7 +79,7 @@ impl Node {
         // A write takes the coordinator's sync and a replica's: twice the usual, and it is slow.
         let patience = (link.writes.slow_after() * 2).min(left);
         let request = request.clone();
-        let call = |client: Arc<starling_proto::peer::PeerServiceClient>, mut context: starling_proto::CallContext| {
+        let call = |client: Arc<PeerServiceClient>, mut context: CallContext| {
             context.deadline = deadline;
             async move { client.forward(context, request).await }
         };
@@ -141,7 +142,7 @@ impl Node {
         &self,
         layout: &Layout,
         key: &ObjectKey,
-        request: starling_core::ids::RequestId,
+        request: RequestId,
         quorum: Quorum,
         answer: Answer,
         minted: &Minted,
@@ -154,7 +155,7 @@ impl Node {
                 Err(RequestError::WriteOutcomeUnknown { quorum, acknowledged, replicas })
             }
             Verdict::Acknowledged => Ok(Written {
-                siblings: minted.object.siblings().len(),
+                siblings: minted.object.present(layout.rules(key.bucket()).mode).len(),
                 context: stands_alone(&minted.object, request).then(|| context_of(layout, key, &minted.object)),
                 repeated: minted.how == Coordinated::Repeated,
                 quorum,
@@ -166,7 +167,7 @@ impl Node {
 }
 
 /// Whether nothing is in the object but what its writer knows of.
-fn stands_alone(object: &Object, request: starling_core::ids::RequestId) -> bool {
+fn stands_alone(object: &Object, request: RequestId) -> bool {
     matches!(object.siblings(), [only] if only.request == request)
 }
 
