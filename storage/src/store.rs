@@ -423,7 +423,10 @@ impl Store {
             let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
             match object_in(&value) {
                 Ok(object) => hints.push(Hint { key, clock: object.clock().clone() }),
-                Err(error) => tracing::error!(?key, %error, "a hint cannot be handed off"),
+                Err(error) => {
+                    tracing::error!(%error, "a hint cannot be handed off");
+                    tracing::debug!(?key, "the key of that hint");
+                }
             }
         }
         Ok(())
