@@ -6,9 +6,9 @@
 //!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted;
 //!    it is stood in for if the others cannot make up the quorum.
 //! 3. The read is answered when its quorum is met, when that has become impossible, or at the deadline.
-//! 4. When every attempt has ended, one way or another, each primary that answered with less than the merged object is
-//!    sent it. A read that waits for its repair is answered after that, and only if its quorum then holds what it
-//!    returns: a later read of the same quorum cannot go back behind it.
+//! 4. When every attempt has ended, one way or another, each replica that answered with less than the merged object is
+//!    sent it: primaries in any case, fallbacks if they hold the key. A read that waits for its repair is answered after
+//!    that, and only if its quorum then holds what it returns: a later read of the same quorum cannot go back behind it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -84,8 +84,10 @@ pub enum Action {
     Ask {
         node: NodeId,
     },
+    /// Send the merged object, to be held as what the node was asked as.
     Repair {
         node: NodeId,
+        role: Role,
         object: Object,
     },
     /// Tell the client. Comes exactly once.
@@ -310,10 +312,15 @@ impl Get {
     }
 
     fn repair_if_stale(&mut self, reply: &Reply, actions: &mut Vec<Action>) {
-        let is_primary = self.plan.primaries.iter().any(|primary| primary.node == reply.from);
-        if is_primary && !reply.clock.covers_all(self.merged.clock()) {
+        let Some(role) = self.attempts.iter().find(|attempt| attempt.node == reply.from).map(|attempt| attempt.role)
+        else {
+            return;
+        };
+        // A fallback without a copy owes nobody anything, and should not begin to.
+        let keeps_the_key = role == Role::Primary || !reply.clock.is_empty();
+        if keeps_the_key && !reply.clock.covers_all(self.merged.clock()) {
             self.attempts.set_repair(reply.from, Repair::Sent);
-            actions.push(Action::Repair { node: reply.from, object: self.merged.clone() });
+            actions.push(Action::Repair { node: reply.from, role, object: self.merged.clone() });
         }
     }
 

@@ -65,7 +65,8 @@ pub enum SiblingMode {
     /// Concurrent writes survive as siblings; the application resolves them.
     #[default]
     Keep,
-    /// The write with the greatest (stamp, dot) wins; a concurrent one is lost, by choice.
+    /// The write with the greatest (stamp, dot) wins; a concurrent one is lost, by choice. A write that was tried more than
+    /// once counts with the earliest of its stamps.
     LastWriteWins,
 }
 
@@ -182,8 +183,16 @@ impl Object {
             .filter(move |s| shown.insert((s.request, s.value_hash)))
     }
 
+    /// A write that was tried twice is as old as its first try, even where only the second is still a sibling: minted late,
+    /// that one would win over a write which had seen the first.
     fn winner(&self) -> Option<&Sibling> {
-        self.siblings.iter().max_by_key(|sibling| (sibling.stamp, sibling.dot))
+        self.siblings.iter().max_by_key(|sibling| (self.first_stamp(sibling), sibling.dot))
+    }
+
+    /// The earliest stamp known of the write that made this sibling.
+    fn first_stamp(&self, sibling: &Sibling) -> Stamp {
+        let tries = self.traces_of(sibling.request).filter(|trace| trace.value_hash == sibling.value_hash);
+        tries.map(|trace| trace.stamp).min().unwrap_or(sibling.stamp)
     }
 
     fn has(&self, dot: &Dot) -> bool {

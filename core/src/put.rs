@@ -6,9 +6,11 @@
 //! 3. A primary that is believed down, fails, or is slow is stood in for by the next fallback, which keeps a hint for it.
 //!    Each node is asked once.
 //! 4. The write is answered when its quorum is met, when that has become impossible, or at the deadline. What is short
-//!    of its quorum is *unknown*: the copies that were made may survive.
+//!    of its quorum is *unknown*: the copies that were made may survive. Whoever is told so wants to know how many there
+//!    are, so an impossible write still waits for those that are within their usual delay.
 //! 5. After the answer the machine goes on until every attempt has ended, so that a primary which fails late still gets
 //!    its hint. Slowness alone leaves no more hints then: only a primary that has been silent for `give_up_after` does.
+//!    Past the deadline nobody else is asked: on a ring of many dead nodes that would go on for long.
 
 use std::time::Duration;
 
@@ -184,7 +186,7 @@ impl Put {
     }
 
     fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
-        if self.stood_in_by_coordinator(node) {
+        if now >= self.plan.deadline || self.stood_in_by_coordinator(node) {
             return;
         }
         if let Some((to, stands_in_for)) = self.attempts.replace(now, node, hedge) {
@@ -198,13 +200,17 @@ impl Put {
     }
 
     fn answer_if_decided(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let own_pending = self.attempts.iter().any(|a| a.node == self.plan.coordinator && a.is_pending());
-        let possible = own_pending || self.plan.quorum.is_met(self.stored() + self.attempts.within_reach());
+        let possible = self.own_pending() || self.plan.quorum.is_met(self.stored() + self.attempts.within_reach());
+        let worth_waiting = possible || self.attempts.iter().any(|a| a.is_pending() && !a.is_slow(now));
         if self.plan.quorum.is_met(self.stored()) {
             self.answer(now, Verdict::Acknowledged, actions);
-        } else if now >= self.plan.deadline || !possible {
+        } else if now >= self.plan.deadline || !worth_waiting {
             self.answer(now, Verdict::Unknown, actions);
         }
+    }
+
+    fn own_pending(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.node == self.plan.coordinator && attempt.is_pending())
     }
 
     fn answer(&mut self, now: Duration, verdict: Verdict, actions: &mut Vec<Action>) {

@@ -13,7 +13,7 @@ use starling_core::get::{Action, Answer, Candidate, Event, Get, Hinted, Plan, St
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
 use starling_core::quorum::Quorum;
-use starling_core::report::{Failure, Outcome, Refusal};
+use starling_core::report::{Failure, Outcome, Refusal, Role};
 use support::get_world::worlds;
 use support::versions::{name_of, rival, version};
 use support::{cases, ms, name, read_quorum};
@@ -52,6 +52,7 @@ fn r(r: &str) -> Quorum {
 }
 
 /// A read, told step by step.
+#[derive(Clone)]
 struct Story(Get);
 
 impl Story {
@@ -111,7 +112,12 @@ fn tell(actions: &[Action]) -> String {
 fn tell_action(action: &Action) -> String {
     match action {
         Action::Ask { node } => format!("ask {}", name(*node)),
-        Action::Repair { node, object } => format!("repair {} with {}", name(*node), name_of(object)),
+        Action::Repair { node, role: Role::Primary, object } => {
+            format!("repair {} with {}", name(*node), name_of(object))
+        }
+        Action::Repair { node, role: Role::Fallback { stands_in_for }, object } => {
+            format!("repair {} with {} for {}", name(*node), name_of(object), name(*stands_in_for))
+        }
         Action::Answer(Answer { met, object, counted, replicas }) => {
             let verdict = if *met { "answer" } else { "no quorum for" };
             let replicas: Vec<String> = replicas
@@ -418,17 +424,36 @@ fn waiting_for_repair_admits_that_the_repair_failed() {
 }
 
 #[test]
-fn a_stale_fallback_does_not_vouch_for_what_is_returned() {
+fn a_stale_fallback_vouches_for_what_is_returned_only_once_it_is_repaired() {
     let mut read = Story::plain(waiting(r("2")));
     read.at(1, found(1, version(2)), "");
     read.at(2, unreachable(2), "ask n4");
     read.at(3, unreachable(3), "ask n5");
     read.at(4, found(4, version(1)), "");
+    let mut refused = read.clone();
+    read.at(SLOW + 3, Event::Tick, "repair n4 with v2 for n2");
     read.at(
-        SLOW + 3,
-        Event::Tick,
+        SLOW + 4,
+        repaired(4),
+        "answer v2 by 1+1 (n1 found, n2 could not be reached, n3 could not be reached, n4 found, n5 pending)",
+    );
+
+    refused.at(SLOW + 3, Event::Tick, "repair n4 with v2 for n2");
+    refused.at(
+        SLOW + 4,
+        not_repaired(4),
         "no quorum for v2 by 1+0 (n1 found, n2 could not be reached, n3 could not be reached, n4 found, n5 pending)",
     );
+}
+
+#[test]
+fn a_fallback_without_a_copy_is_not_given_one_by_a_read() {
+    let mut read = Story::plain(plan(r("1")));
+    read.at(1, unreachable(2), "ask n4");
+    read.at(2, found(1, version(2)), "answer v2 by 1+0 (n1 found, n2 could not be reached, n3 pending, n4 pending)");
+    read.at(3, not_found(4), "");
+    read.at(4, found(3, version(2)), "");
+    assert!(read.0.is_done());
 }
 
 #[test]

@@ -123,8 +123,9 @@ proptest! {
         states in last_write_wins_history()
     ) {
         for state in states {
+            let first_try = |sibling: &Sibling| state.traces_of(sibling.request).map(|trace| trace.stamp).min();
             let mut by_age: Vec<&Sibling> = state.siblings().iter().collect();
-            by_age.sort_by_key(|sibling| (sibling.stamp, sibling.dot));
+            by_age.sort_by_key(|sibling| (first_try(sibling), sibling.dot));
             let winner = by_age.pop().filter(|sibling| sibling.is_live());
             prop_assert_eq!(state.present(SiblingMode::LastWriteWins), Vec::from_iter(winner));
         }
@@ -321,6 +322,38 @@ fn a_write_is_stamped_above_what_it_supersedes_and_above_what_was_superseded_bef
     at(1, &mut there, next).unwrap();
     let stamps: Vec<Stamp> = (1..=3).flat_map(|request| there.traces_of(RequestId(request))).map(|t| t.stamp).collect();
     assert!(stamps[2] > stamps[0] && stamps[2] > stamps[1], "{stamps:?}");
+}
+
+#[test]
+fn in_last_write_wins_a_late_copy_of_a_retried_write_does_not_win_over_a_write_that_had_seen_it() {
+    let lww = |request, value: &[u8], wall| Write {
+        wall: Stamp::from_millis(wall),
+        ..write(request, value, &Clock::default(), SiblingMode::LastWriteWins)
+    };
+    let (mut here, mut there) = (Object::default(), Object::default());
+    at(0, &mut here, lww(1, b"retried", 10)).unwrap();
+    at(0, &mut here, lww(2, b"later", 11)).unwrap();
+    // The first try was under way all the time, to a replica that knows nothing of either.
+    at(1, &mut there, lww(1, b"retried", 12)).unwrap();
+    there.merge(&here);
+    let shown: Vec<String> = there.present(SiblingMode::LastWriteWins).into_iter().map(text).collect();
+    assert_eq!(shown, ["later"]);
+}
+
+#[test]
+fn in_last_write_wins_two_writes_that_superseded_each_others_tries_do_not_both_vanish() {
+    let lww = |request, value: &[u8], wall| Write {
+        wall: Stamp::from_millis(wall),
+        ..write(request, value, &Clock::default(), SiblingMode::LastWriteWins)
+    };
+    let (mut here, mut there) = (Object::default(), Object::default());
+    at(0, &mut here, lww(1, b"one", 10)).unwrap();
+    at(0, &mut here, lww(2, b"two", 11)).unwrap();
+    at(1, &mut there, lww(2, b"two", 12)).unwrap();
+    at(1, &mut there, lww(1, b"one", 13)).unwrap();
+    here.merge(&there);
+    let shown: Vec<String> = here.present(SiblingMode::LastWriteWins).into_iter().map(text).collect();
+    assert_eq!(shown, ["two"]);
 }
 
 #[test]

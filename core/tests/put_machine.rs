@@ -258,17 +258,32 @@ fn writes_stay_possible_while_w_nodes_can_be_reached_whichever_they_are() {
 }
 
 #[test]
-fn pw_all_with_a_dead_primary_fails_at_once_and_names_it() {
+fn pw_all_with_a_dead_primary_fails_when_the_others_have_told_and_names_it() {
     let mut write = Story::of(plan(write_quorum("default", "all", 3)));
     write.at(0, Event::Coordinated, "store n2, store n3");
-    write.at(1, stored(2), "");
-    write.at(
-        2,
-        unreachable(3),
-        "hint n4 for n3, unknown by 2+0 (n1 stored, n2 stored, n3 could not be reached, n4 pending)",
-    );
-    write.at(3, stored(4), "");
+    write.at(1, unreachable(3), "hint n4 for n3");
+    write.at(2, stored(2), "");
+    write.at(3, stored(4), "unknown by 2+1 (n1 stored, n2 stored, n3 could not be reached, n4 stored)");
     assert!(write.0.is_done(), "the hint was worth keeping: the copies may survive");
+}
+
+#[test]
+fn what_has_become_impossible_does_not_wait_for_the_slow() {
+    let mut write = Story::of(plan(write_quorum("default", "all", 3)));
+    write.at(0, Event::Coordinated, "store n2, store n3");
+    write.at(1, unreachable(3), "hint n4 for n3");
+    write.at(2, stored(4), "");
+    write.at(SLOW, Event::Tick, "unknown by 1+1 (n1 stored, n2 pending, n3 could not be reached, n4 stored)");
+}
+
+#[test]
+fn past_the_deadline_nobody_else_is_asked_to_stand_in() {
+    let mut write = Story::of(Plan { deadline: ms(10), ..plan(write_quorum("2", "default", 3)) });
+    write.at(0, Event::Coordinated, "store n2, store n3");
+    write.at(1, stored(2), "acknowledged by 2+0 (n1 stored, n2 stored, n3 pending)");
+    write.at(9, unreachable(3), "hint n4 for n3");
+    write.at(11, unreachable(4), "");
+    assert!(write.0.is_done());
 }
 
 #[test]

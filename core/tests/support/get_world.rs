@@ -9,7 +9,7 @@ use starling_core::get::{Action, Answer, Candidate, Event, Get, Hinted, Plan, St
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
 use starling_core::quorum::{Level, Quorum, Tally};
-use starling_core::report::{Failure, Refusal};
+use starling_core::report::{Failure, Refusal, Role};
 
 use super::agenda::Agenda;
 use super::versions::{merged, rival, version};
@@ -298,7 +298,7 @@ impl<'a> Ledger<'a> {
                     ensure!(self.asked.insert(*node, now).is_none(), "{node} is asked twice");
                     ensure!(self.world.all().any(|known| known == *node), "{node} is asked, whom nobody named");
                 }
-                Action::Repair { node, object } => self.check_repair(*node, object)?,
+                Action::Repair { node, role, object } => self.check_repair(*node, *role, object)?,
                 Action::Answer(answer) => self.check_answer(now, answer)?,
             }
         }
@@ -308,11 +308,12 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    fn check_repair(&mut self, node: NodeId, object: &Object) -> Result<(), String> {
-        ensure!(self.world.is_primary(node), "{node} is repaired and is no primary");
+    fn check_repair(&mut self, node: NodeId, role: Role, object: &Object) -> Result<(), String> {
+        ensure!(self.world.is_primary(node) == (role == Role::Primary), "{node} is repaired as what it is not");
         let Some(Ending::Reply { object: held, .. }) = self.ended.get(&node) else {
             return Err(format!("{node} is repaired and has not said what it holds"));
         };
+        ensure!(self.keeps(node, held.as_ref()), "{node} holds nothing, and is given a copy");
         let held = held.clone().unwrap_or_default();
         ensure!(!held.includes(object), "{node} is sent what it holds");
         ensure!(self.repairs.insert(node, object.clone()).is_none(), "{node} is repaired twice");
@@ -377,14 +378,19 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// After an answer that met its quorum each primary that had told less than the others is told the rest.
+    /// After an answer that met its quorum each replica that had told less than the others is told the rest.
     fn check_repairs(&self) -> Result<(), String> {
         let met = self.answered.as_ref().is_some_and(|answer| answer.met);
         let all = merged(self.heard.values().cloned());
-        let stale = |(node, held): &(&NodeId, &Object)| self.world.is_primary(**node) && !held.includes(&all);
+        let stale = |(node, held): &(&NodeId, &Object)| self.keeps(**node, Some(*held)) && !held.includes(&all);
         let unrepaired = self.heard.iter().filter(stale).find(|(node, _)| !self.repairs.contains_key(node));
         ensure!(!met || unrepaired.is_none(), "{unrepaired:?} lacks something and is not repaired");
         Ok(())
+    }
+
+    /// A primary, or a fallback that holds a copy for one.
+    fn keeps(&self, node: NodeId, held: Option<&Object>) -> bool {
+        self.world.is_primary(node) || held.is_some_and(|held| !held.is_unwritten())
     }
 
     fn doubtful(&self) -> BTreeSet<NodeId> {

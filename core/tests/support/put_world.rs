@@ -121,7 +121,7 @@ impl World {
             let wake = wake.map(|wake| wake.max(now) + late);
             let Some((at, event)) = agenda.next(wake, Event::Tick) else { break };
             now = at;
-            ledger.happens(&event);
+            ledger.happens(now, &event);
             let actions = put.step(now, event);
             for action in &actions {
                 if let Action::Store { to, .. } = action {
@@ -178,16 +178,33 @@ struct Ledger<'a> {
     asked: BTreeMap<NodeId, Duration>,
     on_behalf_of: BTreeMap<NodeId, NodeId>,
     ended: BTreeMap<NodeId, Outcome>,
+    /// When the machine could first know that a node would not answer any more.
+    over_at: BTreeMap<NodeId, Duration>,
     answered: Option<Answer>,
 }
 
 impl<'a> Ledger<'a> {
     fn new(world: &'a World) -> Self {
         let asked = [(NodeId(world.coordinator as u64), Duration::ZERO)].into();
-        Ledger { world, asked, on_behalf_of: BTreeMap::new(), ended: BTreeMap::new(), answered: None }
+        Ledger {
+            world,
+            asked,
+            on_behalf_of: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            over_at: BTreeMap::new(),
+            answered: None,
+        }
     }
 
-    fn happens(&mut self, event: &Event) {
+    fn happens(&mut self, now: Duration, event: &Event) {
+        self.hear(event);
+        let over: Vec<NodeId> = self.asked.keys().copied().filter(|node| !self.is_awaited(*node, now)).collect();
+        for node in over {
+            self.over_at.entry(node).or_insert(now);
+        }
+    }
+
+    fn hear(&mut self, event: &Event) {
         let (node, outcome) = match event {
             Event::Coordinated => (self.coordinator(), Outcome::Stored),
             Event::NotCoordinated(refusal) => (self.coordinator(), Outcome::Failed(Failure::Refused(*refusal))),
@@ -241,7 +258,7 @@ impl<'a> Ledger<'a> {
             }
             Verdict::Unknown => {
                 let own_failed = matches!(own, Some(Outcome::Failed(_)));
-                let hopeless = own.is_some() && !self.world.quorum.is_met(self.conceivable(now));
+                let hopeless = own.is_some() && !self.world.quorum.is_met(self.conceivable(now)) && !self.soon(now);
                 let late = now >= ms(self.world.deadline);
                 ensure!(!met, "it does not acknowledge what {stored:?} stored");
                 ensure!(late || own_failed || hopeless, "it gives up at {now:?} with {:?} left", self.conceivable(now));
@@ -279,6 +296,8 @@ impl<'a> Ledger<'a> {
         let answered = self.answered.is_some();
         ensure!(answered || !met, "{:?} stored, and it does not answer", self.stored());
         ensure!(answered || !late, "it is {now:?}, past the deadline, and it does not answer");
+        let hopeless = self.ended.contains_key(&self.coordinator()) && !self.world.quorum.is_met(self.conceivable(now));
+        ensure!(answered || !hopeless || self.soon(now), "only {:?} are left, and it does not say so", self.stored());
         self.check_stand_ins(now)?;
         let waiting = self.asked.keys().any(|node| self.is_awaited(*node, now));
         ensure!(put.is_done() == (answered && !waiting), "done: {}, waiting: {waiting}", put.is_done());
@@ -302,7 +321,9 @@ impl<'a> Ledger<'a> {
     /// Whoever did not store it has a hint somewhere, unless there was nobody left to take it.
     fn check_hints(&self) -> Result<(), String> {
         let nobody_left = self.asked.len() == self.world.nodes.len();
-        if nobody_left || !self.coordinated() {
+        // Past the deadline nobody else is asked.
+        let late = |(node, at): (&NodeId, &Duration)| !self.has_stored(*node) && *at >= ms(self.world.deadline);
+        if nobody_left || self.over_at.iter().any(late) || !self.coordinated() {
             return Ok(());
         }
         let first = (!self.is_primary(self.coordinator())).then_some(NodeId(0));
@@ -311,6 +332,12 @@ impl<'a> Ledger<'a> {
             ensure!(self.has_stored(primary) || hinted, "{primary} has neither the write nor a hint");
         }
         Ok(())
+    }
+
+    /// Somebody is within the usual delay.
+    fn soon(&self, now: Duration) -> bool {
+        let in_time = |node: &NodeId, asked_at: &Duration| now < *asked_at + ms(self.world.nodes[node.0 as usize].2);
+        self.asked.iter().any(|(node, asked_at)| self.is_awaited(*node, now) && in_time(node, asked_at))
     }
 
     /// Who stored it, or may still.

@@ -111,9 +111,9 @@ impl Task {
             for action in std::mem::take(&mut actions) {
                 match action {
                     Action::Ask { node: id } => running.push(self.ask(&node, id)),
-                    Action::Repair { node: id, object } => {
+                    Action::Repair { node: id, role, object } => {
                         node.counters.read_repairs.add(1);
-                        running.push(self.repair(&node, id, object));
+                        running.push(self.repair(&node, id, role, object));
                     }
                     Action::Answer(answer) => {
                         let hedges = answer.replicas.iter().filter(|replica| replica.hedge).count();
@@ -152,10 +152,9 @@ impl Task {
         .boxed()
     }
 
-    fn repair<'a>(&self, node: &Arc<Node>, id: NodeId, object: Object) -> BoxFuture<'a, Event> {
+    fn repair<'a>(&self, node: &Arc<Node>, id: NodeId, role: Role, object: Object) -> BoxFuture<'a, Event> {
         let (node, key, layout) = (Arc::clone(node), self.key.clone(), self.layout.version());
         async move {
-            let role = Role::Primary;
             let repaired = if id == node.id() {
                 node.store.merge(key, object, role).await.map_err(own_failure)
             } else {
