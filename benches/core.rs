@@ -69,7 +69,7 @@ mod coordinate {
     #[divan::bench]
     fn one_write(bencher: Bencher) {
         let (object, mark) = written(1, bytes(SIZE));
-        let next = Write { seen: object.clock().clone(), ..write(2, bytes(SIZE)) };
+        let next = Write { seen: object.seen(), ..write(2, bytes(SIZE)) };
         let minter = minter(1);
         bencher.with_inputs(|| (object.clone(), Some(mark), next.clone())).bench_local_values(
             |(mut object, mut mark, write)| {

@@ -15,7 +15,7 @@ use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
 use starling_core::layout::{FirstLayout, Layout, Member};
 use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
@@ -67,7 +67,7 @@ pub fn bytes(size: usize) -> Bytes {
 pub fn write(n: u64, value: Bytes) -> Write {
     Write {
         value: Value::Live(value),
-        seen: Clock::default(),
+        seen: Seen::default(),
         request: RequestId((1 << 100) + u128::from(n)),
         mode: SiblingMode::Keep,
         wall: Stamp::from_millis(1_700_000_000_000 + n),

@@ -197,7 +197,7 @@ fn store(engine: Arc<dyn Engine>) -> Store {
 }
 
 fn write_all(runtime: &Runtime, store: &Store, numbers: std::ops::Range<u64>, value: &Bytes) {
-    let writes = numbers.map(|n| store.coordinate(key(n), write(n, value.clone())));
+    let writes = numbers.map(|n| store.coordinate(key(n), write(n, value.clone()), None));
     for done in runtime.block_on(futures::future::join_all(writes)) {
         done.expect("the store takes it");
     }

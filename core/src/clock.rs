@@ -29,7 +29,21 @@ impl fmt::Display for Dot {
 
 /// A set of dots without gaps: all dots of a history up to a counter.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<History, u64>")]
 pub struct Clock(BTreeMap<History, u64>);
+
+/// A clock that has a history of which it has no dot: equal sets of dots would not be equal clocks.
+#[derive(Debug, thiserror::Error)]
+#[error("a clock has an entry without a dot")]
+pub struct InvalidClock;
+
+impl TryFrom<BTreeMap<History, u64>> for Clock {
+    type Error = InvalidClock;
+
+    fn try_from(counters: BTreeMap<History, u64>) -> Result<Self, InvalidClock> {
+        if counters.values().all(|counter| *counter > 0) { Ok(Clock(counters)) } else { Err(InvalidClock) }
+    }
+}
 
 impl Clock {
     /// The highest counter known of a history, 0 if none is.

@@ -2,7 +2,8 @@
 //!
 //! Opaque to clients. On the wire: a version byte, the encoded body, and the low 32 bits of XXH3-64 over both, little-
 //! endian. The body names the cluster and the key, so that a context used on another key is refused instead of removing
-//! somebody else's siblings (R5).
+//! somebody else's siblings (R5), and says what was seen: the clock, and the youngest requests behind it (R7). Version 1
+//! had no requests, and is still understood.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,12 +12,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::clock::Clock;
 use crate::codec;
 use crate::ids::ClusterId;
+use crate::object::Seen;
+use crate::request::RequestRing;
 use crate::token::Token;
 
 /// Longest context that is decoded: room for more than 10,000 histories, which no key reaches in practice.
 pub const MAX_CONTEXT_BYTES: usize = 256 * 1024;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_REQUESTS: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 
 /// A context that cannot be used.
@@ -41,11 +45,12 @@ pub struct Context {
     cluster: ClusterId,
     key: Token,
     clock: Clock,
+    requests: RequestRing,
 }
 
 impl Context {
-    pub fn new(cluster: ClusterId, key: Token, clock: Clock) -> Context {
-        Context { cluster, key, clock }
+    pub fn new(cluster: ClusterId, key: Token, seen: Seen) -> Context {
+        Context { cluster, key, clock: seen.clock, requests: seen.requests }
     }
 
     pub fn encode(&self) -> Bytes {
@@ -68,23 +73,27 @@ impl Context {
         }
         match versioned.split_first() {
             Some((&VERSION, body)) => Ok(codec::decode(body, MAX_CONTEXT_BYTES, "a context")?),
+            Some((&VERSION_WITHOUT_REQUESTS, body)) => {
+                let (cluster, key, clock): (_, _, Clock) = codec::decode(body, MAX_CONTEXT_BYTES, "a context")?;
+                Ok(Context::new(cluster, key, clock.into()))
+            }
             Some((&other, _)) => Err(InvalidContext::UnknownVersion(other)),
             None => Err(InvalidContext::Damaged),
         }
     }
 
-    /// The clock within, for a write of the key that the context was read from.
+    /// What was seen, for a write of the key that the context was read from.
     ///
     /// # Errors
     /// [`InvalidContext::OtherCluster`] or [`InvalidContext::OtherKey`].
-    pub fn clock_for(self, cluster: ClusterId, key: Token) -> Result<Clock, InvalidContext> {
+    pub fn seen_of(self, cluster: ClusterId, key: Token) -> Result<Seen, InvalidContext> {
         if self.cluster != cluster {
             return Err(InvalidContext::OtherCluster);
         }
         if self.key != key {
             return Err(InvalidContext::OtherKey);
         }
-        Ok(self.clock)
+        Ok(Seen { clock: self.clock, requests: self.requests })
     }
 }
 
@@ -97,26 +106,41 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 mod tests {
     use super::*;
     use crate::clock::History;
-    use crate::ids::{Birth, DirectoryId};
+    use crate::ids::{Birth, DirectoryId, RequestId};
+    use crate::request::{RequestTrace, ValueHash};
+    use crate::stamp::Stamp;
+
+    fn clock() -> Clock {
+        let history = History { directory: DirectoryId(1), birth: Birth(2) };
+        [(history, 5)].into_iter().collect()
+    }
 
     fn context() -> Context {
-        let history = History { directory: DirectoryId(1), birth: Birth(2) };
-        Context::new(ClusterId(3), Token(4), [(history, 5)].into_iter().collect())
+        let mut requests = RequestRing::default();
+        requests.add(RequestTrace { stamp: Stamp(6), request: RequestId(7), value_hash: ValueHash::of_live(b"v") });
+        Context::new(ClusterId(3), Token(4), Seen { clock: clock(), requests })
     }
 
     /// Clients keep contexts across upgrades: if this fails, raise the version and keep decoding the old one.
     #[test]
-    fn version_1_is_frozen() {
-        assert_eq!(hex(&context().encode()), "010304010102051832c383");
+    fn version_2_is_frozen() {
+        assert_eq!(hex(&context().encode()), "02030401010205010607fde5f7d6c674fd8c3cedd91860");
+    }
+
+    #[test]
+    fn version_1_is_still_understood() {
+        let old = [1, 3, 4, 1, 1, 2, 5, 0x18, 0x32, 0xc3, 0x83];
+        let seen = Context::decode(&old).unwrap().seen_of(ClusterId(3), Token(4)).unwrap();
+        assert_eq!(seen, clock().into());
     }
 
     #[test]
     fn a_context_serves_only_its_own_key_and_cluster() {
         let decoded = Context::decode(&context().encode()).unwrap();
         assert_eq!(decoded, context());
-        assert!(decoded.clone().clock_for(ClusterId(3), Token(4)).is_ok());
-        assert!(matches!(decoded.clone().clock_for(ClusterId(3), Token(5)), Err(InvalidContext::OtherKey)));
-        assert!(matches!(decoded.clock_for(ClusterId(9), Token(4)), Err(InvalidContext::OtherCluster)));
+        assert!(decoded.clone().seen_of(ClusterId(3), Token(4)).is_ok());
+        assert!(matches!(decoded.clone().seen_of(ClusterId(3), Token(5)), Err(InvalidContext::OtherKey)));
+        assert!(matches!(decoded.seen_of(ClusterId(9), Token(4)), Err(InvalidContext::OtherCluster)));
     }
 
     #[test]

@@ -6,18 +6,17 @@
 //! A write removes exactly what its context covers. In a last-write-wins bucket it also removes all that the coordinator
 //! holds, and is stamped above it (R6). A repeated request changes nothing (R7).
 
-use crate::clock::Clock;
 use crate::ids::{Birth, RequestId};
 use crate::mark::{DirectoryCopied, Minter, OwnMark};
-use crate::object::{Object, Sibling, SiblingMode, Value};
+use crate::object::{Object, Seen, Sibling, SiblingMode, Value};
 use crate::stamp::Stamp;
 
 /// A client's write, as its coordinator's store applies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub value: Value,
-    /// What the writer had seen: the clock of its context, empty without one.
-    pub seen: Clock,
+    /// What the writer had seen: its context, nothing without one.
+    pub seen: Seen,
     pub request: RequestId,
     pub mode: SiblingMode,
     /// The coordinator's wall clock.
@@ -74,13 +73,13 @@ pub fn coordinate(
     }
     drop(traces);
     minter.check(mark.as_ref(), object.clock())?;
-    minter.check(mark.as_ref(), &write.seen)?;
+    minter.check(mark.as_ref(), &write.seen.clock)?;
 
     let (dot, next_mark) = minter.mint(*mark, write.fresh_birth);
-    let stamp = Stamp::next(write.wall, object.greatest_stamp());
+    let stamp = Stamp::next(write.wall, object.greatest_stamp().max(write.seen.requests.greatest_stamp()));
     let sibling = Sibling { dot, stamp, request: write.request, value_hash, value: write.value };
     let mut after = object.clone();
-    after.supersede(&covered(object, write.seen, write.mode), sibling);
+    after.supersede(&superseded(object, write.seen, write.mode), sibling);
     check_limits(object, &after, limits)?;
 
     *object = after;
@@ -88,15 +87,12 @@ pub fn coordinate(
     Ok(Coordinated::Minted)
 }
 
-fn covered(object: &Object, seen: Clock, mode: SiblingMode) -> Clock {
+fn superseded(object: &Object, mut seen: Seen, mode: SiblingMode) -> Seen {
     match mode {
-        SiblingMode::Keep => seen,
-        SiblingMode::LastWriteWins => {
-            let mut all = seen;
-            all.merge(object.clock());
-            all
-        }
+        SiblingMode::Keep => {}
+        SiblingMode::LastWriteWins => seen.merge(&object.seen()),
     }
+    seen
 }
 
 /// A write that makes things better is welcome even above the limits: a resolution must always be possible.

@@ -80,6 +80,12 @@ pub enum LayoutError {
     ZeroWeight(NodeName),
     #[error("bucket `{bucket}` asks for {asked} replicas; the cluster keeps {replicas}")]
     TooManyReplicas { bucket: BucketName, asked: ReplicaCount, replicas: ReplicaCount },
+    #[error("the members are out of order")]
+    MembersOutOfOrder,
+    #[error("there are primaries for {found} partitions of {}", expected.get())]
+    PartitionsMissing { found: usize, expected: PartitionCount },
+    #[error("partition {0} has not as many distinct members for primaries as there are replicas")]
+    Primaries(Partition),
 }
 
 /// What `cluster init` decides.
@@ -93,6 +99,7 @@ pub struct FirstLayout {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedLayout")]
 pub struct Layout {
     version: LayoutVersion,
     cluster: ClusterId,
@@ -105,6 +112,44 @@ pub struct Layout {
     /// Per partition its primaries, in order of preference, as indexes into `members`.
     primaries: Vec<Vec<u16>>,
     buckets: BTreeMap<BucketName, BucketRules>,
+}
+
+/// A layout as it is decoded. It is adopted for good, so what contradicts itself has to be refused before that.
+#[derive(Deserialize)]
+struct UncheckedLayout {
+    version: LayoutVersion,
+    cluster: ClusterId,
+    parent: Option<LayoutChecksum>,
+    partitions: PartitionCount,
+    replicas: ReplicaCount,
+    members: Vec<Member>,
+    primaries: Vec<Vec<u16>>,
+    buckets: BTreeMap<BucketName, BucketRules>,
+}
+
+impl TryFrom<UncheckedLayout> for Layout {
+    type Error = LayoutError;
+
+    fn try_from(unchecked: UncheckedLayout) -> Result<Self, LayoutError> {
+        let UncheckedLayout { version, cluster, parent, partitions, replicas, members, primaries, buckets } = unchecked;
+        check_members(&members)?;
+        check_buckets(&buckets, replicas)?;
+        if !members.is_sorted_by_key(|member| member.node) {
+            return Err(LayoutError::MembersOutOfOrder);
+        }
+        if primaries.len() != partitions.get() as usize {
+            return Err(LayoutError::PartitionsMissing { found: primaries.len(), expected: partitions });
+        }
+        let copies = replicas.at_most(members.len()).get();
+        for (partition, primaries) in partitions.all().zip(&primaries) {
+            let distinct: BTreeSet<&u16> =
+                primaries.iter().filter(|index| usize::from(**index) < members.len()).collect();
+            if distinct.len() != copies || primaries.len() != copies {
+                return Err(LayoutError::Primaries(partition));
+            }
+        }
+        Ok(Layout { version, cluster, parent, partitions, replicas, members, primaries, buckets })
+    }
 }
 
 impl Layout {

@@ -70,13 +70,69 @@ pub enum SiblingMode {
     LastWriteWins,
 }
 
+/// What a reader of an object has seen of it, and a later write supersedes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seen {
+    pub clock: Clock,
+    /// The youngest requests behind the clock, those of the siblings included.
+    pub requests: RequestRing,
+}
+
+/// What is seen through a clock alone: earlier contexts had nothing else.
+impl From<Clock> for Seen {
+    fn from(clock: Clock) -> Seen {
+        Seen { clock, requests: RequestRing::default() }
+    }
+}
+
+impl Seen {
+    pub fn merge(&mut self, other: &Seen) {
+        self.clock.merge(&other.clock);
+        self.requests.merge(&other.requests);
+    }
+}
+
 /// The state of one key on one replica, or on its way between two.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedObject")]
 pub struct Object {
     clock: Clock,
     /// Ascending by dot.
     siblings: Vec<Sibling>,
     requests: RequestRing,
+}
+
+/// An object as it is decoded. Merging relies on the order of siblings and on their being covered: what has neither would
+/// make a merge drop or revive writes.
+#[derive(Deserialize)]
+struct UncheckedObject {
+    clock: Clock,
+    siblings: Vec<Sibling>,
+    requests: RequestRing,
+}
+
+/// An object that no series of writes and merges can have made.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidObject {
+    #[error("an object's siblings are out of order")]
+    Order,
+    #[error("an object's clock does not cover its sibling {0}")]
+    Uncovered(Dot),
+}
+
+impl TryFrom<UncheckedObject> for Object {
+    type Error = InvalidObject;
+
+    fn try_from(UncheckedObject { clock, siblings, requests }: UncheckedObject) -> Result<Self, InvalidObject> {
+        if !siblings.is_sorted_by(|one, next| one.dot < next.dot) {
+            return Err(InvalidObject::Order);
+        }
+        let uncovered = |sibling: &&Sibling| sibling.dot.counter == 0 || !clock.covers(&sibling.dot);
+        match siblings.iter().find(uncovered) {
+            Some(sibling) => Err(InvalidObject::Uncovered(sibling.dot)),
+            None => Ok(Object { clock, siblings, requests }),
+        }
+    }
 }
 
 impl Object {
@@ -123,20 +179,25 @@ impl Object {
         self.clock.merge(&other.clock);
     }
 
-    /// Whether merging `other` into this object would change nothing that a replica must keep.
-    pub fn includes(&self, other: &Object) -> bool {
-        self.clock.covers_all(&other.clock)
+    /// What a reader of this object has seen.
+    pub fn seen(&self) -> Seen {
+        let mut requests = self.requests.clone();
+        for sibling in &self.siblings {
+            requests.add(sibling.trace());
+        }
+        Seen { clock: self.clock.clone(), requests }
     }
 
-    /// Puts a sibling in the place of all that `covered` has seen. The caller has minted its dot for this object.
-    pub(crate) fn supersede(&mut self, covered: &Clock, sibling: Sibling) {
+    /// Puts a sibling in the place of all that was seen. The caller has minted its dot for this object.
+    pub(crate) fn supersede(&mut self, seen: &Seen, sibling: Sibling) {
         let (removed, stay): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.siblings).into_iter().partition(|s| covered.covers(&s.dot));
+            std::mem::take(&mut self.siblings).into_iter().partition(|s| seen.clock.covers(&s.dot));
         for old in &removed {
             self.requests.add(old.trace());
         }
+        self.requests.merge(&seen.requests);
         self.siblings = stay;
-        self.clock.merge(covered);
+        self.clock.merge(&seen.clock);
         self.clock.advance(sibling.dot.history, sibling.dot.counter);
         self.siblings.push(sibling);
         self.siblings.sort_by_key(|sibling| sibling.dot);
@@ -197,5 +258,37 @@ impl Object {
 
     fn has(&self, dot: &Dot) -> bool {
         self.siblings.binary_search_by_key(dot, |sibling| sibling.dot).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::History;
+    use crate::codec;
+    use crate::ids::{Birth, DirectoryId};
+
+    fn sibling(counter: u64) -> Sibling {
+        let history = History { directory: DirectoryId(1), birth: Birth(1) };
+        let value = Value::Live("v".into());
+        let dot = Dot { history, counter };
+        Sibling { dot, stamp: Stamp(1), request: RequestId(counter.into()), value_hash: value.hash(), value }
+    }
+
+    fn decoded(clock: &[(History, u64)], siblings: &[Sibling]) -> Result<Object, codec::DecodeError> {
+        let counters: std::collections::BTreeMap<_, _> = clock.iter().copied().collect();
+        codec::decode(&codec::encode(&(counters, siblings, RequestRing::default())), 1 << 20, "an object")
+    }
+
+    #[test]
+    fn an_object_that_merging_cannot_work_with_is_not_decoded() {
+        let history = sibling(1).dot.history;
+        let good = decoded(&[(history, 2)], &[sibling(1), sibling(2)]);
+        assert_eq!(good.unwrap().siblings().len(), 2);
+        assert!(decoded(&[(history, 2)], &[sibling(2), sibling(1)]).is_err(), "out of order");
+        assert!(decoded(&[(history, 2)], &[sibling(1), sibling(1)]).is_err(), "twice");
+        assert!(decoded(&[(history, 1)], &[sibling(2)]).is_err(), "not covered");
+        assert!(decoded(&[(history, 1)], &[sibling(0)]).is_err(), "no dot");
+        assert!(decoded(&[(history, 0)], &[]).is_err(), "a history without a dot");
     }
 }

@@ -122,9 +122,19 @@ impl fmt::Display for Level {
 
 /// What a read or a write waits for: `replicas` distinct nodes, fallbacks counted, of which `primaries` are primaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u8, u8)")]
 pub struct Quorum {
     replicas: u8,
     primaries: u8,
+}
+
+impl TryFrom<(u8, u8)> for Quorum {
+    type Error = InvalidQuorum;
+
+    fn try_from((replicas, primaries): (u8, u8)) -> Result<Self, InvalidQuorum> {
+        let most = ReplicaCount(MAX_REPLICAS);
+        Quorum::of(("replicas", Level::Count(replicas)), ("primaries", Level::Count(primaries)), most)
+    }
 }
 
 impl Quorum {

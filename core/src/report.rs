@@ -40,6 +40,8 @@ pub enum Refusal {
     TooLarge,
     /// Its clock is too far ahead of its peers' to stamp a last-write-wins write (R6).
     ClockDrift,
+    /// What it holds of the key cannot be read.
+    Damaged,
 }
 
 impl fmt::Display for Refusal {
@@ -55,6 +57,7 @@ impl fmt::Display for Refusal {
             Refusal::DeadlinePassed => "got to it only after the deadline",
             Refusal::TooLarge => "cannot take an object this large",
             Refusal::ClockDrift => "has a clock too far ahead of its peers'",
+            Refusal::Damaged => "cannot read what it holds of the key",
         })
     }
 }
@@ -68,6 +71,18 @@ pub enum Failure {
     /// The connection broke: it may or may not have been done.
     Disconnected,
     Refused(Refusal),
+    /// Its sync failed (R13): it may or may not survive there.
+    SyncFailed,
+}
+
+impl Failure {
+    /// Whether nothing can have been done there.
+    pub fn is_definite(self) -> bool {
+        match self {
+            Failure::Unreachable | Failure::Refused(_) => true,
+            Failure::NoAnswer | Failure::Disconnected | Failure::SyncFailed => false,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -77,6 +92,7 @@ impl fmt::Display for Failure {
             Failure::NoAnswer => f.write_str("did not answer"),
             Failure::Disconnected => f.write_str("lost its connection"),
             Failure::Refused(refusal) => refusal.fmt(f),
+            Failure::SyncFailed => f.write_str("could not make it durable"),
         }
     }
 }

@@ -6,6 +6,10 @@
 //!
 //! The ring keeps the [`RING_SIZE`] greatest traces. A request that is repeated after that many later writes of the key
 //! were superseded is taken for a new one: one more sibling, never a lost one.
+//!
+//! A write may supersede siblings that its coordinator never held, through a context from elsewhere. So the context
+//! brings their traces along ([`crate::object::Seen`]), and a ring is what its object's clock says and nothing else: the
+//! greatest traces of all dots that the clock covers and no sibling carries. Replicas with equal clocks are equal.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +54,21 @@ pub struct RequestTrace {
 /// The youngest superseded requests of an object. A merge is the k greatest of the union: commutative, associative and
 /// idempotent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "BTreeSet<RequestTrace>")]
 pub struct RequestRing(BTreeSet<RequestTrace>);
+
+/// A ring of more traces than rings keep.
+#[derive(Debug, thiserror::Error)]
+#[error("a ring has {0} traces of requests; {RING_SIZE} are kept")]
+pub struct InvalidRing(usize);
+
+impl TryFrom<BTreeSet<RequestTrace>> for RequestRing {
+    type Error = InvalidRing;
+
+    fn try_from(traces: BTreeSet<RequestTrace>) -> Result<Self, InvalidRing> {
+        if traces.len() <= RING_SIZE { Ok(RequestRing(traces)) } else { Err(InvalidRing(traces.len())) }
+    }
+}
 
 impl RequestRing {
     pub fn add(&mut self, trace: RequestTrace) {
@@ -97,6 +115,13 @@ mod tests {
         assert!(ring.traces_of(RequestId(12)).next().is_some());
         ring.add(trace(3));
         assert!(ring.traces_of(RequestId(3)).next().is_none(), "older than all it keeps");
+    }
+
+    #[test]
+    fn a_ring_of_more_than_is_kept_is_not_decoded() {
+        let traces = |count| (0..count).map(trace).collect::<BTreeSet<_>>();
+        assert!(RequestRing::try_from(traces(RING_SIZE as u64)).is_ok());
+        assert!(RequestRing::try_from(traces(RING_SIZE as u64 + 1)).is_err());
     }
 
     #[test]

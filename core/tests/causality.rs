@@ -4,8 +4,13 @@
 mod support;
 
 use proptest::prelude::*;
+use starling_core::object::SiblingMode;
 use support::cases;
 use support::flock::{Flock, PRIMARIES, REPLICAS, Sabotage, Step, Stop, What};
+
+fn mode() -> impl Strategy<Value = SiblingMode> {
+    prop_oneof![Just(SiblingMode::Keep), Just(SiblingMode::LastWriteWins)]
+}
 
 fn replica() -> impl Strategy<Value = usize> {
     0..REPLICAS
@@ -54,16 +59,16 @@ proptest! {
 
     #[test]
     fn replicas_that_keep_their_disks_say_exactly_what_happened(
-        steps in prop::collection::vec(everyday_step(), 1..60)
+        steps in prop::collection::vec(everyday_step(), 1..60), mode in mode()
     ) {
-        Flock::live_through(&steps, None).map_err(TestCaseError::fail)?;
+        Flock::live_through(&steps, mode, None).map_err(TestCaseError::fail)?;
     }
 
     #[test]
     fn replicas_that_lose_disks_or_come_back_as_old_copies_claim_nothing_that_they_do_not_hold(
-        steps in prop::collection::vec(any_step(), 1..60)
+        steps in prop::collection::vec(any_step(), 1..60), mode in mode()
     ) {
-        Flock::live_through(&steps, None).map_err(TestCaseError::fail)?;
+        Flock::live_through(&steps, mode, None).map_err(TestCaseError::fail)?;
     }
 
     #[test]
@@ -74,7 +79,7 @@ proptest! {
             steps.push(Step::Write { at: write, context: Some(round), what: What::Put, wall: 0 });
             steps.push(Step::Exchange { from: write, to: (write + copy) % PRIMARIES });
         }
-        let flock = Flock::live_through(&steps, None).map_err(TestCaseError::fail)?;
+        let flock = Flock::live_through(&steps, SiblingMode::Keep, None).map_err(TestCaseError::fail)?;
         prop_assert_eq!(flock.object(0).siblings().len(), 1);
     }
 }
@@ -90,14 +95,15 @@ fn write_after(at: usize, context: usize) -> Step {
 
 #[track_caller]
 fn live_through(steps: &[Step]) -> Flock {
-    Flock::live_through(steps, None).unwrap_or_else(|violation| panic!("{violation}"))
+    Flock::live_through(steps, SiblingMode::Keep, None).unwrap_or_else(|violation| panic!("{violation}"))
 }
 
 /// The story holds under the rule, and the checks notice when the rule is broken.
 #[track_caller]
 fn needs_the_rule(steps: &[Step], broken: Sabotage, noticed: &str) {
     live_through(steps);
-    let violation = Flock::live_through(steps, Some(broken)).expect_err("the checks let a broken rule pass");
+    let violation =
+        Flock::live_through(steps, SiblingMode::Keep, Some(broken)).expect_err("the checks let a broken rule pass");
     assert!(violation.contains(noticed), "{violation}");
 }
 
@@ -195,7 +201,7 @@ fn a_copy_from_before_the_last_start_is_recognised_by_its_run_and_starts_empty()
         Step::Exchange { from: 0, to: 1 },
         Step::RollBack { at: 0 },
     ];
-    let mut flock = Flock::new(None);
+    let mut flock = Flock::new(SiblingMode::Keep, None);
     for step in &steps {
         flock.step(step).unwrap();
     }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use starling_core::codec;
 use starling_core::ids::{ClusterId, DirectoryId, NodeId};
 use starling_core::layout::{
-    BucketRules, FirstLayout, Layout, LayoutError, LayoutVersion, MAX_LAYOUT_BYTES, MAX_MEMBERS, Member,
+    BucketRules, FirstLayout, Layout, LayoutChecksum, LayoutError, LayoutVersion, MAX_LAYOUT_BYTES, MAX_MEMBERS, Member,
 };
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
@@ -262,6 +262,37 @@ fn members_that_cannot_be_told_apart_are_refused() {
         refusal(first(vec![member(1, 1, 1), same_directory])),
         LayoutError::DuplicateDirectory(DirectoryId(101))
     );
+}
+
+/// What a layout is made of, in its order on the wire.
+type Parts = (
+    LayoutVersion,
+    ClusterId,
+    Option<LayoutChecksum>,
+    PartitionCount,
+    ReplicaCount,
+    Vec<Member>,
+    Vec<Vec<u16>>,
+    BTreeMap<BucketName, BucketRules>,
+);
+
+/// Decodes [`small`] with something about it changed.
+fn tampered(change: impl FnOnce(&mut Parts)) -> Result<Layout, codec::DecodeError> {
+    let mut parts: Parts = codec::decode(&codec::encode(&small()), MAX_LAYOUT_BYTES, "parts").unwrap();
+    change(&mut parts);
+    codec::decode(&codec::encode(&parts), MAX_LAYOUT_BYTES, "a layout")
+}
+
+#[test]
+fn a_layout_that_contradicts_itself_is_not_decoded() {
+    assert_eq!(tampered(|_| {}).unwrap(), small());
+    assert!(tampered(|parts| parts.5.swap(0, 1)).is_err(), "members out of order");
+    assert!(tampered(|parts| parts.5[1].name = parts.5[0].name.clone()).is_err(), "a namesake");
+    assert!(tampered(|parts| drop(parts.6.pop())).is_err(), "a partition without primaries");
+    assert!(tampered(|parts| parts.6[3][0] = 5).is_err(), "a primary that is no member");
+    assert!(tampered(|parts| parts.6[3][0] = parts.6[3][1]).is_err(), "one member twice");
+    assert!(tampered(|parts| parts.6[3].truncate(2)).is_err(), "too few primaries");
+    assert!(tampered(|parts| parts.4 = copies(1)).is_err(), "too many primaries");
 }
 
 #[test]

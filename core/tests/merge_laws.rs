@@ -8,11 +8,11 @@ use starling_core::clock::{Clock, Dot, History};
 use starling_core::coordinate::{Coordinated, ObjectLimits, Write, WriteRefused, coordinate};
 use starling_core::ids::{Birth, DirectoryId, RequestId};
 use starling_core::mark::OwnMark;
-use starling_core::object::{Object, Sibling, SiblingMode, Value};
+use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::request::RING_SIZE;
 use starling_core::stamp::Stamp;
 use support::reachable::{deeds, minter, states};
-use support::{UNLIMITED, cases};
+use support::{UNLIMITED, cases, includes};
 
 fn mode() -> impl Strategy<Value = SiblingMode> {
     prop_oneof![Just(SiblingMode::Keep), Just(SiblingMode::LastWriteWins)]
@@ -37,7 +37,7 @@ fn merged(one: &Object, other: &Object) -> Object {
 const NEW: u64 = 1_000_000;
 
 /// A write by a clock that is behind. It begins a history of its own, named after the request.
-fn write(request: u64, value: &[u8], seen: &Clock, mode: SiblingMode) -> Write {
+fn write(request: u64, value: &[u8], seen: &Seen, mode: SiblingMode) -> Write {
     Write {
         value: Value::Live(value.to_vec().into()),
         seen: seen.clone(),
@@ -48,12 +48,12 @@ fn write(request: u64, value: &[u8], seen: &Clock, mode: SiblingMode) -> Write {
     }
 }
 
-fn write_after(request: u64, value: &[u8], seen: &Clock) -> Write {
+fn write_after(request: u64, value: &[u8], seen: &Seen) -> Write {
     write(request, value, seen, SiblingMode::Keep)
 }
 
 fn blind_write(request: u64, value: &[u8]) -> Write {
-    write_after(request, value, &Clock::default())
+    write_after(request, value, &Seen::default())
 }
 
 fn at(replica: usize, object: &mut Object, write: Write) -> Result<Coordinated, WriteRefused> {
@@ -90,14 +90,14 @@ proptest! {
     }
 
     #[test]
-    fn an_object_includes_another_exactly_if_merging_it_changes_neither_siblings_nor_clock(
+    fn a_merge_changes_nothing_exactly_if_the_clock_covers_the_others(
         states in history(), picks in prop::collection::vec(any::<[Index; 2]>(), 16)
     ) {
         for [a, b] in picks {
             let (a, b) = (a.get(&states), b.get(&states));
             let both = merged(a, b);
-            prop_assert_eq!(a.includes(b), both.clock() == a.clock() && both.siblings() == a.siblings());
-            prop_assert!(both.includes(a) && both.includes(b));
+            prop_assert_eq!(includes(a, b), both == *a);
+            prop_assert!(includes(&both, a) && includes(&both, b));
         }
     }
 
@@ -137,7 +137,7 @@ proptest! {
     ) {
         let before = pick.get(&states);
         let mut after = before.clone();
-        let last = write(NEW, b"the last", &Clock::default(), SiblingMode::LastWriteWins);
+        let last = write(NEW, b"the last", &Seen::default(), SiblingMode::LastWriteWins);
         let last = Write { wall: Stamp::from_millis(wall), ..last };
         prop_assert_eq!(at(0, &mut after, last), Ok(Coordinated::Minted));
         prop_assert_eq!(after.siblings().len(), 1, "it covers all that was held");
@@ -146,7 +146,7 @@ proptest! {
         prop_assert_eq!(&shown[0].value, &Value::Live("the last".into()));
         prop_assert!(before.greatest_stamp().is_none_or(|greatest| shown[0].stamp > greatest));
         for earlier in &states {
-            if before.includes(earlier) {
+            if includes(before, earlier) {
                 let both = merged(&after, earlier);
                 prop_assert_eq!(both.present(SiblingMode::LastWriteWins), shown.clone());
             }
@@ -157,13 +157,13 @@ proptest! {
     fn a_write_with_a_context_removes_exactly_what_the_context_covers(
         states in deeds().prop_map(|deeds| states(&deeds, SiblingMode::Keep)), picks in any::<[Index; 2]>()
     ) {
-        let (before, context) = (picks[0].get(&states), picks[1].get(&states).clock());
+        let (before, context) = (picks[0].get(&states), picks[1].get(&states).seen());
         let mut after = before.clone();
-        prop_assert_eq!(at(0, &mut after, write_after(NEW, b"new", context)), Ok(Coordinated::Minted));
+        prop_assert_eq!(at(0, &mut after, write_after(NEW, b"new", &context)), Ok(Coordinated::Minted));
         let is_new = |sibling: &&Sibling| sibling.request == RequestId(NEW.into());
         let (new, old): (Vec<_>, Vec<_>) = after.siblings().iter().partition(is_new);
         prop_assert_eq!(new.len(), 1);
-        let kept: Vec<&Sibling> = before.siblings().iter().filter(|sibling| !context.covers(&sibling.dot)).collect();
+        let kept: Vec<&Sibling> = before.siblings().iter().filter(|sibling| !context.clock.covers(&sibling.dot)).collect();
         prop_assert_eq!(old, kept);
     }
 
@@ -174,7 +174,7 @@ proptest! {
     ) {
         let before = pick.get(&states);
         let limits = ObjectLimits { siblings, bytes };
-        let seen = context.map(|context| context.get(&states).clock().clone()).unwrap_or_default();
+        let seen = context.map(|context| context.get(&states).seen()).unwrap_or_default();
         let write = write(NEW, &vec![b'n'; size], &seen, mode);
         let (mut after, mut mark) = (before.clone(), None);
         let (mut unlimited, mut unlimited_mark) = (before.clone(), None);
@@ -206,12 +206,12 @@ proptest! {
         let crowded = states.iter().fold(pick.get(&states).clone(), |all, state| merged(&all, state));
         let limits = ObjectLimits { siblings, bytes };
         let mut resolved = crowded.clone();
-        let resolution = write_after(NEW, b"r", crowded.clock());
+        let resolution = write_after(NEW, b"r", &crowded.seen());
         prop_assert_eq!(coordinate(&mut resolved, &mut None, resolution, &minter(0), &limits), Ok(Coordinated::Minted));
         prop_assert_eq!(resolved.siblings().len(), 1);
 
         let mut deleted = crowded.clone();
-        let deletion = Write { value: Value::Tombstone, ..write_after(NEW, b"", crowded.clock()) };
+        let deletion = Write { value: Value::Tombstone, ..write_after(NEW, b"", &crowded.seen()) };
         prop_assert_eq!(coordinate(&mut deleted, &mut None, deletion, &minter(0), &limits), Ok(Coordinated::Minted));
         prop_assert!(deleted.is_deleted(SiblingMode::Keep));
     }
@@ -223,7 +223,7 @@ proptest! {
         let state = pick.get(&states);
         for sibling in state.siblings() {
             let (value, request) = (sibling.value.clone(), sibling.request);
-            let repeated = Write { value, request, ..write(NEW, b"", &Clock::default(), mode) };
+            let repeated = Write { value, request, ..write(NEW, b"", &Seen::default(), mode) };
             let mut after = state.clone();
             prop_assert_eq!(at(0, &mut after, repeated), Ok(Coordinated::Repeated));
             prop_assert_eq!(&after, state);
@@ -236,7 +236,7 @@ proptest! {
         let (outline, other) = (a.outline(), b.outline());
         prop_assert_eq!(outline.value_bytes(), 0);
         prop_assert_eq!(outline.clock(), a.clock());
-        prop_assert_eq!(outline.includes(&other), a.includes(b));
+        prop_assert_eq!(includes(&outline, &other), includes(a, b));
         prop_assert_eq!(merged(&outline, &other), merged(a, b).outline());
     }
 }
@@ -260,7 +260,7 @@ fn a_request_id_that_is_used_for_another_value_is_refused_by_whoever_remembers_i
     let mut object = Object::default();
     at(0, &mut object, blind_write(1, b"one")).unwrap();
     assert_eq!(at(0, &mut object, blind_write(1, b"other")), reused);
-    let overwrite = write_after(2, b"new", object.clock());
+    let overwrite = write_after(2, b"new", &object.seen());
     at(0, &mut object, overwrite).unwrap();
     assert_eq!(at(0, &mut object, blind_write(1, b"other")), reused, "from the ring");
 }
@@ -270,7 +270,7 @@ fn a_request_id_that_is_used_for_two_values_at_two_replicas_hides_neither() {
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, blind_write(1, b"one")).unwrap();
     at(1, &mut there, blind_write(1, b"other")).unwrap();
-    let overwrite = write_after(2, b"new", here.clock());
+    let overwrite = write_after(2, b"new", &here.seen());
     here.merge(&there);
     assert_eq!(shown(&here), ["one", "other"], "both were acknowledged, and nobody had seen either");
     for value in [b"one".as_slice(), b"other"] {
@@ -284,24 +284,41 @@ fn a_request_id_that_is_used_for_two_values_at_two_replicas_hides_neither() {
 fn a_retry_that_lands_after_its_write_was_superseded_stays_hidden_and_the_next_write_removes_it() {
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, blind_write(1, b"x")).unwrap();
-    let overwrite = write_after(2, b"y", here.clock());
+    let overwrite = write_after(2, b"y", &here.seen());
     at(0, &mut here, overwrite).unwrap();
     at(1, &mut there, blind_write(1, b"x")).unwrap();
     there.merge(&here);
     assert_eq!(there.siblings().len(), 2);
     assert_eq!(shown(&there), ["y"]);
 
-    let next = write_after(3, b"z", there.clock());
+    let next = write_after(3, b"z", &there.seen());
     at(1, &mut there, next).unwrap();
     assert_eq!(there.siblings().len(), 1);
     assert_eq!(shown(&there), ["z"]);
 }
 
 #[test]
+fn a_context_brings_the_requests_it_supersedes_to_a_coordinator_that_never_held_them() {
+    let (mut here, mut there, mut elsewhere) = (Object::default(), Object::default(), Object::default());
+    at(0, &mut here, blind_write(1, b"x")).unwrap();
+    let delete = Write { value: Value::Tombstone, ..write_after(2, b"", &here.seen()) };
+    at(1, &mut there, delete).unwrap();
+    // All that the third replica knows comes from the second, which never held `x`.
+    elsewhere.merge(&there);
+    assert_eq!(
+        at(2, &mut elsewhere, blind_write(1, b"x")),
+        Ok(Coordinated::Repeated),
+        "the deleted does not come back"
+    );
+    here.merge(&there);
+    assert_eq!(here, there, "equal clocks are equal objects");
+}
+
+#[test]
 fn past_the_window_the_worst_is_one_more_sibling() {
     let mut object = Object::default();
     for request in 0..=RING_SIZE as u64 + 1 {
-        let next = write_after(request, b"v", object.clock());
+        let next = write_after(request, b"v", &object.seen());
         at(0, &mut object, next).unwrap();
     }
     assert_eq!(at(0, &mut object.clone(), blind_write(1, b"v")), Ok(Coordinated::Repeated), "the oldest in the ring");
@@ -315,10 +332,10 @@ fn a_write_is_stamped_above_what_it_supersedes_and_above_what_was_superseded_bef
     let by_a_fast_clock = Write { wall: Stamp::from_millis(1000), ..blind_write(1, b"x") };
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, by_a_fast_clock).unwrap();
-    at(1, &mut there, write_after(2, b"y", here.clock())).unwrap();
+    at(1, &mut there, write_after(2, b"y", &here.seen())).unwrap();
     there.merge(&here);
     assert_eq!(shown(&there), ["y"]);
-    let next = write_after(3, b"z", there.clock());
+    let next = write_after(3, b"z", &there.seen());
     at(1, &mut there, next).unwrap();
     let stamps: Vec<Stamp> = (1..=3).flat_map(|request| there.traces_of(RequestId(request))).map(|t| t.stamp).collect();
     assert!(stamps[2] > stamps[0] && stamps[2] > stamps[1], "{stamps:?}");
@@ -328,7 +345,7 @@ fn a_write_is_stamped_above_what_it_supersedes_and_above_what_was_superseded_bef
 fn in_last_write_wins_a_late_copy_of_a_retried_write_does_not_win_over_a_write_that_had_seen_it() {
     let lww = |request, value: &[u8], wall| Write {
         wall: Stamp::from_millis(wall),
-        ..write(request, value, &Clock::default(), SiblingMode::LastWriteWins)
+        ..write(request, value, &Seen::default(), SiblingMode::LastWriteWins)
     };
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, lww(1, b"retried", 10)).unwrap();
@@ -344,7 +361,7 @@ fn in_last_write_wins_a_late_copy_of_a_retried_write_does_not_win_over_a_write_t
 fn in_last_write_wins_two_writes_that_superseded_each_others_tries_do_not_both_vanish() {
     let lww = |request, value: &[u8], wall| Write {
         wall: Stamp::from_millis(wall),
-        ..write(request, value, &Clock::default(), SiblingMode::LastWriteWins)
+        ..write(request, value, &Seen::default(), SiblingMode::LastWriteWins)
     };
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, lww(1, b"one", 10)).unwrap();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A directory is made in an order that no crash can leave ambiguous: the store is built as `db.new`, then `STARLING.new`
-//! is written, then both are renamed. Whoever finds the directory after a crash either finishes the renames or starts
+//! is written, then the one is renamed and then the other, each step synced before the next. Whoever finds the directory after a crash either finishes the renames or starts
 //! over; a store without its `STARLING` is never taken for an empty one.
 
 use std::fs::{self, File, TryLockError};
@@ -83,7 +83,7 @@ impl DataDirectory {
         build: impl FnOnce(&Path, &Identity) -> Result<(), E>,
     ) -> Result<DataDirectory, E> {
         let at = |source| DirectoryError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(at)?;
+        create_durably(path).map_err(at)?;
         check_contents(path)?;
         let lock = lock(path)?;
         let identity_path = path.join(IDENTITY);
@@ -96,12 +96,14 @@ impl DataDirectory {
             }
             build(&store, &identity)?;
             write_identity(path, &identity).map_err(at)?;
+            sync_directory(path).map_err(at)?;
             fs::rename(store, path.join(STORE)).map_err(at)?;
+            sync_directory(path).map_err(at)?;
         }
         if !identity_path.exists() && path.join(IDENTITY_NEW).exists() {
             fs::rename(path.join(IDENTITY_NEW), &identity_path).map_err(at)?;
+            sync_directory(path).map_err(at)?;
         }
-        File::open(path).and_then(|dir| dir.sync_all()).map_err(at)?;
         let identity = read_identity(&identity_path)?;
         if identity.name != *name {
             let (owner, asked) = (identity.name, name.clone());
@@ -117,6 +119,21 @@ impl DataDirectory {
     pub fn store(&self) -> PathBuf {
         self.path.join(STORE)
     }
+}
+
+/// Makes a directory and what is missing above it, so that a power cut cannot take the way to it.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|at| !at.as_os_str().is_empty() && !at.exists()).collect();
+    fs::create_dir_all(path)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_directory(above)?;
+    }
+    Ok(())
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Refuses a directory that is somebody else's before a single file is made in it.

@@ -16,13 +16,13 @@ pub enum StoreError {
     /// The sync of this very change failed: it may or may not survive a restart.
     #[error("the change could not be made durable; whether it survives is unknown")]
     Unknown,
-    /// The record of this key, or the engine, is damaged.
+    /// Nothing was done: the record of this key, or the engine, cannot be read.
     #[error("{0}")]
-    Engine(String),
+    Damaged(String),
 }
 
 impl From<EngineError> for StoreError {
     fn from(error: EngineError) -> StoreError {
-        StoreError::Engine(error.to_string())
+        StoreError::Damaged(error.to_string())
     }
 }

@@ -58,174 +58,183 @@ pub enum Confirmed {
     NothingHeld,
 }
 
+/// Where a key lies, and with whom. Found out once for each job.
+pub(crate) struct Place {
+    record: RecordKey,
+    primaries: Vec<NodeId>,
+    /// This node is one of them.
+    is_primary: bool,
+}
+
+impl Place {
+    pub fn of(key: &ObjectKey, around: &Surroundings) -> Place {
+        let partition = around.layout.partition_of(key);
+        let primaries: Vec<NodeId> =
+            around.layout.primaries(partition, around.layout.replicas_of(key.bucket())).collect();
+        let is_primary = primaries.contains(&around.node);
+        Place { record: RecordKey::new(partition, key), primaries, is_primary }
+    }
+}
+
 /// A record in the writer's hands.
+#[derive(Default)]
 struct Slot {
-    before: Option<Record>,
     now: Record,
+    markers_before: BTreeSet<NodeId>,
+    changed: bool,
+}
+
+impl Slot {
+    /// For whom a change of this record would leave a marker that is not there yet.
+    fn new_markers(&self, place: &Place) -> Vec<NodeId> {
+        if place.is_primary {
+            return Vec::new();
+        }
+        place.primaries.iter().copied().filter(|primary| !self.now.markers.contains(primary)).collect()
+    }
 }
 
 pub(crate) struct Fold<'a> {
     around: &'a Surroundings<'a>,
-    /// Markers held for each target, those of this batch included.
-    hints: BTreeMap<NodeId, u64>,
+    /// By how much the number of markers for each target has changed so far.
+    hints: BTreeMap<NodeId, i64>,
     slots: BTreeMap<RecordKey, Result<Slot, StoreError>>,
 }
 
 impl<'a> Fold<'a> {
     /// Reads all records that the batch will touch, at once.
-    pub fn read(engine: &dyn Engine, around: &'a Surroundings<'a>, keys: &BTreeSet<RecordKey>) -> Self {
-        let bytes: Vec<&[u8]> = keys.iter().map(RecordKey::as_bytes).collect();
+    pub fn read<'p>(
+        engine: &dyn Engine,
+        around: &'a Surroundings<'a>,
+        places: impl Iterator<Item = &'p Place>,
+    ) -> Self {
+        let keys: BTreeSet<&RecordKey> = places.map(|place| &place.record).collect();
+        let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         let slots = match engine.get_many(Space::Objects, &bytes) {
-            Ok(found) => keys.iter().cloned().zip(found.into_iter().map(open_slot)).collect(),
+            Ok(found) => keys.into_iter().cloned().zip(found.into_iter().map(open_slot)).collect(),
             Err(error) => {
                 let error = StoreError::from(error);
-                keys.iter().map(|key| (key.clone(), Err(error.clone()))).collect()
+                keys.into_iter().map(|key| (key.clone(), Err(error.clone()))).collect()
             }
         };
-        Fold { around, hints: around.hints.clone(), slots }
+        Fold { around, hints: BTreeMap::new(), slots }
     }
 
-    pub fn coordinate(&mut self, key: &ObjectKey, write: Write) -> Result<Minted, StoreError> {
-        let is_repeated = self.slot(key)?.now.object.traces_of(write.request).next().is_some();
+    pub fn coordinate(&mut self, place: &Place, write: Write) -> Result<Minted, StoreError> {
+        let is_repeated = self.slot(place)?.now.object.traces_of(write.request).next().is_some();
         if !is_repeated {
-            self.check_intake(key, &self.primaries(key))?;
+            self.check_intake(place, &place.primaries)?;
         }
         let Surroundings { minter, limits, .. } = *self.around;
-        let slot = self.slot(key)?;
+        let slot = self.slot(place)?;
         let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
         let object = slot.now.object.clone();
         if how == Coordinated::Minted {
-            self.owe_confirmations(key)?;
+            self.owe_confirmations(place)?;
         }
         Ok(Minted { object, how })
     }
 
-    pub fn merge(&mut self, key: &ObjectKey, object: &Object, role: Role) -> Result<(), StoreError> {
-        self.check_role(key, role)?;
+    pub fn merge(&mut self, place: &Place, object: &Object, role: Role) -> Result<(), StoreError> {
         match role {
-            Role::Primary => self.check_intake(key, &[])?,
-            Role::Fallback { stands_in_for } => self.check_intake(key, &[stands_in_for])?,
+            // Whoever sends to a primary must agree that it is one.
+            Role::Primary if !place.is_primary => return Err(StoreError::Refused(Refusal::OtherLayout)),
+            Role::Primary => self.check_intake(place, &[])?,
+            Role::Fallback { stands_in_for } => self.check_intake(place, &[stands_in_for])?,
         }
         let minter = self.around.minter;
-        let slot = self.slot(key)?;
+        let slot = self.slot(place)?;
         let copied = minter.check(slot.now.mark.as_ref(), object.clock());
         copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        let known = slot.now.object.clock().clone();
-        slot.now.object.merge(object);
-        if *slot.now.object.clock() != known {
-            self.owe_confirmations(key)?;
+        // Under one clock there is one object.
+        if !slot.now.object.clock().covers_all(object.clock()) {
+            slot.now.object.merge(object);
+            self.owe_confirmations(place)?;
         }
         Ok(())
     }
 
-    pub fn confirm(&mut self, key: &ObjectKey, by: NodeId, clock: &Clock) -> Result<Confirmed, StoreError> {
-        let primaries = self.primaries(key);
-        let is_primary = primaries.contains(&self.around.node);
-        let slot = self.slot(key)?;
+    pub fn confirm(&mut self, place: &Place, by: NodeId, clock: &Clock) -> Result<Confirmed, StoreError> {
+        let slot = self.slot(place)?;
         if !slot.now.markers.contains(&by) {
             return Ok(Confirmed::NothingHeld);
         }
         if !clock.covers_all(slot.now.object.clock()) {
             return Ok(Confirmed::Outdated);
         }
+        slot.changed = true;
         slot.now.markers.remove(&by);
         slot.now.confirmed.insert(by);
-        let all_confirmed = primaries.iter().all(|primary| slot.now.confirmed.contains(primary));
-        let outcome = if is_primary || !slot.now.markers.is_empty() || !all_confirmed {
+        let all_confirmed = place.primaries.iter().all(|primary| slot.now.confirmed.contains(primary));
+        let outcome = if place.is_primary || !slot.now.markers.is_empty() || !all_confirmed {
             Confirmed::MarkerDropped
         } else {
             slot.now = Record::default();
             Confirmed::CopyDropped
         };
-        self.hints.entry(by).and_modify(|held| *held = held.saturating_sub(1));
+        *self.hints.entry(by).or_insert(0) -= 1;
         Ok(outcome)
     }
 
     /// The batch that makes all of it durable, and by how much the number of markers for each target changes.
     pub fn finish(self) -> (Batch, BTreeMap<NodeId, i64>) {
         let mut batch = Batch::default();
-        let mut hints = BTreeMap::new();
-        for (key, slot) in self.slots.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?))) {
-            let before = slot.before.unwrap_or_default();
-            if before == slot.now {
-                continue;
-            }
+        let readable = self.slots.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?)));
+        for (key, slot) in readable.filter(|(_, slot)| slot.changed) {
             if slot.now == Record::default() {
                 batch.delete(Space::Objects, key.as_bytes());
             } else {
                 batch.put(Space::Objects, key.as_bytes(), slot.now.encode());
             }
-            for added in slot.now.markers.difference(&before.markers) {
+            for added in slot.now.markers.difference(&slot.markers_before) {
                 batch.put(Space::Hints, key.hint_for(*added), Bytes::from_static(HINT_ENTRY));
-                *hints.entry(*added).or_insert(0) += 1;
             }
-            for dropped in before.markers.difference(&slot.now.markers) {
+            for dropped in slot.markers_before.difference(&slot.now.markers) {
                 batch.delete(Space::Hints, key.hint_for(*dropped));
-                *hints.entry(*dropped).or_insert(0) -= 1;
             }
         }
-        (batch, hints)
+        (batch, self.hints)
     }
 
-    fn owe_confirmations(&mut self, key: &ObjectKey) -> Result<(), StoreError> {
-        let added = self.new_markers(key)?;
-        for target in &added {
-            *self.hints.entry(*target).or_insert(0) += 1;
-        }
-        let slot = self.slot(key)?;
+    fn owe_confirmations(&mut self, place: &Place) -> Result<(), StoreError> {
+        let slot = self.slot(place)?;
+        let added = slot.new_markers(place);
+        slot.changed = true;
         slot.now.confirmed.clear();
-        slot.now.markers.extend(added);
+        slot.now.markers.extend(added.iter().copied());
+        for target in added {
+            *self.hints.entry(target).or_insert(0) += 1;
+        }
         Ok(())
     }
 
-    /// Whoever sends to a primary must agree that it is one.
-    fn check_role(&self, key: &ObjectKey, role: Role) -> Result<(), StoreError> {
-        match role {
-            Role::Primary if !self.primaries(key).contains(&self.around.node) => {
-                Err(StoreError::Refused(Refusal::OtherLayout))
-            }
-            Role::Primary | Role::Fallback { .. } => Ok(()),
-        }
-    }
-
     /// Full disks and full hint queues refuse at intake; what is held stays (R10).
-    fn check_intake(&mut self, key: &ObjectKey, stands_in_for: &[NodeId]) -> Result<(), StoreError> {
+    fn check_intake(&mut self, place: &Place, stands_in_for: &[NodeId]) -> Result<(), StoreError> {
         if self.around.disk_is_full {
             return Err(StoreError::Refused(Refusal::DiskFull));
         }
-        let added = self.new_markers(key)?;
-        let held = |target: &NodeId| self.hints.get(target).copied().unwrap_or(0);
-        let is_full = |target: &NodeId| held(target) >= self.around.limits.hints_per_target;
-        if added.iter().any(|target| stands_in_for.contains(target) && is_full(target)) {
+        let added = self.slot(place)?.new_markers(place);
+        if added.iter().any(|target| stands_in_for.contains(target) && self.hints_are_full(*target)) {
             return Err(StoreError::Refused(Refusal::HintsFull));
         }
         Ok(())
     }
 
-    /// For whom a change of this key would leave a marker that is not here yet.
-    fn new_markers(&mut self, key: &ObjectKey) -> Result<Vec<NodeId>, StoreError> {
-        let primaries = self.primaries(key);
-        if primaries.contains(&self.around.node) {
-            return Ok(Vec::new());
-        }
-        let slot = self.slot(key)?;
-        Ok(primaries.into_iter().filter(|primary| !slot.now.markers.contains(primary)).collect())
+    fn hints_are_full(&self, target: NodeId) -> bool {
+        let before = self.around.hints.get(&target).copied().unwrap_or(0);
+        let changed = self.hints.get(&target).copied().unwrap_or(0);
+        before.saturating_add_signed(changed) >= self.around.limits.hints_per_target
     }
 
-    fn primaries(&self, key: &ObjectKey) -> Vec<NodeId> {
-        let layout = self.around.layout;
-        layout.primaries(layout.partition_of(key), layout.replicas_of(key.bucket())).collect()
-    }
-
-    fn slot(&mut self, key: &ObjectKey) -> Result<&mut Slot, StoreError> {
-        let record_key = RecordKey::new(self.around.layout.partition_of(key), key);
-        let slot = self.slots.get_mut(&record_key).expect("the batch has read every key of its jobs");
+    fn slot(&mut self, place: &Place) -> Result<&mut Slot, StoreError> {
+        let slot = self.slots.get_mut(&place.record).expect("the batch has read every key of its jobs");
         slot.as_mut().map_err(|error| error.clone())
     }
 }
 
 fn open_slot(bytes: Option<Bytes>) -> Result<Slot, StoreError> {
-    let before = bytes.map(|bytes| Record::decode(&bytes)).transpose();
-    let before = before.map_err(|error| StoreError::Engine(format!("a record cannot be read: {error}")))?;
-    Ok(Slot { now: before.clone().unwrap_or_default(), before })
+    let Some(bytes) = bytes else { return Ok(Slot::default()) };
+    let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
+    let now = Record::decode(&bytes).map_err(unreadable)?;
+    Ok(Slot { markers_before: now.markers.clone(), now, changed: false })
 }

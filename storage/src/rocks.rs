@@ -61,14 +61,22 @@ impl RocksEngine {
     /// [`EngineError::Open`] if there is a store where none is expected or the other way round, if it is damaged, or if
     /// another process has it open.
     pub fn open(path: &Path, expect: Expect, options: RocksOptions) -> Result<RocksEngine, EngineError> {
+        RocksEngine::open_with(path, expect, options, &database(expect))
+    }
+
+    fn open_with(
+        path: &Path,
+        expect: Expect,
+        options: RocksOptions,
+        database: &Options,
+    ) -> Result<RocksEngine, EngineError> {
         let refused = |reason: String| EngineError::Open { path: path.to_owned(), reason };
         if expect == Expect::Store {
             log_check::check(path).map_err(|damage| refused(damage.to_string()))?;
         }
         let cache = Cache::new_lru_cache(options.block_cache);
         let families = Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(&cache, options)));
-        let db =
-            Db::open_cf_descriptors(&database(expect), path, families).map_err(|error| refused(error.to_string()))?;
+        let db = Db::open_cf_descriptors(database, path, families).map_err(|error| refused(error.to_string()))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(RocksEngine { db, path: path.to_owned(), synced, failed: AtomicBool::new(false) })
@@ -162,5 +170,29 @@ fn failed(error: rocksdb::Error) -> EngineError {
     match error.kind() {
         ErrorKind::Corruption => EngineError::Damaged(error.to_string()),
         _ => EngineError::Io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::statistics::Ticker;
+
+    use super::*;
+
+    /// A process that is killed leaves what it wrote to the kernel, synced or not: only RocksDB itself can tell.
+    #[test]
+    fn every_commit_syncs_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut counting = database(Expect::Nothing);
+        counting.enable_statistics();
+        let path = directory.path().join("db");
+        let engine = RocksEngine::open_with(&path, Expect::Nothing, RocksOptions::default(), &counting).unwrap();
+        let before = counting.get_ticker_count(Ticker::WalFileSynced);
+        for number in 1..=5_u64 {
+            let mut batch = Batch::default();
+            batch.put(Space::Objects, number.to_be_bytes(), vec![1]);
+            engine.commit(batch).unwrap();
+            assert_eq!(counting.get_ticker_count(Ticker::WalFileSynced) - before, number);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -54,6 +55,9 @@ impl Default for StoreLimits {
         }
     }
 }
+
+/// Records of a listing that are in memory at once, values and all.
+const RECORDS_AT_ONCE: usize = 16;
 
 /// Number of writers. Two let one fold while the other syncs.
 const SHARDS: usize = 2;
@@ -222,13 +226,18 @@ impl Store {
         self.shared.health.subscribe()
     }
 
-    /// Applies a client's write to the own copy; returns once it is durable. If the future is dropped before the writer
-    /// has taken the write up, it is not done.
+    /// Applies a client's write to the own copy; returns once it is durable. If the future is dropped, or the deadline
+    /// passes, before the writer has taken the write up, it is not done.
     ///
     /// # Errors
     /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
-    pub async fn coordinate(&self, key: ObjectKey, write: Write) -> Result<Minted, StoreError> {
-        self.ask(key.clone(), |reply| Job::Coordinate { key, write, reply }).await
+    pub async fn coordinate(
+        &self,
+        key: ObjectKey,
+        write: Write,
+        deadline: Option<Instant>,
+    ) -> Result<Minted, StoreError> {
+        self.ask(key.clone(), |reply| Job::Coordinate { key, write, deadline, reply }).await
     }
 
     /// Merges an object that another replica sent; returns once it is durable.
@@ -260,10 +269,11 @@ impl Store {
     }
 
     /// Up to `limit` keys of a bucket in a partition that start with `prefix` and come after `after`, ascending, deleted
-    /// ones included. Blocks on the disk.
+    /// ones included. A record that cannot be read is passed over, for the others' sake: other replicas have it. Blocks
+    /// on the disk.
     ///
     /// # Errors
-    /// [`StoreError`] if the store does not serve, or a record is damaged.
+    /// [`StoreError`] if the store does not serve.
     pub fn list(
         &self,
         partition: Partition,
@@ -277,18 +287,28 @@ impl Store {
         let first = [&start, prefix].concat();
         let end = keys::after_prefix(&first);
         let resume = after.map(|after| keys::next_after(&[start.as_slice(), after].concat()));
-        let from = resume.filter(|resume| *resume > first).unwrap_or(first);
-        let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), limit)?;
-        let listed = |(key, value): (Bytes, Bytes)| {
-            Ok(Listed { key: key.slice(start.len()..), outline: object_in(&value)?.outline() })
-        };
-        found.into_iter().map(listed).collect()
+        let mut from = resume.filter(|resume| *resume > first).unwrap_or(first);
+        let mut listed = Vec::new();
+        while listed.len() < limit {
+            let wanted = RECORDS_AT_ONCE.min(limit - listed.len());
+            let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), wanted)?;
+            let Some((last, _)) = found.last() else { break };
+            from = keys::next_after(last);
+            for (key, value) in found {
+                let key = key.slice(start.len()..);
+                match object_in(&value) {
+                    Ok(object) => listed.push(Listed { key, outline: object.outline() }),
+                    Err(error) => complain_of("is not listed", &error, &key),
+                }
+            }
+        }
+        Ok(listed)
     }
 
     /// Up to `limit` buckets that have records in a partition, deleted ones included, one seek each. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError`] if the store does not serve.
+    /// [`StoreError`] if the store does not serve, or is damaged.
     pub fn buckets(&self, partition: Partition, limit: usize) -> Result<Vec<BucketName>, StoreError> {
         self.serving_layout()?;
         let start = keys::type_start(partition);
@@ -297,7 +317,9 @@ impl Store {
         let mut buckets = Vec::new();
         while buckets.len() < limit {
             let found = self.shared.engine.scan(Space::Objects, &from, end.as_deref(), 1)?;
-            let Some(object) = found.first().and_then(|(key, _)| keys::object_of(key)) else { break };
+            let Some((key, _)) = found.first() else { break };
+            let misplaced = || StoreError::Damaged("a record lies under a key that names no object".to_owned());
+            let object = keys::object_of(key).ok_or_else(misplaced)?;
             let Some(next) = keys::after_prefix(&keys::bucket_start(partition, object.bucket())) else { break };
             buckets.push(object.bucket().clone());
             from = next;
@@ -415,18 +437,15 @@ impl Store {
         }
     }
 
+    /// One after another: together their values might not fit into memory.
     fn read_hints(&self, records: &[RecordKey], hints: &mut Vec<Hint>) -> Result<(), StoreError> {
-        let record_keys: Vec<&[u8]> = records.iter().map(RecordKey::as_bytes).collect();
-        let values = self.shared.engine.get_many(Space::Objects, &record_keys)?;
-        for (record, value) in records.iter().zip(values) {
+        for record in records {
+            let value = self.shared.engine.get(Space::Objects, record.as_bytes())?;
             // A marker and its record go in one batch; between the two reads both may have gone.
             let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
             match object_in(&value) {
                 Ok(object) => hints.push(Hint { key, clock: object.clock().clone() }),
-                Err(error) => {
-                    tracing::error!(%error, "a hint cannot be handed off");
-                    tracing::debug!(?key, "the key of that hint");
-                }
+                Err(error) => complain_of("cannot be handed off", &error, key.key()),
             }
         }
         Ok(())
@@ -586,8 +605,13 @@ impl Drop for FailOnPanic<'_> {
     }
 }
 
+fn complain_of(what: &str, error: &StoreError, key: &[u8]) {
+    tracing::error!(%error, "a record {what}");
+    tracing::debug!(key = %key.escape_ascii(), "the key of that record");
+}
+
 fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {
-    let unreadable = |error| StoreError::Engine(format!("a record cannot be read: {error}"));
+    let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
     Ok(Record::decode(bytes).map_err(unreadable)?.object)
 }
 

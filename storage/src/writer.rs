@@ -2,12 +2,12 @@
 //!
 //! It drains its queue, reads the records that the jobs touch, folds the jobs onto them, commits one batch with one sync,
 //! and only then answers. Nothing else changes records, so nothing needs a lock, and a busy node pays one sync for many
-//! writes. A job whose asker is gone by the time it is taken up is dropped, not done.
+//! writes. A job whose asker is gone, or whose deadline has passed, by the time it is taken up is dropped, not done.
 //!
 //! A failed sync makes the whole batch unknown and ends the store (R13).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use starling_core::clock::Clock;
 use starling_core::coordinate::{Write, WriteRefused};
@@ -18,8 +18,7 @@ use starling_core::report::{Refusal, Role};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::StoreError;
-use crate::fold::{Confirmed, Fold, Minted, Surroundings};
-use crate::keys::RecordKey;
+use crate::fold::{Confirmed, Fold, Minted, Place, Surroundings};
 use crate::store::Shared;
 
 /// Bytes of user data after which a batch is closed.
@@ -31,7 +30,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// One change of one record.
 pub(crate) enum Job {
-    Coordinate { key: ObjectKey, write: Write, reply: Reply<Minted> },
+    Coordinate { key: ObjectKey, write: Write, deadline: Option<Instant>, reply: Reply<Minted> },
     Merge { key: ObjectKey, object: Object, role: Role, reply: Reply<()> },
     Confirm { key: ObjectKey, by: NodeId, clock: Clock, reply: Reply<Confirmed> },
 }
@@ -59,6 +58,14 @@ impl Job {
         }
     }
 
+    /// Its asker waits, but no longer than that: what is begun later comes to others as news of a write that had failed.
+    fn is_late(&self, now: Instant) -> bool {
+        match self {
+            Job::Coordinate { deadline, .. } => deadline.is_some_and(|deadline| deadline <= now),
+            Job::Merge { .. } | Job::Confirm { .. } => false,
+        }
+    }
+
     fn refuse(self, error: StoreError) {
         match self {
             Job::Coordinate { reply, .. } => drop(reply.send(Err(error))),
@@ -68,11 +75,11 @@ impl Job {
     }
 
     /// Applies the job to the batch. The outcome is told only once the batch is durable.
-    fn apply(self, fold: &mut Fold) -> Outcome {
+    fn apply(self, place: &Place, fold: &mut Fold) -> Outcome {
         match self {
-            Job::Coordinate { key, write, reply } => Outcome::Minted(fold.coordinate(&key, write), reply),
-            Job::Merge { key, object, role, reply } => Outcome::Merged(fold.merge(&key, &object, role), reply),
-            Job::Confirm { key, by, clock, reply } => Outcome::Confirmed(fold.confirm(&key, by, &clock), reply),
+            Job::Coordinate { write, reply, .. } => Outcome::Minted(fold.coordinate(place, write), reply),
+            Job::Merge { object, role, reply, .. } => Outcome::Merged(fold.merge(place, &object, role), reply),
+            Job::Confirm { by, clock, reply, .. } => Outcome::Confirmed(fold.confirm(place, by, &clock), reply),
         }
     }
 }
@@ -97,16 +104,17 @@ impl Outcome {
         }
     }
 
-    fn tell(self, committed: bool) {
-        fn send<T>(result: Result<T, StoreError>, reply: Reply<T>, committed: bool) {
-            let result = if committed { result } else { result.and(Err(StoreError::Unknown)) };
+    /// As it was worked out, unless something befell the whole batch.
+    fn tell(self, befell: Option<&StoreError>) {
+        fn send<T>(result: Result<T, StoreError>, reply: Reply<T>, befell: Option<&StoreError>) {
+            let result = result.and_then(|done| befell.map_or(Ok(done), |error| Err(error.clone())));
             // Nobody listening any more is no concern of the writer's.
             drop(reply.send(result));
         }
         match self {
-            Outcome::Minted(result, reply) => send(result, reply, committed),
-            Outcome::Merged(result, reply) => send(result, reply, committed),
-            Outcome::Confirmed(result, reply) => send(result, reply, committed),
+            Outcome::Minted(result, reply) => send(result, reply, befell),
+            Outcome::Merged(result, reply) => send(result, reply, befell),
+            Outcome::Confirmed(result, reply) => send(result, reply, befell),
         }
     }
 }
@@ -129,8 +137,11 @@ fn fill_batch(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
     jobs
 }
 
-fn carry_out(shared: &Shared, mut jobs: Vec<Job>) {
-    jobs.retain(|job| !job.is_abandoned());
+fn carry_out(shared: &Shared, jobs: Vec<Job>) {
+    let now = Instant::now();
+    let jobs = jobs.into_iter().filter(|job| !job.is_abandoned());
+    let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.partition(|job| job.is_late(now));
+    refuse_all(late, Refusal::DeadlinePassed);
     let Some(layout) = shared.layout() else { return refuse_all(jobs, Refusal::NotAMember) };
     if let Err(refusal) = shared.check_health() {
         return refuse_all(jobs, refusal);
@@ -144,23 +155,25 @@ fn carry_out(shared: &Shared, mut jobs: Vec<Job>) {
         disk_is_full: shared.disk_is_full(),
         hints: &hints,
     };
-    let keys: BTreeSet<RecordKey> =
-        jobs.iter().map(|job| RecordKey::new(layout.partition_of(job.key()), job.key())).collect();
-    let mut fold = Fold::read(&*shared.engine, &around, &keys);
-    let outcomes: Vec<Outcome> = jobs.into_iter().map(|job| job.apply(&mut fold)).collect();
+    let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(job.key(), &around), job)).collect();
+    let mut fold = Fold::read(&*shared.engine, &around, jobs.iter().map(|(place, _)| place));
+    let outcomes: Vec<Outcome> = jobs.into_iter().map(|(place, job)| job.apply(&place, &mut fold)).collect();
+    let befell = commit(shared, fold, &outcomes).err();
+    outcomes.into_iter().for_each(|outcome| outcome.tell(befell.as_ref()));
+}
 
+fn commit(shared: &Shared, fold: Fold, outcomes: &[Outcome]) -> Result<(), StoreError> {
     if let Some(copied) = outcomes.iter().find_map(Outcome::directory_copied) {
         // Another process mints under this directory's name. Nothing of this batch may join in.
         shared.retire(&copied.to_string());
-        outcomes.into_iter().for_each(|outcome| outcome.tell(false));
-        return;
+        return Err(StoreError::Refused(Refusal::NotAMember));
     }
     let (batch, hints_changed) = fold.finish();
-    let committed = batch.is_empty() || shared.commit(batch).is_ok();
-    if committed {
-        shared.count_hints(&hints_changed);
+    if !batch.is_empty() {
+        shared.commit(batch).map_err(|_failed| StoreError::Unknown)?;
     }
-    outcomes.into_iter().for_each(|outcome| outcome.tell(committed));
+    shared.count_hints(&hints_changed);
+    Ok(())
 }
 
 fn refuse_all(jobs: Vec<Job>, refusal: Refusal) {

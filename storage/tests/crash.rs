@@ -15,11 +15,10 @@ use std::sync::Arc;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use starling_core::clock::Clock;
 use starling_core::coordinate::Write;
 use starling_core::ids::{Birth, ClusterId, RequestId};
 use starling_core::layout::{FirstLayout, Layout, Member};
-use starling_core::object::{SiblingMode, Value};
+use starling_core::object::{Seen, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
@@ -173,15 +172,15 @@ fn write_for_ever(store: &Store, writer: u64) {
     let counted = format!("count{writer}");
     let before = store.get(&key("b", &counted)).unwrap();
     let highest = before.iter().flat_map(support::values).map(|value| value.parse::<u64>().unwrap()).max();
-    let mut seen = before.map(|object| object.clock().clone()).unwrap_or_default();
+    let mut seen = before.map(|object| object.seen()).unwrap_or_default();
     for number in highest.unwrap_or(0) + 1.. {
         seen = write(store, &counted, number, &seen);
         let run = store.run().counter;
-        write(store, &format!("own{writer}-{run}-{number}"), number, &Clock::default());
+        write(store, &format!("own{writer}-{run}-{number}"), number, &Seen::default());
     }
 }
 
-fn write(store: &Store, name: &str, number: u64, seen: &Clock) -> Clock {
+fn write(store: &Store, name: &str, number: u64, seen: &Seen) -> Seen {
     let write = Write {
         value: Value::Live(number.to_string().into()),
         seen: seen.clone(),
@@ -190,9 +189,9 @@ fn write(store: &Store, name: &str, number: u64, seen: &Clock) -> Clock {
         wall: Stamp::from_millis(number),
         fresh_birth: Birth(rand::random()),
     };
-    let minted = block_on(store.coordinate(key("b", name), write)).unwrap();
+    let minted = block_on(store.coordinate(key("b", name), write, None)).unwrap();
     say(&format!("{name} {number}"));
-    minted.object.clock().clone()
+    minted.object.seen()
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn a_primarys_record() {
     let engine = engine();
     let store = open(engine.clone());
     let [key] = our_keys();
-    let first = block_on(store.coordinate(key.clone(), put(1, "old"))).unwrap().object;
-    block_on(store.coordinate(key.clone(), put_after(first.clock(), 2, "new"))).unwrap();
+    let first = block_on(store.coordinate(key.clone(), put(1, "old"), None)).unwrap().object;
+    block_on(store.coordinate(key.clone(), put_after(&first.seen(), 2, "new"), None)).unwrap();
     block_on(store.merge(key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
     let expected = [
         "01", // the format
@@ -76,8 +76,8 @@ fn a_fallbacks_record_and_its_hints() {
     let engine = engine();
     let store = open(engine.clone());
     let [key] = foreign_keys();
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"))).unwrap().object;
-    let deleted = block_on(store.coordinate(key.clone(), delete_after(first.clock(), 2))).unwrap().object;
+    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let deleted = block_on(store.coordinate(key.clone(), delete_after(&first.seen(), 2), None)).unwrap().object;
     let [confirmed, ..] = primaries(&key)[..] else { panic!("three primaries") };
     block_on(store.confirm(key.clone(), confirmed, deleted.clock().clone())).unwrap();
     let (at, record) = only(&*engine, Space::Objects);

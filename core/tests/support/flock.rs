@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use starling_core::clock::{Clock, Dot, History};
+use starling_core::clock::{Dot, History};
 use starling_core::coordinate::{Coordinated, Write, WriteRefused, coordinate};
 use starling_core::ids::{Birth, DirectoryId, RequestId, Run, RunVerdict};
 use starling_core::mark::{Minter, OwnMark, TrustedMarks};
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::request::RING_SIZE;
 use starling_core::stamp::Stamp;
 
@@ -118,14 +118,14 @@ struct Fact {
     dot: Dot,
     request: usize,
     value: Value,
-    /// What its writer had seen.
+    /// What it makes old.
     seen: Known,
 }
 
-/// A clock in a client's or a message's hands, with what the model says it stands for.
+/// What a client has seen, with what the model says that stands for.
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    clock: Clock,
+struct Context {
+    seen: Seen,
     known: Known,
 }
 
@@ -133,7 +133,7 @@ struct Seen {
 struct Request {
     id: RequestId,
     value: Value,
-    seen: Seen,
+    context: Context,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -161,7 +161,7 @@ struct Replica {
 pub struct Flock {
     replicas: Vec<Replica>,
     facts: Vec<Fact>,
-    contexts: Vec<Seen>,
+    contexts: Vec<Context>,
     messages: Vec<(Object, Known)>,
     requests: Vec<Request>,
     /// The latest run of each directory that the cluster remembers.
@@ -170,6 +170,7 @@ pub struct Flock {
     rolled_back: BTreeSet<DirectoryId>,
     /// Something was forgotten by a disk, so that traces of requests may have gone with it.
     forgetful: bool,
+    mode: SiblingMode,
     sabotage: Option<Sabotage>,
     drawn: u64,
 }
@@ -178,7 +179,7 @@ pub struct Flock {
 pub type Violation = String;
 
 impl Flock {
-    pub fn new(sabotage: Option<Sabotage>) -> Flock {
+    pub fn new(mode: SiblingMode, sabotage: Option<Sabotage>) -> Flock {
         let mut flock = Flock {
             replicas: Vec::new(),
             facts: Vec::new(),
@@ -188,6 +189,7 @@ impl Flock {
             runs: BTreeMap::new(),
             rolled_back: BTreeSet::new(),
             forgetful: false,
+            mode,
             sabotage,
             drawn: 0,
         };
@@ -199,8 +201,8 @@ impl Flock {
     }
 
     /// Runs all steps, checking after each, then lets everybody exchange with everybody, and checks that.
-    pub fn live_through(steps: &[Step], sabotage: Option<Sabotage>) -> Result<Flock, Violation> {
-        let mut flock = Flock::new(sabotage);
+    pub fn live_through(steps: &[Step], mode: SiblingMode, sabotage: Option<Sabotage>) -> Result<Flock, Violation> {
+        let mut flock = Flock::new(mode, sabotage);
         for (number, step) in steps.iter().enumerate() {
             let checked = flock.step(step).and_then(|()| flock.check());
             checked.map_err(|violation| format!("after step {number}, {step:?}: {violation}"))?;
@@ -214,8 +216,8 @@ impl Flock {
     pub fn step(&mut self, step: &Step) -> Result<(), Violation> {
         match *step {
             Step::Read { at, and } => {
-                let seen = self.read(at, and);
-                self.contexts.push(seen);
+                let context = self.read(at, and);
+                self.contexts.push(context);
             }
             Step::JoinContexts { one, other } => self.join_contexts(one, other),
             Step::Write { at, context, what, wall } => {
@@ -257,36 +259,36 @@ impl Flock {
         self.facts.iter().map(|fact| fact.dot).collect()
     }
 
-    fn read(&self, at: usize, and: usize) -> Seen {
+    fn read(&self, at: usize, and: usize) -> Context {
         let mut object = self.object(at);
         object.merge(&self.object(and));
         let known = self.known(at).union(self.known(and)).copied().collect();
-        Seen { clock: object.clock().clone(), known }
+        Context { seen: object.seen(), known }
     }
 
     fn join_contexts(&mut self, one: usize, other: usize) {
         let Some(one) = one.checked_rem(self.contexts.len()) else { return };
         let mut joined = self.contexts[one].clone();
         let other = &self.contexts[other % self.contexts.len()];
-        joined.clock.merge(&other.clock);
+        joined.seen.merge(&other.seen);
         joined.known.extend(&other.known);
         self.contexts.push(joined);
     }
 
     fn new_request(&mut self, context: Option<usize>, what: What) -> usize {
         let context = context.and_then(|context| context.checked_rem(self.contexts.len()));
-        let seen = context.map(|context| self.contexts[context].clone()).unwrap_or_default();
+        let context = context.map(|context| self.contexts[context].clone()).unwrap_or_default();
         let number = self.requests.len();
         let value = match what {
             What::Put => Value::Live(format!("v{number}").into()),
             What::Delete => Value::Tombstone,
         };
-        self.requests.push(Request { id: RequestId(number as u128), value, seen });
+        self.requests.push(Request { id: RequestId(number as u128), value, context });
         number
     }
 
     fn coordinate(&mut self, at: usize, request: usize, wall: u64) -> Result<(), Violation> {
-        let Request { id, value, seen } = self.requests[request].clone();
+        let Request { id, value, context } = self.requests[request].clone();
         let fresh_birth = Birth(self.draw());
         let sabotage = self.sabotage;
         let disk = &mut self.replicas[at].disk;
@@ -296,9 +298,9 @@ impl Flock {
         }
         let write = Write {
             value: value.clone(),
-            seen: seen.clock,
+            seen: context.seen,
             request: id,
-            mode: SiblingMode::Keep,
+            mode: self.mode,
             wall: Stamp::from_millis(wall),
             fresh_birth,
         };
@@ -313,12 +315,20 @@ impl Flock {
                 let history = History { directory: minter.directory, birth: mark.birth };
                 disk.record = Some(record);
                 let dot = Dot { history, counter: mark.counter };
-                self.note_write(at, Fact { dot, request, value, seen: seen.known })?;
+                self.note_write(at, Fact { dot, request, value, seen: self.superseded_by(at, context.known) })?;
             }
             Err(WriteRefused::DirectoryCopied(_)) => self.retire(at)?,
             Err(refused) => return Err(format!("replica {at} refuses a write: {refused}")),
         }
         Ok(())
+    }
+
+    /// All that a write makes old: what its writer had seen, and in a last-write-wins bucket what its coordinator holds.
+    fn superseded_by(&self, at: usize, seen_by_writer: Known) -> Known {
+        match self.mode {
+            SiblingMode::Keep => seen_by_writer,
+            SiblingMode::LastWriteWins => seen_by_writer.union(self.known(at)).copied().collect(),
+        }
     }
 
     fn note_write(&mut self, at: usize, fact: Fact) -> Result<(), Violation> {
@@ -450,8 +460,46 @@ impl Flock {
         for at in 0..REPLICAS {
             self.check_clock(at)?;
             self.check_siblings(at)?;
-            self.check_shown(at)?;
+            match self.mode {
+                SiblingMode::Keep => self.check_shown(at)?,
+                SiblingMode::LastWriteWins => self.check_winner(at)?,
+            }
             self.check_mark(at)?;
+        }
+        self.check_equality()
+    }
+
+    /// What is known of a key is all in its clock: replicas of which neither is ahead are equal, remembered requests
+    /// included.
+    fn check_equality(&self) -> Result<(), Violation> {
+        for (one, other) in (0..REPLICAS).flat_map(|one| (0..one).map(move |other| (one, other))) {
+            let (object, peer) = (self.object(one), self.object(other));
+            ensure!(
+                object.clock() != peer.clock() || object == peer,
+                "replicas {one} and {other} differ under one clock"
+            );
+        }
+        Ok(())
+    }
+
+    /// Readers of a last-write-wins bucket see one value at the most, and none of which a live write's client knew.
+    fn check_winner(&self, at: usize) -> Result<(), Violation> {
+        let object = self.object(at);
+        let shown = object.present(SiblingMode::LastWriteWins);
+        ensure!(shown.len() <= 1, "replica {at} shows {} values", shown.len());
+        let live = live(&self.facts, self.known(at));
+        let in_window = self.known(at).len() - live.len() <= RING_SIZE;
+        if self.forgetful || !in_window {
+            return Ok(());
+        }
+        for sibling in shown {
+            let knew = |write: &WriteNo| self.facts[*write].request;
+            let known_to = |request: usize| {
+                let seen = &self.requests[request].context.known;
+                seen.iter().any(|write| self.requests[self.facts[*write].request].id == sibling.request)
+            };
+            let newer = live.iter().map(knew).find(|request| known_to(*request));
+            ensure!(newer.is_none(), "replica {at} shows {sibling:?}, which the writer of request {newer:?} had seen");
         }
         Ok(())
     }
@@ -523,10 +571,9 @@ impl Flock {
             let other = self.object(at);
             ensure!(other.clock() == first.clock(), "replicas 0 and {at} have different clocks");
             ensure!(other.siblings() == first.siblings(), "replicas 0 and {at} have different siblings");
-            ensure!(other == first, "replicas 0 and {at} remember different requests");
         }
         let superseded = self.known(0).len() - live(&self.facts, self.known(0)).len();
-        if !self.forgetful && superseded <= RING_SIZE {
+        if self.mode == SiblingMode::Keep && !self.forgetful && superseded <= RING_SIZE {
             let gone = self.superseded_requests(0);
             for sibling in first.present(SiblingMode::Keep) {
                 ensure!(!gone.contains(&sibling.request), "a retry shows {sibling:?}, which was superseded");

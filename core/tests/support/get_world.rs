@@ -13,7 +13,7 @@ use starling_core::report::{Failure, Refusal, Role};
 
 use super::agenda::Agenda;
 use super::versions::{merged, rival, version};
-use super::{copies, ensure, ms};
+use super::{copies, ensure, includes, ms};
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -315,7 +315,7 @@ impl<'a> Ledger<'a> {
         };
         ensure!(self.keeps(node, held.as_ref()), "{node} holds nothing, and is given a copy");
         let held = held.clone().unwrap_or_default();
-        ensure!(!held.includes(object), "{node} is sent what it holds");
+        ensure!(!includes(&held, object), "{node} is sent what it holds");
         ensure!(self.repairs.insert(node, object.clone()).is_none(), "{node} is repaired twice");
         Ok(())
     }
@@ -382,7 +382,7 @@ impl<'a> Ledger<'a> {
     fn check_repairs(&self) -> Result<(), String> {
         let met = self.answered.as_ref().is_some_and(|answer| answer.met);
         let all = merged(self.heard.values().cloned());
-        let stale = |(node, held): &(&NodeId, &Object)| self.keeps(**node, Some(*held)) && !held.includes(&all);
+        let stale = |(node, held): &(&NodeId, &Object)| self.keeps(**node, Some(*held)) && !includes(held, &all);
         let unrepaired = self.heard.iter().filter(stale).find(|(node, _)| !self.repairs.contains_key(node));
         ensure!(!met || unrepaired.is_none(), "{unrepaired:?} lacks something and is not repaired");
         Ok(())
@@ -414,7 +414,7 @@ impl<'a> Ledger<'a> {
     /// Those who count and hold what is returned, since they said so or were sent it.
     fn up_to_date(&self, returned: &Object) -> Tally {
         self.count(|node| {
-            let told_all = self.heard.get(&node).is_some_and(|held| held.includes(returned));
+            let told_all = self.heard.get(&node).is_some_and(|held| includes(held, returned));
             self.counts(node) && (told_all || self.repaired.contains(&node))
         })
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use proptest::test_runner::{Config, RngSeed};
 use starling_core::coordinate::ObjectLimits;
 use starling_core::ids::NodeId;
+use starling_core::object::Object;
 use starling_core::quorum::{Level, Quorum, ReplicaCount};
 
 pub const UNLIMITED: ObjectLimits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
@@ -57,6 +58,11 @@ pub fn read_quorum(r: &str, pr: &str, primaries: usize) -> Quorum {
 
 fn level(text: &str) -> Level {
     text.parse().expect("the test names a level")
+}
+
+/// Whether an object has all that another has.
+pub fn includes(all: &Object, part: &Object) -> bool {
+    all.clock().covers_all(part.clock())
 }
 
 /// Returns the text as an error unless the condition holds.

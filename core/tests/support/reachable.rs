@@ -50,7 +50,7 @@ pub fn states(deeds: &[Deed], mode: SiblingMode) -> Vec<Object> {
     for (number, deed) in deeds.iter().enumerate() {
         let at = match *deed {
             Deed::Write { at, seen, request, wall } => {
-                let seen = seen.map(|seen| states[seen % states.len()].clock().clone()).unwrap_or_default();
+                let seen = seen.map(|seen| states[seen % states.len()].seen()).unwrap_or_default();
                 let value = value_of(request);
                 let fresh_birth = Birth(number as u64);
                 let (wall, request) = (Stamp::from_millis(wall), RequestId(request.into()));

@@ -1,11 +1,10 @@
 //! A handful of versions of one key, for stories about reads: v1, v2 and v3, each written by somebody who had seen the
 //! one before, and x, written by somebody who had seen nothing.
 
-use starling_core::clock::Clock;
 use starling_core::coordinate::{Write, coordinate};
 use starling_core::ids::{Birth, DirectoryId, RequestId};
 use starling_core::mark::{Minter, TrustedMarks};
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::stamp::Stamp;
 
 use super::UNLIMITED;
@@ -14,7 +13,7 @@ use super::UNLIMITED;
 pub fn version(last: u64) -> Object {
     let (mut object, mut mark) = (Object::default(), None);
     for number in 1..=last {
-        let write = write(&format!("v{number}"), number, object.clock().clone());
+        let write = write(&format!("v{number}"), number, object.seen());
         coordinate(&mut object, &mut mark, write, &minter(1), &UNLIMITED).expect("without limits no write is refused");
     }
     object
@@ -23,7 +22,7 @@ pub fn version(last: u64) -> Object {
 /// `x`.
 pub fn rival() -> Object {
     let mut object = Object::default();
-    let write = write("x", 100, Clock::default());
+    let write = write("x", 100, Seen::default());
     coordinate(&mut object, &mut None, write, &minter(2), &UNLIMITED).expect("without limits no write is refused");
     object
 }
@@ -51,7 +50,7 @@ fn minter(directory: u64) -> Minter {
     Minter { directory: DirectoryId(directory), run: 1, trusted: TrustedMarks::OfThisRun }
 }
 
-fn write(value: &str, request: u64, seen: Clock) -> Write {
+fn write(value: &str, request: u64, seen: Seen) -> Write {
     Write {
         value: Value::Live(value.to_owned().into()),
         seen,

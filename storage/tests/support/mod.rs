@@ -18,7 +18,7 @@ use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
 use starling_core::layout::{FirstLayout, Layout, Member};
 use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
@@ -119,7 +119,7 @@ pub fn open_with(engine: Arc<dyn Engine>, limits: StoreLimits) -> Store {
 pub fn put(n: u64, value: &str) -> Write {
     Write {
         value: Value::Live(value.to_owned().into()),
-        seen: Clock::default(),
+        seen: Seen::default(),
         request: RequestId(u128::from(n)),
         mode: SiblingMode::Keep,
         wall: Stamp::from_millis(1_000 + n),
@@ -127,11 +127,11 @@ pub fn put(n: u64, value: &str) -> Write {
     }
 }
 
-pub fn put_after(seen: &Clock, n: u64, value: &str) -> Write {
+pub fn put_after(seen: &Seen, n: u64, value: &str) -> Write {
     Write { seen: seen.clone(), ..put(n, value) }
 }
 
-pub fn delete_after(seen: &Clock, n: u64) -> Write {
+pub fn delete_after(seen: &Seen, n: u64) -> Write {
     Write { value: Value::Tombstone, ..put_after(seen, n, "") }
 }
 
