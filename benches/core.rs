@@ -99,7 +99,7 @@ mod context {
 
     fn context(histories: u64) -> Context {
         let clock = starling_benches::object(0..histories, 1).clock().clone();
-        Context::new(ClusterId(u64::MAX), Token::of(&starling_benches::key(1)), clock)
+        Context::new(ClusterId(u64::MAX), Token::of(&starling_benches::key(1)), clock.into())
     }
 
     #[divan::bench(args = HISTORIES)]
@@ -198,7 +198,7 @@ mod put {
         let slow_after = Duration::from_millis(20);
         let candidate = |node| Candidate { node, believed_down: false, slow_after };
         let list = starling_benches::layout(5).preference_list(&starling_benches::key(1));
-        let (primaries, fallbacks) = Plan::candidates(&list, candidate);
+        let (primaries, fallbacks) = list.candidates(candidate);
         Plan {
             coordinator: list.primaries()[0],
             primaries,

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use starling_core::clock::Clock;
 use starling_core::coordinate::{ObjectLimits, Write, coordinate};
 use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
 use starling_core::layout::{FirstLayout, Layout, Member};

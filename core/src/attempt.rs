@@ -43,6 +43,11 @@ impl Attempt {
         !self.is_pending() && !self.replaced
     }
 
+    /// If it fails, somebody will be asked in its place.
+    pub fn would_be_replaced(&self) -> bool {
+        self.is_pending() && !self.replaced
+    }
+
     pub fn is_primary(&self) -> bool {
         self.role == Role::Primary
     }
@@ -65,7 +70,7 @@ impl Attempt {
     }
 
     /// The primary for which this attempt counts: itself, or whom it stands in for.
-    fn on_behalf_of(&self) -> NodeId {
+    pub fn on_behalf_of(&self) -> NodeId {
         match self.role {
             Role::Primary => self.node,
             Role::Fallback { stands_in_for } => stands_in_for,

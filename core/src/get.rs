@@ -1,7 +1,7 @@
 //! The get machine: from replicas' answers to one merged object, and to replicas that agree (Dynamo, section 4.5).
 //!
-//! 1. All primaries are asked at once, and with them whoever holds hints for one of them: such a primary is known to
-//!    lack writes (R8), so its answer counts only once the others have answered or are overdue.
+//! 1. All primaries are asked at once, and with them those of the nearest fallbacks that hold hints for one of them: such
+//!    a primary is known to lack writes (R8), so its answer counts only once the others have answered or are overdue.
 //! 2. A primary that is believed down, fails, or is slow is stood in for by the next fallback. A primary's "not found"
 //!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted;
 //!    it is stood in for if the others cannot make up the quorum.
@@ -18,14 +18,14 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::{Attempt, Attempts, tally};
 use crate::clock::Clock;
 use crate::ids::NodeId;
-use crate::object::Object;
+use crate::object::{Object, SiblingMode};
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Repair, ReplicaReport, Role};
 
 pub use crate::attempt::Candidate;
 
-/// How many fallbacks a read looks through, beyond known holders of hints. A sloppy write goes to the first that are up,
-/// so looking further finds nothing but delay.
+/// How many fallbacks a read looks through. A sloppy write goes to the first that are up, so looking further finds
+/// nothing but delay: where a node has been down for a while, nearly all hold hints for it, of other keys.
 const FALLBACKS_PER_PRIMARY: usize = 2;
 
 /// What the coordinator knows when a read begins. Times are counted from then.
@@ -183,12 +183,12 @@ impl Get {
             self.attempts.ask(Duration::ZERO, primary, Role::Primary, false);
             actions.push(Action::Ask { node: primary.node });
         }
+        self.attempts.keep_spares(FALLBACKS_PER_PRIMARY * self.plan.primaries.len());
         for Hinted { primary, holder } in self.plan.hinted.clone() {
             if self.attempts.ask_spare(Duration::ZERO, holder, primary) {
                 actions.push(Action::Ask { node: holder });
             }
         }
-        self.attempts.keep_spares(FALLBACKS_PER_PRIMARY * self.plan.primaries.len());
         for primary in self.plan.primaries.clone().iter().filter(|primary| primary.believed_down) {
             self.stand_in(Duration::ZERO, primary.node, false, actions);
         }
@@ -203,7 +203,7 @@ impl Get {
         actions: &mut Vec<Action>,
     ) {
         let outcome = match &object {
-            Some(object) => Outcome::Found { siblings: object.siblings().len() },
+            Some(object) => Outcome::Found { siblings: object.present(SiblingMode::Keep).len() },
             None => Outcome::NotFound,
         };
         if !self.attempts.end(now, from, outcome) {

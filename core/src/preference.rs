@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attempt::Candidate;
 use crate::ids::NodeId;
 use crate::token::Partition;
 
@@ -27,6 +28,12 @@ impl PreferenceList {
 
     pub fn fallbacks(&self) -> &[NodeId] {
         &self.fallbacks
+    }
+
+    /// Primaries and fallbacks, each with what `describe` knows of the node.
+    pub fn candidates(&self, describe: impl Fn(NodeId) -> Candidate) -> (Vec<Candidate>, Vec<Candidate>) {
+        let of = |nodes: &[NodeId]| nodes.iter().map(|node| describe(*node)).collect();
+        (of(&self.primaries), of(&self.fallbacks))
     }
 
     pub fn is_primary(&self, node: NodeId) -> bool {

@@ -9,14 +9,14 @@
 //!    of its quorum is *unknown*: the copies that were made may survive. Whoever is told so wants to know how many there
 //!    are, so an impossible write still waits for those that are within their usual delay.
 //! 5. After the answer the machine goes on until every attempt has ended, so that a primary which fails late still gets
-//!    its hint. Slowness alone leaves no more hints then: only a primary that has been silent for `give_up_after` does.
-//!    Past the deadline nobody else is asked: on a ring of many dead nodes that would go on for long.
+//!    its hint. Slowness alone leaves no more hints then: only a primary that has been silent for `give_up_after` does, and
+//!    one that nobody stands in for. Past the deadline nobody else is asked: on a ring of many dead nodes that would go
+//!    on for long.
 
 use std::time::Duration;
 
-use crate::attempt::{Attempts, tally};
+use crate::attempt::{Attempt, Attempts, tally};
 use crate::ids::NodeId;
-use crate::preference::PreferenceList;
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Refusal, ReplicaReport, Role};
 
@@ -34,17 +34,6 @@ pub struct Plan {
     pub deadline: Duration,
     /// A node that has been silent for this long is not waited for any more.
     pub give_up_after: Duration,
-}
-
-impl Plan {
-    /// Turns a preference list into candidates by what `describe` knows of each node.
-    pub fn candidates(
-        list: &PreferenceList,
-        describe: impl Fn(NodeId) -> Candidate,
-    ) -> (Vec<Candidate>, Vec<Candidate>) {
-        let of = |nodes: &[NodeId]| nodes.iter().map(|node| describe(*node)).collect();
-        (of(list.primaries()), of(list.fallbacks()))
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,12 +175,22 @@ impl Put {
     }
 
     fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
-        if now >= self.plan.deadline || self.stood_in_by_coordinator(node) {
+        let superfluous = self.answered && self.is_provided_for(node);
+        if now >= self.plan.deadline || superfluous || self.stood_in_by_coordinator(node) {
             return;
         }
         if let Some((to, stands_in_for)) = self.attempts.replace(now, node, hedge) {
             actions.push(Action::Store { to, role: Role::Fallback { stands_in_for } });
         }
+    }
+
+    /// Another than `node` has stored it, or may still, for the primary that `node` was asked for.
+    fn is_provided_for(&self, node: NodeId) -> bool {
+        let Some(primary) = self.attempts.iter().find(|a| a.node == node).map(Attempt::on_behalf_of) else {
+            return false;
+        };
+        let provides = |a: &Attempt| a.node != node && (a.outcome == Outcome::Stored || a.would_be_replaced());
+        self.attempts.iter().any(|attempt| attempt.on_behalf_of() == primary && provides(attempt))
     }
 
     /// A coordinator that is a fallback holds a hint for the first primary itself.

@@ -44,6 +44,24 @@ pub enum Refusal {
     Damaged,
 }
 
+impl Refusal {
+    /// Whether it is about the one object: others may be taken all the same.
+    pub fn concerns_the_object(self) -> bool {
+        match self {
+            Refusal::TooLarge | Refusal::Damaged => true,
+            Refusal::Overloaded
+            | Refusal::DiskFull
+            | Refusal::HintsFull
+            | Refusal::Stopping
+            | Refusal::StorageFailed
+            | Refusal::NotAMember
+            | Refusal::OtherLayout
+            | Refusal::DeadlinePassed
+            | Refusal::ClockDrift => false,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -103,7 +121,7 @@ pub enum Outcome {
     Pending,
     /// The write is durable there.
     Stored,
-    /// It holds the key, with this many siblings.
+    /// It holds the key, with this many live siblings; with none if it holds only that it was deleted.
     Found {
         siblings: usize,
     },

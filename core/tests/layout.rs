@@ -13,7 +13,7 @@ use starling_core::layout::{
 };
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
-use starling_core::put::{Candidate, Plan};
+use starling_core::put::Candidate;
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::{Partition, PartitionCount, Token};
 use support::{cases, copies, ms, name};
@@ -202,7 +202,7 @@ fn a_preference_list_becomes_the_candidates_of_a_request() {
     let layout = small();
     let list = layout.preference_list(&key("carts", 1));
     let describe = |node| Candidate { node, believed_down: node == NodeId(3), slow_after: ms(node.0) };
-    let (primaries, fallbacks) = Plan::candidates(&list, describe);
+    let (primaries, fallbacks) = list.candidates(describe);
     let nodes = |candidates: &[Candidate]| candidates.iter().map(|candidate| candidate.node).collect::<Vec<_>>();
     assert_eq!(nodes(&primaries), list.primaries());
     assert_eq!(nodes(&fallbacks), list.fallbacks());
@@ -278,7 +278,7 @@ type Parts = (
 
 /// Decodes [`small`] with something about it changed.
 fn tampered(change: impl FnOnce(&mut Parts)) -> Result<Layout, codec::DecodeError> {
-    let mut parts: Parts = codec::decode(&codec::encode(&small()), MAX_LAYOUT_BYTES, "parts").unwrap();
+    let mut parts: Parts = codec::decode(&codec::encode(&small()), MAX_LAYOUT_BYTES, "parts").expect("its parts");
     change(&mut parts);
     codec::decode(&codec::encode(&parts), MAX_LAYOUT_BYTES, "a layout")
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use starling_core::clock::Clock;
 use starling_core::context::{Context, InvalidContext};
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
-use starling_core::object::{Object, SiblingMode, Value};
-use starling_core::report::Failure;
+use starling_core::object::{Object, Seen, SiblingMode, Value};
+use starling_core::report::{Failure, Refusal};
 use starling_core::token::Token;
 use starling_proto::CallContext;
 use starling_proto::data::{
@@ -22,6 +21,8 @@ use starling_proto::peer::{PeerError, Read};
 use starling_storage::StoreError;
 use tracing::Instrument;
 
+use crate::coordinator::Request;
+use crate::link::fits_a_frame;
 use crate::node::{Node, NotServing};
 
 #[derive(Clone)]
@@ -38,37 +39,37 @@ impl Api {
 impl DataService for Api {
     async fn get(self, context: CallContext, request: Get) -> Result<Got, RequestError> {
         let span = tracing::info_span!(parent: self.node.span(), "get", trace = %context.trace_id());
-        let deadline = self.node.deadline(&context);
-        self.node.get(request, deadline).instrument(span).await
+        let limits = self.node.request(&context)?;
+        self.node.get(limits, request).instrument(span).await
     }
 
     async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
         let (request_id, trace) = (request.request, *context.trace_id());
         let span = tracing::info_span!(parent: self.node.span(), "put", request = %request_id, %trace);
-        let deadline = self.node.deadline(&context);
-        self.node.put(request, deadline).instrument(span).await
+        let limits = self.node.request(&context)?;
+        self.node.put(limits, request).instrument(span).await
     }
 
     async fn get_own(self, _: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
         let layout = self.node.serving_layout()?;
         let asked = key.clone();
         let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(request_error)?;
-        Ok(present(&layout, &key, &object.unwrap_or_default()))
+        present(&layout, &key, &object.unwrap_or_default())
     }
 
     async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
-        let deadline = self.node.deadline(&context);
-        self.node.list_keys(request, deadline).await
+        let limits = self.node.request(&context)?;
+        self.node.list_keys(limits, request).await
     }
 
     async fn buckets(self, context: CallContext) -> Result<Vec<BucketName>, RequestError> {
-        let deadline = self.node.deadline(&context);
-        self.node.list_buckets(deadline).await
+        let limits = self.node.request(&context)?;
+        self.node.list_buckets(limits).await
     }
 
     async fn locate(self, context: CallContext, key: ObjectKey) -> Result<Location, RequestError> {
-        let deadline = self.node.deadline(&context);
-        self.node.locate(key, deadline).await
+        let limits = self.node.request(&context)?;
+        self.node.locate(limits, key).await
     }
 
     async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {
@@ -77,53 +78,55 @@ impl DataService for Api {
 }
 
 impl Node {
-    /// A request's deadline: the client's, but no later than this node's own limit.
-    fn deadline(&self, context: &CallContext) -> Instant {
-        context.deadline.min(Instant::now() + self.config.request_timeout)
+    /// A request as its call describes it: with the client's deadline, but no later than this node's own limit.
+    ///
+    /// # Errors
+    /// [`NotServing`].
+    pub fn request(&self, context: &CallContext) -> Result<Request, NotServing> {
+        let layout = self.serving_layout()?;
+        let deadline = context.deadline.min(Instant::now() + self.config.request_timeout);
+        Ok(Request { layout, deadline, trace: *context.trace_id() })
     }
 
-    async fn get(self: Arc<Self>, request: Get, deadline: Instant) -> Result<Got, RequestError> {
-        let layout = self.serving_layout()?;
-        let key = request.key.clone();
-        let (answer, quorum) = Arc::clone(&self).coordinate_get(&layout, request, deadline).await?;
+    async fn get(self: Arc<Self>, request: Request, get: Get) -> Result<Got, RequestError> {
+        let (layout, key) = (Arc::clone(&request.layout), get.key.clone());
+        let (answer, quorum) = Arc::clone(&self).coordinate_get(request, get).await?;
         if !answer.met {
             self.counters.quorums_missed.add(1);
             let (counted, replicas) = (answer.counted, answer.replicas);
             return Err(RequestError::ReadQuorumNotMet { quorum, counted, replicas });
         }
-        let got = present(&layout, &key, &answer.object);
+        let got = present(&layout, &key, &answer.object)?;
         Ok(Got { quorum: Some(quorum), replicas: answer.replicas, ..got })
     }
 
-    async fn put(self: Arc<Self>, mut request: Put, deadline: Instant) -> Result<Written, RequestError> {
-        let layout = self.serving_layout()?;
-        clock_of_context(&layout, &request)?;
-        if is_blind_delete(&request) {
-            request.context = Arc::clone(&self).context_of_present(&request, deadline).await?;
+    async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
+        seen_by_writer(&request.layout, &put)?;
+        if is_blind_delete(&put) {
+            put.context = Arc::clone(&self).context_of_present(request.clone(), &put).await?;
         }
-        self.write(&layout, request, deadline).await
+        self.write(request, put).await
     }
 
     /// What a delete without a context deletes: what a read finds now.
     async fn context_of_present(
         self: Arc<Self>,
+        request: Request,
         delete: &Put,
-        deadline: Instant,
     ) -> Result<Option<Bytes>, RequestError> {
         let read = Get { key: delete.key.clone(), r: delete.r, pr: Default::default(), wait_for_repair: false };
-        Ok(self.get(read, deadline).await?.context)
+        Ok(self.get(request, read).await?.context)
     }
 
-    async fn locate(self: Arc<Self>, key: ObjectKey, deadline: Instant) -> Result<Location, RequestError> {
-        let layout = self.serving_layout()?;
-        let preference = layout.preference_list(&key);
-        let mode = layout.rules(key.bucket()).mode;
+    async fn locate(self: Arc<Self>, request: Request, key: ObjectKey) -> Result<Location, RequestError> {
+        let preference = request.layout.preference_list(&key);
+        let mode = request.layout.rules(key.bucket()).mode;
         let nodes: Vec<_> = preference.primaries().iter().chain(preference.fallbacks()).copied().collect();
         let views = nodes.into_iter().map(|node| {
-            let (this, key, version) = (Arc::clone(&self), key.clone(), layout.version());
+            let (this, request, key) = (Arc::clone(&self), &request, key.clone());
             async move {
                 let alive = node == this.id() || this.view().is_alive(node);
-                let holds = this.holding_of(node, Read { layout: version, key }, mode, deadline).await;
+                let holds = this.holding_of(node, request, key, mode).await;
                 ReplicaView { node, alive, holds }
             }
         });
@@ -131,13 +134,17 @@ impl Node {
         Ok(Location { token: Token::of(&key), preference, mode, replicas })
     }
 
-    async fn holding_of(&self, node: NodeId, read: Read, mode: SiblingMode, deadline: Instant) -> Holding {
-        let within = deadline.saturating_duration_since(Instant::now()).min(self.config.replica_timeout);
+    async fn holding_of(&self, node: NodeId, request: &Request, key: ObjectKey, mode: SiblingMode) -> Holding {
+        let within = request.time_left().min(self.config.replica_timeout);
+        let read = Read { layout: request.layout.version(), key };
         let object = if node == self.id() {
             self.read_store(move |store| store.get(&read.key)).await.map_err(|error| error.to_string())
         } else {
             match self.peers.get(node, Class::Peer) {
-                Some(link) => link.read(read, within).await.map(|(_, object)| object).map_err(|e| e.to_string()),
+                Some(link) => {
+                    let read = link.read(read, request.trace, within).await;
+                    read.map(|(_, object)| object).map_err(|failure| failure.to_string())
+                }
                 None => Err(Failure::Unreachable.to_string()),
             }
         };
@@ -149,38 +156,44 @@ impl Node {
     }
 }
 
-/// The clock that a write's context stands for; empty without one.
-pub fn clock_of_context(layout: &Layout, request: &Put) -> Result<Clock, RequestError> {
+/// What a write's context stands for; nothing without one.
+pub fn seen_by_writer(layout: &Layout, put: &Put) -> Result<Seen, RequestError> {
     let invalid = |error: InvalidContext| RequestError::Invalid(error.to_string());
-    match &request.context {
-        None => Ok(Clock::default()),
+    match &put.context {
+        None => Ok(Seen::default()),
         Some(bytes) => {
             let context = Context::decode(bytes).map_err(invalid)?;
-            context.clock_for(layout.cluster(), Token::of(&request.key)).map_err(invalid)
+            context.seen_of(layout.cluster(), Token::of(&put.key)).map_err(invalid)
         }
     }
 }
 
 /// An object as its bucket's readers see it.
-fn present(layout: &Layout, key: &ObjectKey, object: &Object) -> Got {
+///
+/// # Errors
+/// [`Refusal::TooLarge`] if that does not fit a frame.
+fn present(layout: &Layout, key: &ObjectKey, object: &Object) -> Result<Got, RequestError> {
+    if !fits_a_frame(key, object) {
+        return Err(RequestError::Refused(Refusal::TooLarge));
+    }
     let mode: SiblingMode = layout.rules(key.bucket()).mode;
     let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
         Value::Live(value) => Some(LiveSibling { value: value.clone(), dot: sibling.dot, stamp: sibling.stamp }),
         Value::Tombstone => None,
     });
-    Got {
+    Ok(Got {
         siblings: live.collect(),
         context: (!object.is_unwritten()).then(|| context_of(layout, key, object)),
         deleted: object.is_deleted(mode),
         clock: object.clock().clone(),
         quorum: None,
         replicas: Vec::new(),
-    }
+    })
 }
 
 /// The context that covers all of an object.
 pub fn context_of(layout: &Layout, key: &ObjectKey, object: &Object) -> Bytes {
-    Context::new(layout.cluster(), Token::of(key), object.clock().clone()).encode()
+    Context::new(layout.cluster(), Token::of(key), object.seen()).encode()
 }
 
 fn is_blind_delete(request: &Put) -> bool {
@@ -199,11 +212,11 @@ impl From<NotServing> for PeerError {
     }
 }
 
-/// A store's error as a client sees it, where the store was all that was asked.
-pub fn request_error(error: StoreError) -> RequestError {
+/// A store's error as a client sees it who asked for that node's own copy.
+fn request_error(error: StoreError) -> RequestError {
     match error {
         StoreError::Refused(refusal) => RequestError::Refused(refusal),
         StoreError::Write(refused) => RequestError::Invalid(refused.to_string()),
-        StoreError::Unknown | StoreError::Engine(_) => RequestError::Internal(error.to_string()),
+        StoreError::Unknown | StoreError::Damaged(_) => RequestError::Internal(error.to_string()),
     }
 }

@@ -1,6 +1,7 @@
 //! The control service: how this node is, how it sees the cluster, and making one.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutChecksum, Member};
@@ -58,7 +59,10 @@ impl ControlService for Control {
     }
 
     async fn init(self, _: CallContext, request: Init) -> Result<Layout, ControlError> {
-        self.node.init_cluster(request).await
+        let node = Arc::clone(&self.node);
+        // Goes on when whoever asked is gone: half a cluster helps nobody.
+        let made = self.node.spawn_for_request(async move { node.init_cluster(request).await });
+        made.await.unwrap_or_else(|panic| Err(ControlError::Internal(panic.to_string())))
     }
 
     async fn candidate(self, _: CallContext, cluster: ClusterId) -> Result<Member, ControlError> {
@@ -71,6 +75,12 @@ impl ControlService for Control {
             .is_some_and(|member| member.directory == self.node.store.identity().directory);
         if !names_this_node {
             return Err(ControlError::Invalid("the layout does not name this node's directory".to_owned()));
+        }
+        let ours = self.node.store.layout().map(|ours| ours.cluster());
+        if ours.is_none() && !self.node.reservation.holds(layout.cluster(), Instant::now()) {
+            return Err(ControlError::Invalid(
+                "it is not kept free for this cluster any more; run init again".to_owned(),
+            ));
         }
         let checksum = layout.checksum();
         self.node.adopt(layout).await.map(|()| checksum).map_err(|error| match error {

@@ -36,6 +36,8 @@ counters! {
     hints_taken,
     /// Copies brought to the primary they were held for.
     hints_delivered,
+    /// Copies that their primary would not take: too large, or damaged there.
+    hints_not_taken,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
 }

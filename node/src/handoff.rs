@@ -5,39 +5,74 @@
 //! last the copy, only if the confirmed clock covers what it holds then (R9, R10). Stopping anywhere is safe: markers are
 //! durable, and a confirmation that is lost is asked for again.
 //!
-//! Objects move one at a time within a budget of bytes a second, on the bulk connection.
+//! Each target is served by itself, so that a slow one holds up nobody else. A target that cannot be talked to is left
+//! for later; an object that it will not take is passed over, for those behind it. Objects move a few at a time, so that
+//! they share syncs on both sides, within a budget of bytes a second for all targets together, on the bulk connection.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::stream::FuturesUnordered;
+use futures::{StreamExt, TryStreamExt, stream};
 use starling_core::clock::Clock;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
-use starling_core::report::{Failure, Role};
+use starling_core::report::{Failure, Refusal, Role};
 use starling_proto::hello::Class;
-use starling_proto::peer::{Offer, PeerServiceClient, Store};
-use starling_storage::Hint;
+use starling_proto::peer::{Offer, PeerError, PeerServiceClient, Store};
+use starling_storage::{Hint, StoreError};
+use tokio::sync::Mutex;
 
-use crate::link::Link;
+use crate::link::{Link, new_trace};
 use crate::node::Node;
 
 /// Hints offered at once.
 const PAGE: usize = 128;
+/// Objects of a page under way at once.
+const AT_ONCE: usize = 16;
 /// Between two looks for hints to deliver.
 const INTERVAL: Duration = Duration::from_millis(250);
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
+/// Shares a number of bytes a second out among all that is handed off.
+pub struct Pace {
+    bytes_a_second: f64,
+    /// When the next object may go.
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    pub fn new(bytes_a_second: u64) -> Pace {
+        Pace { bytes_a_second: bytes_a_second as f64, next: Mutex::new(Instant::now()) }
+    }
+
+    /// Waits until it is the turn of an object of that many bytes.
+    async fn wait(&self, bytes: usize) {
+        let mut next = self.next.lock().await;
+        tokio::time::sleep_until((*next).into()).await;
+        *next = Instant::now().max(*next) + Duration::from_secs_f64(bytes as f64 / self.bytes_a_second);
+    }
+}
+
 impl Node {
     /// Delivers hints for as long as the node runs.
     pub async fn hand_off(self: Arc<Self>) {
-        while !self.stopping.is_cancelled() {
-            for target in self.store.hints().into_keys() {
-                if let Err(failure) = self.hand_off_to(target).await {
-                    tracing::debug!(%target, %failure, "handoff is put off");
-                }
+        let (mut served, mut running) = (BTreeSet::new(), FuturesUnordered::new());
+        loop {
+            for target in self.store.hints().into_keys().filter(|target| served.insert(*target)) {
+                let node = Arc::clone(&self);
+                running.push(async move {
+                    if let Err(failure) = node.hand_off_to(target).await {
+                        tracing::debug!(%target, %failure, "handoff is put off");
+                    }
+                    tokio::time::sleep(INTERVAL).await;
+                    target
+                });
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
+                Some(target) = running.next() => drop(served.remove(&target)),
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
@@ -49,15 +84,14 @@ impl Node {
         }
         let link = self.peers.get(target, Class::Bulk).ok_or(Failure::Unreachable)?;
         let mut after: Option<ObjectKey> = None;
-        while !self.stopping.is_cancelled() {
+        loop {
             let from = after.clone();
             let page = self.read_store(move |store| store.hints_for(target, from.as_ref(), PAGE)).await;
-            let page = page.map_err(|_| Failure::NoAnswer)?;
+            let page = page.map_err(own_failure)?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
             self.deliver(&link, page).await?;
         }
-        Ok(())
     }
 
     async fn deliver(&self, link: &Link, page: Vec<Hint>) -> Result<(), Failure> {
@@ -65,33 +99,55 @@ impl Node {
         let hints = page.iter().map(|hint| (hint.key.clone(), hint.clock.clone())).collect();
         let offer = Offer { layout, hints };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.offer(context, offer).await };
-        let reply = link.call(CALL_LIMIT, call).await?.map_err(|_| Failure::NoAnswer)?;
-        for (hint, wanted) in page.into_iter().zip(reply.wanted) {
-            let confirmed = if wanted { self.send_home(link, &hint.key).await? } else { Some(hint.clock) };
-            if let Some(clock) = confirmed {
-                drop(self.store.confirm(hint.key, link.node, clock).await);
+        let reply = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(|error| match error {
+            PeerError::Refused(refusal) => Failure::Refused(refusal),
+            PeerError::Unknown => Failure::SyncFailed,
+            PeerError::Internal(_) => Failure::Refused(Refusal::Damaged),
+        })?;
+        let settle = |(hint, wanted)| self.settle(link, hint, wanted);
+        let offered = page.into_iter().zip(reply.wanted);
+        stream::iter(offered).map(settle).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Sees to it that the target has the object, and drops the marker.
+    async fn settle(&self, link: &Link, hint: Hint, wanted: bool) -> Result<(), Failure> {
+        let confirmed = match wanted {
+            false => Ok(Some(hint.clock)),
+            true => self.send_home(link, &hint.key).await,
+        };
+        match confirmed {
+            Ok(None) => Ok(()),
+            Ok(Some(clock)) => {
+                self.store.confirm(hint.key, link.node, clock).await.map(|_outcome| ()).map_err(own_failure)
             }
+            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
+                self.counters.hints_not_taken.add(1);
+                tracing::debug!(target = %link.node, %refusal, key = ?hint.key, "a copy stays where it is");
+                Ok(())
+            }
+            Err(failure) => Err(failure),
         }
-        Ok(())
     }
 
     /// Sends the present copy; returns the clock that the target has durably taken in, or none if there is no copy.
     async fn send_home(&self, link: &Link, key: &ObjectKey) -> Result<Option<Clock>, Failure> {
         let layout = self.serving_layout().map_err(|not| Failure::Refused(not.refusal))?.version();
         let asked = key.clone();
-        let held = self.read_store(move |store| store.get(&asked)).await.map_err(|_| Failure::NoAnswer)?;
+        let held = self.read_store(move |store| store.get(&asked)).await.map_err(own_failure)?;
         let Some(object) = held else { return Ok(None) };
-        let (clock, bytes) = (object.clock().clone(), object.value_bytes());
-        let begun = Instant::now();
-        link.store(Store { layout, key: key.clone(), object, role: Role::Primary }, CALL_LIMIT).await?;
+        let clock = object.clock().clone();
+        self.handoff_pace.wait(object.value_bytes()).await;
+        let store = Store { layout, key: key.clone(), object, role: Role::Primary };
+        link.store(store, new_trace(), CALL_LIMIT).await?;
         self.counters.hints_delivered.add(1);
-        self.pace(begun, bytes).await;
         Ok(Some(clock))
     }
+}
 
-    /// Waits until `bytes` have had their share of time.
-    async fn pace(&self, begun: Instant, bytes: usize) {
-        let share = Duration::from_secs_f64(bytes as f64 / self.config.handoff_rate as f64);
-        tokio::time::sleep_until((begun + share).into()).await;
+fn own_failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::Refused(refusal) => Failure::Refused(refusal),
+        StoreError::Unknown => Failure::SyncFailed,
+        StoreError::Write(_) | StoreError::Damaged(_) => Failure::Refused(Refusal::Damaged),
     }
 }

@@ -1,9 +1,9 @@
 //! `cluster init`: layout version 1, made on any node for the members it names.
 //!
 //! Every member is asked first whether it is free; by answering it reserves itself for this cluster for a little while, so
-//! that of two inits at once at most one goes on. Then every member adopts. An init that is cut short between the two is
-//! finished by running it again: it finds the layout that some have adopted, and brings it to the others. A member that
-//! has adopted never adopts another cluster's layout.
+//! that of two inits at once at most one goes on. Then every member adopts, if it is still reserved. An init that is cut
+//! short between the two is finished by running it again: it finds the layout that some have adopted, reserves the others
+//! for it, and brings it to them. A member that has adopted never adopts another cluster's layout.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,13 +30,20 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Reservation(Mutex<Option<(ClusterId, Instant)>>);
 
 impl Reservation {
-    fn take(&self, cluster: ClusterId, now: Instant) -> bool {
+    /// Reserves for `cluster`, anew if it was before; false if it is reserved for another.
+    pub fn take(&self, cluster: ClusterId, now: Instant) -> bool {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let free = held.is_none_or(|(holder, until)| holder == cluster || until <= now);
         if free {
             *held = Some((cluster, now + RESERVATION));
         }
         free
+    }
+
+    /// Whether it is reserved for this cluster now.
+    pub fn holds(&self, cluster: ClusterId, now: Instant) -> bool {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.is_some_and(|(holder, until)| holder == cluster && until > now)
     }
 }
 
@@ -71,11 +78,15 @@ impl Node {
         let names = self.names_of_members(&request)?;
         check_request(&request, &names)?;
         let layout = match self.begun_layout(&names).await? {
-            Some(layout) => layout,
+            Some(layout) => {
+                check_same(&request, &layout)?;
+                self.candidates(&names, layout.cluster()).await?;
+                layout
+            }
             None => self.new_layout(&names, request).await?,
         };
         self.have_adopted(&layout).await?;
-        self.settle().await;
+        self.await_links().await;
         Ok(layout)
     }
 
@@ -117,22 +128,39 @@ impl Node {
 
     async fn new_layout(&self, names: &BTreeSet<NodeName>, request: Init) -> Result<Layout, ControlError> {
         let cluster = ClusterId(rand::random());
-        let mut members = Vec::new();
-        for name in names {
-            let mut member = if *name == self.config.name {
-                self.candidate_for(cluster)?
-            } else {
-                let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
-                let candidate = control.candidate(call_within(CALL_LIMIT), cluster).await;
-                let refused = |error: ControlError| ControlError::Invalid(format!("{name}: {error}"));
-                candidate.map_err(|e| unreachable(name, &e))?.map_err(refused)?
-            };
-            member.weight = request.weights.get(name).copied().unwrap_or(1);
-            members.push(member);
+        let mut members = self.candidates(names, cluster).await?;
+        for member in &mut members {
+            member.weight = request.weights.get(&member.name).copied().unwrap_or(1);
         }
         let Init { partitions, replicas, buckets, .. } = request;
         let first = FirstLayout { cluster, partitions, replicas, members, buckets };
         Layout::first(first).map_err(|error| ControlError::Invalid(error.to_string()))
+    }
+
+    /// Reserves all of them for the cluster at once, so that the first does not wait for the last; returns those that are
+    /// not members of it already.
+    async fn candidates(&self, names: &BTreeSet<NodeName>, cluster: ClusterId) -> Result<Vec<Member>, ControlError> {
+        let asked = names.iter().map(|name| async move {
+            let refused = |error: ControlError| ControlError::Invalid(format!("{name}: {error}"));
+            match self.ask_to_join(name, cluster).await? {
+                Ok(member) => Ok(Some(member)),
+                Err(ControlError::AlreadyMember(of)) if of == cluster => Ok(None),
+                Err(error) => Err(refused(error)),
+            }
+        });
+        Ok(futures::future::try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    async fn ask_to_join(
+        &self,
+        name: &NodeName,
+        cluster: ClusterId,
+    ) -> Result<Result<Member, ControlError>, ControlError> {
+        if *name == self.config.name {
+            return Ok(self.candidate_for(cluster));
+        }
+        let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
+        control.candidate(call_within(CALL_LIMIT), cluster).await.map_err(|e| unreachable(name, &e))
     }
 
     async fn have_adopted(self: &Arc<Self>, layout: &Layout) -> Result<(), ControlError> {
@@ -150,7 +178,7 @@ impl Node {
         if missing.is_empty() { Ok(()) } else { Err(ControlError::Incomplete(missing.join("; "))) }
     }
 
-    async fn settle(&self) {
+    async fn await_links(&self) {
         self.peers.redial();
         let connected = async {
             for link in self.peers.all(Class::Peer) {
@@ -185,6 +213,18 @@ fn check_request(request: &Init, names: &BTreeSet<NodeName>) -> Result<(), Contr
         }
     }
     Ok(())
+}
+
+/// An init that is run again has to ask for what was begun.
+fn check_same(request: &Init, begun: &Layout) -> Result<(), ControlError> {
+    let weight = |name: &NodeName| request.weights.get(name).copied().unwrap_or(1);
+    let same = request.partitions == begun.partitions()
+        && request.replicas == begun.replicas()
+        && request.buckets == *begun.buckets()
+        && begun.members().iter().all(|member| member.weight == weight(&member.name));
+    let differs = "these members have a layout with other replicas, partitions, weights or buckets: \
+                   see `starling cluster status` and `starling cluster ring`";
+    if same { Ok(()) } else { Err(ControlError::Invalid(differs.to_owned())) }
 }
 
 async fn adopt_at(address: &str, layout: &Layout) -> Result<(), String> {

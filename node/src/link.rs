@@ -16,7 +16,7 @@ use starling_core::report::{Failure, Refusal};
 use starling_proto::connection::MAX_CALLS_PER_CONNECTION;
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, PeerServiceClient, Read, Store};
-use starling_proto::{CallContext, RpcError, call_within};
+use starling_proto::{CallContext, RpcError, TraceId, call_for};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::latency::Latency;
@@ -77,26 +77,31 @@ impl Link {
     }
 
     /// The peer's copy of a key.
-    pub async fn read(&self, request: Read, within: Duration) -> Result<(Standing, Option<Object>), Failure> {
+    pub async fn read(
+        &self,
+        request: Read,
+        trace: TraceId,
+        within: Duration,
+    ) -> Result<(Standing, Option<Object>), Failure> {
         let call = |client: Arc<PeerServiceClient>, context| async move { client.read(context, request).await };
-        let reply = self.timed(&self.reads, within, call).await?;
+        let reply = self.timed(&self.reads, trace, within, call).await?;
         reply.map(|reply| (reply.standing, reply.object)).map_err(as_failure)
     }
 
     /// Sends an object to be merged there; success means durable.
-    pub async fn store(&self, request: Store, within: Duration) -> Result<(), Failure> {
+    pub async fn store(&self, request: Store, trace: TraceId, within: Duration) -> Result<(), Failure> {
         if !fits_a_frame(&request.key, &request.object) {
             return Err(Failure::Refused(Refusal::TooLarge));
         }
         let call = |client: Arc<PeerServiceClient>, context| async move { client.store(context, request).await };
-        self.timed(&self.writes, within, call).await?.map_err(as_failure)
+        self.timed(&self.writes, trace, within, call).await?.map_err(as_failure)
     }
 
     /// Measures how far apart the two clocks are; `wall` reads ours, in milliseconds.
     pub async fn compare_clocks(&self, wall: impl Fn() -> u64, within: Duration) {
         let before = wall();
         let call = |client: Arc<PeerServiceClient>, context| async move { client.clock(context).await };
-        if let Ok(theirs) = self.call(within, call).await {
+        if let Ok(theirs) = self.call(new_trace(), within, call).await {
             let ours = before + wall().saturating_sub(before) / 2;
             let offset = i128::from(theirs) - i128::from(ours);
             let offset = i64::try_from(offset).unwrap_or(UNKNOWN_OFFSET - 1);
@@ -112,6 +117,7 @@ impl Link {
     /// Any call on the standing connection.
     pub async fn call<T, F>(
         &self,
+        trace: TraceId,
         within: Duration,
         call: impl FnOnce(Arc<PeerServiceClient>, CallContext) -> F,
     ) -> Result<T, Failure>
@@ -121,7 +127,7 @@ impl Link {
         let client = self.client.load_full().ok_or(Failure::Unreachable)?;
         let _room = self.room.try_acquire().map_err(|_| Failure::Refused(Refusal::Overloaded))?;
         // tarpc's own deadline covers the answer; this one covers the wait for room in its queue as well.
-        match tokio::time::timeout(within, call(client, call_within(within))).await {
+        match tokio::time::timeout(within, call(client, call_for(trace, within))).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(broken(&error)),
             Err(_elapsed) => Err(Failure::NoAnswer),
@@ -131,6 +137,7 @@ impl Link {
     async fn timed<T, F>(
         &self,
         latency: &Latency,
+        trace: TraceId,
         within: Duration,
         call: impl FnOnce(Arc<PeerServiceClient>, CallContext) -> F,
     ) -> Result<T, Failure>
@@ -138,14 +145,19 @@ impl Link {
         F: Future<Output = Result<T, RpcError>>,
     {
         let begun = Instant::now();
-        let reply = self.call(within, call).await?;
+        let reply = self.call(trace, within, call).await?;
         latency.note(begun.elapsed());
         Ok(reply)
     }
 }
 
+/// A trace for what this node does of its own accord.
+pub fn new_trace() -> TraceId {
+    TraceId::random(&mut rand::rng())
+}
+
 /// Pages for objects beyond a frame are not built: such an object stays where it is, and says so.
-fn fits_a_frame(key: &ObjectKey, object: &Object) -> bool {
+pub fn fits_a_frame(key: &ObjectKey, object: &Object) -> bool {
     use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
     key.key().len() + object.value_bytes() <= MAX_FRAME_BYTES - FRAME_MARGIN_BYTES
 }
@@ -153,10 +165,10 @@ fn fits_a_frame(key: &ObjectKey, object: &Object) -> bool {
 fn as_failure(error: PeerError) -> Failure {
     match error {
         PeerError::Refused(refusal) => Failure::Refused(refusal),
-        PeerError::Unknown => Failure::Refused(Refusal::StorageFailed),
+        PeerError::Unknown => Failure::SyncFailed,
         PeerError::Internal(reason) => {
             tracing::warn!(reason, "a peer could not answer");
-            Failure::Refused(Refusal::StorageFailed)
+            Failure::Refused(Refusal::Damaged)
         }
     }
 }
@@ -164,10 +176,8 @@ fn as_failure(error: PeerError) -> Failure {
 fn broken(error: &RpcError) -> Failure {
     match error {
         RpcError::DeadlineExceeded => Failure::NoAnswer,
-        // What tarpc answers above its limit of concurrent requests.
-        RpcError::Server(error) if error.kind == std::io::ErrorKind::WouldBlock => {
-            Failure::Refused(Refusal::Overloaded)
-        }
-        RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) | RpcError::Server(_) => Failure::Disconnected,
+        // All that tarpc answers for a service is that it works on as many requests as it may.
+        RpcError::Server(_) => Failure::Refused(Refusal::Overloaded),
+        RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_) => Failure::Disconnected,
     }
 }

@@ -4,114 +4,166 @@
 //! Every node lists all partitions it was asked for at once, in one order of keys; the pages are merged up to the least
 //! key that a node which has more has got to. What was deleted is told from what is live by merging the outlines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::name::BucketName;
 use starling_core::object::Object;
+use starling_core::quorum::ReplicaCount;
 use starling_core::report::Failure;
 use starling_core::token::Partition;
 use starling_proto::data::{Keys, KeysPage, MAX_PAGE, RequestError};
 use starling_proto::hello::Class;
 use starling_proto::peer::{List, ListReply, PeerServiceClient};
-use starling_storage::{Store, StoreError};
+use starling_storage::{Listed, Store, StoreError};
 
+use crate::coordinator::Request;
 use crate::node::Node;
 
 /// Most buckets that are listed.
 const MAX_BUCKETS: usize = 10_000;
+/// A node that has said nothing for this long since the last answer is not waited for where the others suffice.
+const STRAGGLERS: Duration = Duration::from_millis(250);
 
 /// This node's part of a listing: the first keys of all the partitions together. Blocks on the disk.
+///
+/// The partitions are merged as they are read, a few records of each at a time, so that a page costs little more than what
+/// is on it, however many partitions there are.
 pub fn list_own(store: &Store, request: &List) -> Result<ListReply, StoreError> {
     let limit = request.limit.min(MAX_PAGE);
-    let mut found: BTreeMap<Bytes, Object> = BTreeMap::new();
-    for partition in &request.partitions {
-        // One key more than asked for tells whether there are more.
-        let listed = store.list(*partition, &request.bucket, &request.prefix, request.after.as_deref(), limit + 1)?;
-        found.extend(listed.into_iter().map(|listed| (listed.key, listed.outline)));
-        while found.len() > limit + 1 {
-            found.pop_last();
+    let at_once = (limit / request.partitions.len().max(1)).clamp(4, limit.max(4));
+    let cursors: Result<Vec<Cursor>, StoreError> =
+        request.partitions.iter().map(|partition| Cursor::open(store, request, *partition, at_once)).collect();
+    let mut cursors = cursors?;
+    let mut nearest: BinaryHeap<Reverse<(Bytes, usize)>> =
+        cursors.iter().enumerate().filter_map(|(index, cursor)| Some(Reverse((cursor.peek()?, index)))).collect();
+    let mut keys = Vec::new();
+    while let Some(Reverse((_, index))) = nearest.pop() {
+        // One key more than asked for tells that there are more.
+        if keys.len() == limit {
+            return Ok(ListReply { keys, more: true });
         }
+        let cursor = &mut cursors[index];
+        keys.extend(cursor.next(store, request)?.map(|listed| (listed.key, listed.outline)));
+        nearest.extend(cursor.peek().map(|key| Reverse((key, index))));
     }
-    let more = found.len() > limit;
-    Ok(ListReply { keys: found.into_iter().take(limit).collect(), more })
+    Ok(ListReply { keys, more: false })
+}
+
+/// A place in one partition's listing.
+struct Cursor {
+    partition: Partition,
+    /// Records read ahead at once.
+    at_once: usize,
+    ahead: VecDeque<Listed>,
+    exhausted: bool,
+}
+
+impl Cursor {
+    fn open(store: &Store, request: &List, partition: Partition, at_once: usize) -> Result<Cursor, StoreError> {
+        let mut cursor = Cursor { partition, at_once, ahead: VecDeque::new(), exhausted: false };
+        cursor.read_on(store, request, request.after.as_deref())?;
+        Ok(cursor)
+    }
+
+    fn peek(&self) -> Option<Bytes> {
+        self.ahead.front().map(|listed| listed.key.clone())
+    }
+
+    fn next(&mut self, store: &Store, request: &List) -> Result<Option<Listed>, StoreError> {
+        let next = self.ahead.pop_front();
+        if let (Some(last), true) = (&next, self.ahead.is_empty() && !self.exhausted) {
+            self.read_on(store, request, Some(&last.key.clone()))?;
+        }
+        Ok(next)
+    }
+
+    fn read_on(&mut self, store: &Store, request: &List, after: Option<&[u8]>) -> Result<(), StoreError> {
+        let found = store.list(self.partition, &request.bucket, &request.prefix, after, self.at_once)?;
+        self.exhausted = found.len() < self.at_once;
+        self.ahead.extend(found);
+        Ok(())
+    }
 }
 
 /// The buckets of which this node holds records. Blocks on the disk.
 pub fn own_buckets(store: &Store, layout: &Layout) -> Result<Vec<BucketName>, StoreError> {
     let mut buckets = BTreeSet::new();
     for partition in layout.partitions().all() {
-        buckets.extend(store.buckets(partition, MAX_BUCKETS)?);
+        // One more tells that there are too many.
+        buckets.extend(store.buckets(partition, MAX_BUCKETS + 1)?);
     }
-    Ok(buckets.into_iter().take(MAX_BUCKETS).collect())
+    Ok(buckets.into_iter().take(MAX_BUCKETS + 1).collect())
 }
 
 impl Node {
     /// A page of a bucket's live keys.
-    pub async fn list_keys(self: Arc<Self>, request: Keys, deadline: Instant) -> Result<KeysPage, RequestError> {
-        let layout = self.serving_layout()?;
-        let limit = request.limit.clamp(1, MAX_PAGE);
+    pub async fn list_keys(self: Arc<Self>, request: Request, keys: Keys) -> Result<KeysPage, RequestError> {
+        let layout = &request.layout;
+        let limit = keys.limit.clamp(1, MAX_PAGE);
         let asked = layout.members().iter().map(|member| {
-            let partitions = partitions_of(&layout, member.node, &request.bucket);
             let list = List {
                 layout: layout.version(),
-                bucket: request.bucket.clone(),
-                partitions,
-                prefix: request.prefix.clone(),
-                after: request.after.clone(),
+                bucket: keys.bucket.clone(),
+                partitions: partitions_of(layout, member.node, &keys.bucket),
+                prefix: keys.prefix.clone(),
+                after: keys.after.clone(),
                 limit,
             };
-            let node = Arc::clone(&self);
-            async move { (member.node, node.list_at(member.node, list, deadline).await) }
+            let (node, request) = (Arc::clone(&self), request.clone());
+            async move { (member.node, node.list_at(member.node, list, &request).await) }
         });
-        let replies = futures::future::join_all(asked).await;
-        let (listed, failed) = split(replies);
-        check_coverage(&layout, &request.bucket, &failed)?;
-        Ok(merge_pages(&layout, &request, limit, listed))
+        let listed = gather(asked.collect(), layout, layout.replicas_of(&keys.bucket)).await?;
+        Ok(merge_pages(layout, &keys, limit, listed))
     }
 
     /// All buckets.
-    pub async fn list_buckets(self: Arc<Self>, deadline: Instant) -> Result<Vec<BucketName>, RequestError> {
-        let layout = self.serving_layout()?;
+    pub async fn list_buckets(self: Arc<Self>, request: Request) -> Result<Vec<BucketName>, RequestError> {
+        let layout = &request.layout;
         let asked = layout.members().iter().map(|member| {
-            let (node, layout) = (Arc::clone(&self), Arc::clone(&layout));
-            async move { (member.node, node.buckets_at(member.node, layout, deadline).await) }
+            let (node, request) = (Arc::clone(&self), request.clone());
+            async move { (member.node, node.buckets_at(member.node, &request).await) }
         });
-        let (listed, failed) = split(futures::future::join_all(asked).await);
-        let any: BucketName = "any".parse().expect("a valid name");
-        check_coverage(&layout, &any, &failed)?;
+        let listed = gather(asked.collect(), layout, layout.replicas().at_most(layout.members().len())).await?;
         let all: BTreeSet<BucketName> = listed.into_values().flatten().collect();
+        if all.len() > MAX_BUCKETS {
+            return Err(RequestError::Invalid(format!("there are more than {MAX_BUCKETS} buckets, too many to list")));
+        }
         Ok(all.into_iter().collect())
     }
 
-    async fn list_at(&self, at: NodeId, list: List, deadline: Instant) -> Result<ListReply, Failure> {
+    async fn list_at(&self, at: NodeId, list: List, request: &Request) -> Result<ListReply, Failure> {
         if at == self.id() {
             return self.read_store(move |store| list_own(store, &list)).await.map_err(|_| Failure::NoAnswer);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
         let call = |client: Arc<PeerServiceClient>, context| async move { client.list(context, list).await };
-        link.call(within(deadline), call).await?.map_err(|_| Failure::NoAnswer)
+        link.call(request.trace, within(request), call).await?.map_err(|_| Failure::NoAnswer)
     }
 
-    async fn buckets_at(&self, at: NodeId, layout: Arc<Layout>, deadline: Instant) -> Result<Vec<BucketName>, Failure> {
+    async fn buckets_at(&self, at: NodeId, request: &Request) -> Result<Vec<BucketName>, Failure> {
         if at == self.id() {
+            let layout = Arc::clone(&request.layout);
             let own = self.read_store(move |store| own_buckets(store, &layout)).await;
             return own.map_err(|_| Failure::NoAnswer);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
-        let version = layout.version();
+        let version = request.layout.version();
         let call = |client: Arc<PeerServiceClient>, context| async move { client.buckets(context, version).await };
-        link.call(within(deadline), call).await?.map_err(|_| Failure::NoAnswer)
+        link.call(request.trace, within(request), call).await?.map_err(|_| Failure::NoAnswer)
     }
 }
 
 /// A fifth of the time is kept for the answer's way back.
-fn within(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).mul_f64(0.8)
+fn within(request: &Request) -> Duration {
+    request.time_left().mul_f64(0.8)
 }
 
 fn partitions_of(layout: &Layout, node: NodeId, bucket: &BucketName) -> Vec<Partition> {
@@ -119,35 +171,45 @@ fn partitions_of(layout: &Layout, node: NodeId, bucket: &BucketName) -> Vec<Part
     layout.partitions().all().filter(|p| layout.primaries(*p, copies).any(|primary| primary == node)).collect()
 }
 
-fn split<T>(replies: Vec<(NodeId, Result<T, Failure>)>) -> (BTreeMap<NodeId, T>, BTreeMap<NodeId, Failure>) {
+/// Waits for everybody's answer, but once every partition is covered no longer than for the merely slow.
+///
+/// # Errors
+/// [`RequestError::Incomplete`] if of some partition fewer than a majority of primaries has answered.
+async fn gather<T>(
+    mut asked: FuturesUnordered<impl Future<Output = (NodeId, Result<T, Failure>)>>,
+    layout: &Layout,
+    copies: ReplicaCount,
+) -> Result<BTreeMap<NodeId, T>, RequestError> {
     let (mut listed, mut failed) = (BTreeMap::new(), BTreeMap::new());
-    for (node, reply) in replies {
+    loop {
+        let covered = is_covered(layout, copies, |node| listed.contains_key(&node));
+        let (node, reply) = tokio::select! {
+            next = asked.next() => match next {
+                Some(reply) => reply,
+                None if covered => return Ok(listed),
+                None => return Err(incomplete(layout, &failed)),
+            },
+            () = tokio::time::sleep(STRAGGLERS), if covered => return Ok(listed),
+        };
         match reply {
             Ok(reply) => drop(listed.insert(node, reply)),
             Err(failure) => drop(failed.insert(node, failure)),
         }
     }
-    (listed, failed)
 }
 
-/// # Errors
-/// [`RequestError::Incomplete`] if of some partition fewer than a majority of primaries has answered.
-fn check_coverage(
-    layout: &Layout,
-    bucket: &BucketName,
-    failed: &BTreeMap<NodeId, Failure>,
-) -> Result<(), RequestError> {
-    let copies = layout.replicas_of(bucket);
-    let missing = |partition: &Partition| {
-        let answered = layout.primaries(*partition, copies).filter(|node| !failed.contains_key(node)).count();
-        answered < usize::from(copies.majority())
-    };
-    if !layout.partitions().all().any(|partition| missing(&partition)) {
-        return Ok(());
-    }
+/// Of every partition a majority of primaries has answered.
+fn is_covered(layout: &Layout, copies: ReplicaCount, has_answered: impl Fn(NodeId) -> bool) -> bool {
+    layout.partitions().all().all(|partition| {
+        let answered = layout.primaries(partition, copies).filter(|node| has_answered(*node)).count();
+        answered >= usize::from(copies.majority())
+    })
+}
+
+fn incomplete(layout: &Layout, failed: &BTreeMap<NodeId, Failure>) -> RequestError {
     let name = |node: &NodeId| layout.member(*node).map_or_else(|| node.to_string(), |member| member.name.to_string());
     let reasons: Vec<String> = failed.iter().map(|(node, failure)| format!("{} {failure}", name(node))).collect();
-    Err(RequestError::Incomplete(reasons.join("; ")))
+    RequestError::Incomplete(reasons.join("; "))
 }
 
 fn merge_pages(layout: &Layout, request: &Keys, limit: usize, listed: BTreeMap<NodeId, ListReply>) -> KeysPage {

@@ -2,7 +2,7 @@
 //! gossip how things stand.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use starling_core::layout::Layout;
 use starling_gossip::{Gossip, HintTargets, ShortText, Standing};
@@ -11,7 +11,7 @@ use starling_proto::connection::{client_limits, client_transport, dial_tcp};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
 use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
 use starling_proto::{BUILD, hello::HelloError};
-use starling_storage::AdoptError;
+use starling_storage::{AdoptError, StoreError};
 
 use crate::node::Node;
 
@@ -19,6 +19,8 @@ use crate::node::Node;
 const INTRODUCTION_LIMIT: Duration = Duration::from_millis(1000);
 /// How often what this node says of itself is brought up to date.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(200);
+/// How often a node without a layout looks for one, if gossip has no news.
+const LAYOUT_INTERVAL: Duration = Duration::from_secs(2);
 const CONTROL_LIMIT: Duration = Duration::from_secs(2);
 
 impl Node {
@@ -39,16 +41,22 @@ impl Node {
         }
     }
 
-    /// Adopts a layout, here and now.
+    /// Adopts a layout, here and now. Goes on to its end when whoever asked is gone: a node that has adopted and does not
+    /// dial its peers would be of no use.
     ///
     /// # Errors
     /// [`AdoptError`] as the store says it.
     pub async fn adopt(self: &Arc<Self>, layout: Layout) -> Result<(), AdoptError> {
+        let node = Arc::clone(self);
+        let adopted = self.spawn_for_request(async move { node.adopt_to_the_end(layout).await });
+        adopted.await.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))
+    }
+
+    async fn adopt_to_the_end(self: Arc<Self>, layout: Layout) -> Result<(), AdoptError> {
         let store = Arc::clone(&self.store);
         let version = layout.version();
         let adopted = tokio::task::spawn_blocking(move || store.adopt(layout)).await;
-        adopted
-            .unwrap_or_else(|panic| Err(AdoptError::Store(starling_storage::StoreError::Engine(panic.to_string()))))?;
+        adopted.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))?;
         let before = self.layout.send_replace(self.store.layout());
         if before.is_none() {
             tracing::info!(%version, cluster = ?self.store.layout().map(|layout| layout.cluster()), "adopted a layout");
@@ -74,8 +82,9 @@ impl Node {
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                _ = gossip.changed() => {}
-                () = tokio::time::sleep(CONTROL_LIMIT) => {}
+                // Gossip that has ended ends the node.
+                Ok(()) = gossip.changed() => {}
+                () = tokio::time::sleep(LAYOUT_INTERVAL) => {}
             }
         }
     }
@@ -83,6 +92,9 @@ impl Node {
     async fn consider(self: &Arc<Self>, layout: Layout) {
         let own = self.store.identity();
         if layout.member(own.node).is_some_and(|member| member.directory == own.directory) {
+            if !self.reservation.take(layout.cluster(), Instant::now()) {
+                return tracing::debug!(cluster = %layout.cluster(), "kept free for another cluster, for the moment");
+            }
             if let Err(error) = self.adopt(layout).await {
                 tracing::warn!(%error, "cannot adopt the layout that names this node");
             }
@@ -117,7 +129,7 @@ impl Node {
             });
             tokio::select! {
                 () = self.stopping.cancelled() => break,
-                _ = view.changed() => self.peers.redial(),
+                Ok(()) = view.changed() => self.peers.redial(),
                 () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
             }
         }

@@ -7,10 +7,12 @@ use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::report::Refusal;
 use starling_gossip::{Standing, View};
+use starling_proto::CallContext;
 use starling_proto::control::NodeStanding;
+use starling_proto::data::RequestError;
 use starling_proto::hello::Introduction;
 use starling_storage::{Health, Store, StoreError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -18,6 +20,7 @@ use tracing::Instrument;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::handoff::Pace;
 use crate::init::Reservation;
 use crate::peers::Peers;
 
@@ -30,10 +33,11 @@ pub struct Node {
     pub peers: Peers,
     pub counters: Counters,
     pub hedges: Budget,
+    pub handoff_pace: Pace,
     pub started: Instant,
     pub reservation: Reservation,
     /// Requests being coordinated; further ones are refused.
-    pub requests: Semaphore,
+    pub requests: Arc<Semaphore>,
     /// The present layout, for those who wait for one.
     pub layout: watch::Sender<Option<Arc<Layout>>>,
     /// Why this node may not serve although its store would.
@@ -47,7 +51,7 @@ pub struct Node {
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,
     span: tracing::Span,
-    disk: Semaphore,
+    disk: Arc<Semaphore>,
 }
 
 impl Node {
@@ -57,9 +61,10 @@ impl Node {
             peers: Peers::default(),
             counters: Counters::default(),
             hedges: Budget::default(),
+            handoff_pace: Pace::new(config.handoff_rate),
             started: Instant::now(),
             reservation: Reservation::default(),
-            requests: Semaphore::new(config.max_requests),
+            requests: Arc::new(Semaphore::new(config.max_requests)),
             layout: watch::Sender::new(store.layout()),
             excluded: watch::Sender::new(None),
             introduced: watch::Sender::new(false),
@@ -68,7 +73,7 @@ impl Node {
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             span,
-            disk: Semaphore::new(DISK_READS),
+            disk: Arc::new(Semaphore::new(DISK_READS)),
             config,
             store,
         })
@@ -98,6 +103,29 @@ impl Node {
     /// Runs a task that the node waits for when it stops, with the node's name in its logs.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task.instrument(self.span.clone()));
+    }
+
+    /// Runs a task that the node waits for when it stops, under the span of the request it is for. It goes on when whoever
+    /// waits for it is dropped.
+    pub fn spawn_for_request<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.tasks.spawn(task.in_current_span())
+    }
+
+    /// # Errors
+    /// [`Refusal::Overloaded`] if as many requests as may be are being coordinated.
+    pub fn room_for_a_request(&self) -> Result<OwnedSemaphorePermit, RequestError> {
+        Arc::clone(&self.requests).try_acquire_owned().map_err(|_full| {
+            self.counters.requests_refused.add(1);
+            RequestError::Refused(Refusal::Overloaded)
+        })
+    }
+
+    /// A span for what this node does for another one's request.
+    pub fn span_of(&self, what: &'static str, context: &CallContext) -> tracing::Span {
+        tracing::debug_span!(parent: &self.span, "peer", what, trace = %context.trace_id())
     }
 
     pub fn span(&self) -> &tracing::Span {
@@ -149,10 +177,15 @@ impl Node {
     ) -> Result<T, StoreError> {
         // The semaphore is never closed; waiting for it is bounded by the number of requests, and ends with their
         // deadlines.
-        let _room = self.disk.acquire().await.map_err(|_| StoreError::Refused(Refusal::Stopping))?;
+        let room = Arc::clone(&self.disk).acquire_owned().await.map_err(|_| StoreError::Refused(Refusal::Stopping))?;
         let store = Arc::clone(&self.store);
-        let result = tokio::task::spawn_blocking(move || read(&store)).await;
-        result.unwrap_or_else(|panic| Err(StoreError::Engine(panic.to_string())))
+        let result = tokio::task::spawn_blocking(move || {
+            let result = read(&store);
+            // Not before: whoever waits may have gone while the disk was busy with this.
+            drop(room);
+            result
+        });
+        result.await.unwrap_or_else(|panic| Err(StoreError::Damaged(panic.to_string())))
     }
 }
 

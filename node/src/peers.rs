@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use starling_core::get::Candidate;
 use starling_core::ids::{NodeId, RunVerdict};
 use starling_proto::BUILD;
 use starling_proto::connection::{ByteStream, client_limits, client_transport, dial_tcp};
@@ -19,6 +18,12 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MOST_BACKOFF: Duration = Duration::from_secs(2);
 /// How often clocks are compared on a standing connection.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Whether there was a connection, or nobody to connect to.
+enum Stayed {
+    Yes,
+    No,
+}
 
 #[derive(Default)]
 pub struct Peers {
@@ -92,14 +97,6 @@ impl Node {
         }
     }
 
-    /// What the request machines need to know of a node: `slow_after` picks the latency that applies.
-    pub fn candidate(&self, node: NodeId, may_hedge: bool, slow_after: impl Fn(&Link) -> Duration) -> Candidate {
-        let believed_down = !self.is_available(node);
-        let usual = self.peers.get(node, Class::Peer).map(|link| slow_after(&link));
-        let slow_after = usual.filter(|_| may_hedge).unwrap_or(self.config.replica_timeout);
-        Candidate { node, believed_down, slow_after }
-    }
-
     /// How far this node's clock is ahead of the median of its peers'.
     pub fn clock_ahead(&self) -> Duration {
         let mut offsets: Vec<i64> = self.peers.all(Class::Peer).iter().filter_map(|link| link.clock_offset()).collect();
@@ -112,7 +109,8 @@ impl Node {
         let mut backoff = FIRST_BACKOFF;
         while !self.stopping.is_cancelled() {
             match self.dial(link).await {
-                Ok(()) => backoff = FIRST_BACKOFF,
+                Ok(Stayed::Yes) => backoff = FIRST_BACKOFF,
+                Ok(Stayed::No) => {}
                 Err(error) => tracing::debug!(peer = %link.node, class = ?link.class, %error, "cannot connect"),
             }
             link.tried.send_replace(true);
@@ -127,8 +125,8 @@ impl Node {
     }
 
     /// Dials once, and stays until the connection breaks.
-    async fn dial(&self, link: &Link) -> Result<(), HelloError> {
-        let Some(address) = self.address_of(link.node) else { return Ok(()) };
+    async fn dial(&self, link: &Link) -> Result<Stayed, HelloError> {
+        let Some(address) = self.address_of(link.node) else { return Ok(Stayed::No) };
         let hello = Hello {
             class: link.class,
             protocols: PROTOCOLS,
@@ -139,16 +137,17 @@ impl Node {
         };
         let dialled = tokio::select! {
             dialled = dial_tcp(&address, &hello, DIAL_LIMIT) => dialled,
-            () = self.stopping.cancelled() => return Ok(()),
+            () = self.stopping.cancelled() => return Ok(Stayed::No),
         };
         if let Err(HelloError::NotWelcome(refusal)) = &dialled {
             self.heed(refusal, link.node);
         }
         let (stream, welcome) = dialled?;
-        if self.approves(link, &welcome).await {
-            self.stay(link, &welcome, stream).await;
+        if !self.approves(link, &welcome).await {
+            return Ok(Stayed::No);
         }
-        Ok(())
+        self.stay(link, &welcome, stream).await;
+        Ok(Stayed::Yes)
     }
 
     /// A peer refused this node: some reasons concern all of it.
@@ -203,6 +202,7 @@ impl Node {
         tokio::select! {
             ended = dispatch => tracing::debug!(peer = %link.node, ?ended, "disconnected"),
             () = self.restarted(link.node, welcome.node.run.nonce) => {}
+            () = self.died(link.node) => {}
             () = clocks => {}
             () = self.stopping.cancelled() => {}
         }
@@ -216,6 +216,16 @@ impl Node {
             view.peer(peer).is_some_and(|peer| peer.alive && peer.announcement.run.nonce != nonce)
         };
         if gossip.wait_for(other_run).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends when gossip, having taken the peer for alive, takes it for dead: a peer that is silent without a word would
+    /// keep every call waiting for its timeout. It is dialled again all the same.
+    async fn died(&self, peer: NodeId) {
+        let mut gossip = self.gossip.clone();
+        let alive = gossip.wait_for(|view| view.is_alive(peer)).await.is_ok();
+        if !alive || gossip.wait_for(|view| !view.is_alive(peer)).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -13,7 +13,9 @@ use starling_proto::CallContext;
 use starling_proto::data::{Put, RequestError, Written};
 use starling_proto::peer::{List, ListReply, Offer, OfferReply, PeerError, PeerService, Read, ReadReply, Store};
 use starling_storage::StoreError;
+use tracing::Instrument;
 
+use crate::link::fits_a_frame;
 use crate::listing;
 use crate::node::{Node, wall_clock};
 
@@ -35,31 +37,53 @@ impl Replica {
 }
 
 impl PeerService for Replica {
-    async fn read(self, _: CallContext, request: Read) -> Result<ReadReply, PeerError> {
-        self.layout(request.layout)?;
-        let object = self.node.read_store(move |store| store.get(&request.key)).await.map_err(peer_error)?;
-        Ok(ReadReply { standing: Standing::Complete, object })
-    }
-
-    async fn store(self, _: CallContext, request: Store) -> Result<(), PeerError> {
-        self.layout(request.layout)?;
-        self.node.store.merge(request.key, request.object, request.role).await.map_err(peer_error)?;
-        if matches!(request.role, Role::Fallback { .. }) {
-            self.node.counters.hints_taken.add(1);
+    async fn read(self, context: CallContext, request: Read) -> Result<ReadReply, PeerError> {
+        let span = self.node.span_of("read", &context);
+        async move {
+            self.layout(request.layout)?;
+            let asked = request.key.clone();
+            let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(peer_error)?;
+            if object.as_ref().is_some_and(|object| !fits_a_frame(&request.key, object)) {
+                return Err(PeerError::Refused(Refusal::TooLarge));
+            }
+            Ok(ReadReply { standing: Standing::Complete, object })
         }
-        Ok(())
+        .instrument(span)
+        .await
     }
 
-    async fn forward(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
-        self.node.coordinate_forwarded(request, context.deadline).await
+    async fn store(self, context: CallContext, request: Store) -> Result<(), PeerError> {
+        let span = self.node.span_of("store", &context);
+        async move {
+            self.layout(request.layout)?;
+            self.node.store.merge(request.key, request.object, request.role).await.map_err(peer_error)?;
+            if matches!(request.role, Role::Fallback { .. }) {
+                self.node.counters.hints_taken.add(1);
+            }
+            Ok(())
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn forward(self, context: CallContext, put: Put) -> Result<Written, RequestError> {
+        let span = self.node.span_of("forwarded put", &context);
+        async move {
+            let request = self.node.request(&context)?;
+            self.node.coordinate_forwarded(request, put).await
+        }
+        .instrument(span)
+        .await
     }
 
     async fn offer(self, _: CallContext, request: Offer) -> Result<OfferReply, PeerError> {
         self.layout(request.layout)?;
         let wanted = move |store: &starling_storage::Store| {
-            let lacks = |(key, clock)| {
-                let own = store.get(&key)?;
-                Ok(!own.is_some_and(|object| object.clock().covers_all(&clock)))
+            let lacks = |(key, clock)| match store.get(&key) {
+                Ok(own) => Ok(!own.is_some_and(|object| object.clock().covers_all(&clock))),
+                // One bad record must not keep the others from coming home.
+                Err(StoreError::Damaged(_)) => Ok(true),
+                Err(error) => Err(error),
             };
             request.hints.into_iter().map(lacks).collect::<Result<Vec<bool>, StoreError>>()
         };
@@ -87,6 +111,9 @@ fn peer_error(error: StoreError) -> PeerError {
         StoreError::Refused(refusal) => PeerError::Refused(refusal),
         StoreError::Unknown => PeerError::Unknown,
         StoreError::Write(refused) => PeerError::Internal(refused.to_string()),
-        StoreError::Engine(reason) => PeerError::Internal(reason),
+        StoreError::Damaged(reason) => {
+            tracing::error!(reason, "a peer's request met damage");
+            PeerError::Refused(Refusal::Damaged)
+        }
     }
 }

@@ -28,9 +28,10 @@ const LEAVE_NOTICE: Duration = Duration::from_millis(500);
 /// Why it could not start, or had to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    let store = open_store(&config).await?;
+    // A port that is taken is found before the store is opened: each opening begins a run.
     let listener =
         TcpListener::bind(config.listen).await.with_context(|| format!("cannot listen on {} (TCP)", config.listen))?;
+    let store = open_store(&config).await?;
     let gossip = start_gossip(&config, &store).await?;
     let node = Node::new(config, store, gossip.view());
     warn_if_exposed(node.config.listen);
@@ -112,14 +113,18 @@ impl Stop {
     }
 }
 
-/// A failed store ends the process, since only a restart can tell what survived (R13). A retired directory does not: the
-/// node stays up to say why it does not serve.
+/// A failed store ends the process, since only a restart can tell what survived (R13), and so does gossip that has ended:
+/// who is alive would stay as it was for ever. A retired directory does not: the node stays up to say why it does not
+/// serve.
 async fn wait_for_the_end(node: &Node, stop: &mut Stop) -> anyhow::Result<()> {
+    let mut gossip = node.gossip.clone();
+    let gossip_ended = async { while gossip.changed().await.is_ok() {} };
     let mut health = node.store.health();
     let failed = health.wait_for(|health| matches!(health, Health::Failed { .. }));
     tokio::select! {
         _ = stop.terminate.recv() => tracing::info!("asked to stop"),
         _ = stop.interrupt.recv() => tracing::info!("interrupted; stopping"),
+        () = gossip_ended => anyhow::bail!("gossip has ended, on {} (UDP)", node.config.listen),
         Ok(health) = failed => if let Health::Failed { reason } = &*health {
             anyhow::bail!("the store has failed: {reason}");
         },

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starling_core::ids::RunVerdict;
+use starling_core::layout::MAX_MEMBERS;
 use starling_proto::BUILD;
 use starling_proto::connection::{ByteStream, channel, drive};
 use starling_proto::control::{ControlService, NodeStanding};
@@ -12,7 +13,7 @@ use starling_proto::hello::{self, Class, Features, Hello, HelloError, Introducti
 use starling_proto::peer::PeerService;
 use tarpc::server::Channel;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::Api;
 use crate::control::Control;
@@ -21,10 +22,40 @@ use crate::replica::Replica;
 
 /// A stranger has this long to say hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Strangers who have not said hello yet; one more is shown out at once.
+const MOST_STRANGERS: usize = 256;
+/// Two for each other member: no crowd of clients keeps a peer out.
+const MOST_PEERS: usize = 2 * MAX_MEMBERS;
+/// Nor an operator.
+const MOST_CONTROLS: usize = 64;
+
+/// Room for connections, by what they are for.
+struct Room {
+    strangers: Arc<Semaphore>,
+    data: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
+    control: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(data: usize) -> Room {
+        let of = |count| Arc::new(Semaphore::new(count));
+        Room { strangers: of(MOST_STRANGERS), data: of(data), peers: of(MOST_PEERS), control: of(MOST_CONTROLS) }
+    }
+
+    fn take(&self, class: Class) -> Option<OwnedSemaphorePermit> {
+        let room = match class {
+            Class::Data => &self.data,
+            Class::Peer | Class::Bulk => &self.peers,
+            Class::Control => &self.control,
+        };
+        Arc::clone(room).try_acquire_owned().ok()
+    }
+}
 
 /// Accepts until the node stops.
 pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
-    let room = Arc::new(Semaphore::new(node.config.max_connections));
+    let room = Arc::new(Room::new(node.config.max_connections));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -39,29 +70,29 @@ pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
                 continue;
             }
         };
-        let permit = Arc::clone(&room).try_acquire_owned().ok();
-        let serving = Arc::clone(&node);
+        let Ok(stranger) = Arc::clone(&room.strangers).try_acquire_owned() else { continue };
+        let (serving, room) = (Arc::clone(&node), Arc::clone(&room));
         node.spawn(async move {
-            let busy = permit.is_none();
             if stream.set_nodelay(true).is_ok() {
                 tokio::select! {
-                    () = serve(&serving, stream, busy) => {}
+                    () = serve(&serving, stream, &room, stranger) => {}
                     () = serving.stopping.cancelled() => {}
                 }
             }
-            drop(permit);
         });
     }
 }
 
 /// Serves one connection until it ends.
-async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, busy: bool) {
-    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(node, &mut stream, busy)).await;
-    let class = match greeted {
-        Ok(Ok(Some(class))) => class,
+async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, room: &Room, stranger: OwnedSemaphorePermit) {
+    let greeted = tokio::time::timeout(HELLO_LIMIT, greet(node, &mut stream, room)).await;
+    // Held for as long as the connection stands.
+    let (class, _place) = match greeted {
+        Ok(Ok(Some(welcome))) => welcome,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => return tracing::debug!(%error, "a hello failed"),
     };
+    drop(stranger);
     match class {
         Class::Data => drive(channel(stream).execute(Api::new(node).serve())).await,
         Class::Peer | Class::Bulk => drive(channel(stream).execute(Replica::new(node).serve())).await,
@@ -69,15 +100,26 @@ async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, busy: bool) {
     }
 }
 
-/// The acceptor's side of the hello. Returns the class of a connection that is welcome.
-async fn greet(node: &Node, stream: &mut impl ByteStream, busy: bool) -> Result<Option<Class>, HelloError> {
+/// The acceptor's side of the hello. Returns the class of a connection that is welcome, with its place.
+async fn greet(
+    node: &Node,
+    stream: &mut impl ByteStream,
+    room: &Room,
+) -> Result<Option<(Class, OwnedSemaphorePermit)>, HelloError> {
     let hello = hello::accept(stream).await?;
-    let refusal = if busy { Some(NotWelcome::Busy) } else { refusal(node, &hello).await };
-    if let Some(refusal) = refusal {
-        tracing::debug!(%refusal, class = ?hello.class, "refused a connection");
-        hello::answer(stream, &Err(refusal)).await?;
-        return Ok(None);
-    }
+    let place = room.take(hello.class).ok_or(NotWelcome::Busy);
+    let admitted = match (place, refusal(node, &hello).await) {
+        (_, Some(refusal)) | (Err(refusal), None) => Err(refusal),
+        (Ok(place), None) => Ok(place),
+    };
+    let place = match admitted {
+        Ok(place) => place,
+        Err(refusal) => {
+            tracing::debug!(%refusal, class = ?hello.class, "refused a connection");
+            hello::answer(stream, &Err(refusal)).await?;
+            return Ok(None);
+        }
+    };
     let welcome = Welcome {
         protocol: PROTOCOLS.common(hello.protocols).unwrap_or(PROTOCOLS.newest),
         cluster: node.store.layout().map(|layout| layout.cluster()),
@@ -86,7 +128,7 @@ async fn greet(node: &Node, stream: &mut impl ByteStream, busy: bool) -> Result<
         build: BUILD.to_owned(),
     };
     hello::answer(stream, &Ok(welcome)).await?;
-    Ok(Some(hello.class))
+    Ok(Some((hello.class, place)))
 }
 
 async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {
@@ -97,6 +139,7 @@ async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {
     match hello.class {
         // Whoever administers or uses a node is told by the calls themselves what it can do.
         Class::Control => None,
+        Class::Data | Class::Peer | Class::Bulk if node.draining.is_cancelled() => Some(NotWelcome::Stopping),
         Class::Data => (hello.cluster.is_some() && ours.is_some() && hello.cluster != ours)
             .then_some(NotWelcome::OtherCluster(ours)),
         Class::Peer | Class::Bulk if ours.is_none() || hello.cluster != ours => Some(NotWelcome::OtherCluster(ours)),

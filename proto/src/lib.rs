@@ -20,15 +20,24 @@ pub mod peer;
 
 pub use tarpc::client::RpcError;
 pub use tarpc::context::Context as CallContext;
+pub use tarpc::trace::TraceId;
 
 use std::time::{Duration, Instant};
 
 /// Version and git hash of this build, as `0.1.0 (0123456789ab)`.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("STARLING_GIT_HASH"), ")");
 
-/// A call context that ends `within` from now. The deadline travels as a duration, so clocks need not agree.
+/// The context of a call that ends `within` from now and begins a trace. The deadline travels as a duration, so clocks
+/// need not agree.
 pub fn call_within(within: Duration) -> CallContext {
+    call_for(TraceId::random(&mut rand::rng()), within)
+}
+
+/// The context of a call that ends `within` from now and is made for the sake of another one: every node that has to do
+/// with a request logs it under one trace id.
+pub fn call_for(trace: TraceId, within: Duration) -> CallContext {
     let mut context = tarpc::context::current();
     context.deadline = Instant::now() + within;
+    context.trace_context.trace_id = trace;
     context
 }

@@ -181,6 +181,7 @@ fn errors(table: &mut Table) {
         DeadlinePassed => Refusal::DeadlinePassed,
         TooLarge => Refusal::TooLarge,
         ClockDrift => Refusal::ClockDrift,
+        Damaged => Refusal::Damaged,
     });
     table.heading("Failure");
     every!(table, Failure {
@@ -188,6 +189,7 @@ fn errors(table: &mut Table) {
         NoAnswer => Failure::NoAnswer,
         Disconnected => Failure::Disconnected,
         Refused => Failure::Refused(Refusal::TooLarge),
+        SyncFailed => Failure::SyncFailed,
     });
 }
 
@@ -445,7 +447,7 @@ fn object() -> Object {
     for (request, value) in [(1, Value::Live(bytes("old"))), (2, Value::Live(bytes("value")))] {
         let write = Write {
             value,
-            seen: object.clock().clone(),
+            seen: object.seen(),
             request: RequestId(request),
             mode: SiblingMode::Keep,
             wall: Stamp::from_millis(1_700_000_000_000),

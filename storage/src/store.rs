@@ -327,6 +327,11 @@ impl Store {
         Ok(buckets)
     }
 
+    /// Whether any marker is held for this target.
+    pub fn holds_hints_for(&self, target: NodeId) -> bool {
+        lock(&self.shared.hints).contains_key(&target)
+    }
+
     /// How many markers are held for each target.
     pub fn hints(&self) -> BTreeMap<NodeId, u64> {
         self.shared.hints()

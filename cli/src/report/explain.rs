@@ -66,7 +66,7 @@ pub struct ReplicaLine {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FailureShape {
-    /// `unreachable`, `no_answer`, `disconnected` or `refused`.
+    /// `unreachable`, `no_answer`, `disconnected`, `refused` or `sync_failed`.
     pub kind: &'static str,
     pub message: String,
 }
@@ -78,6 +78,7 @@ impl From<ReplicaFailure> for FailureShape {
             ReplicaFailure::NoAnswer => "no_answer",
             ReplicaFailure::Disconnected => "disconnected",
             ReplicaFailure::Refused(_) => "refused",
+            ReplicaFailure::SyncFailed => "sync_failed",
         };
         FailureShape { kind, message: failure.to_string() }
     }

@@ -428,7 +428,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Who counts, or may yet: of the fallbacks no more than two for each primary, beside the holders of hints.
+    /// Who counts, or may yet: of the fallbacks no more than two for each primary.
     fn conceivable(&self, now: Duration) -> Tally {
         self.count(|node| {
             let open = match self.asked.contains_key(&node) {
@@ -440,9 +440,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn may_be_asked(&self, node: NodeId) -> bool {
-        let holders: BTreeSet<NodeId> = self.world.hinted().into_iter().map(|hinted| hinted.holder).collect();
-        let mut fallbacks: Vec<NodeId> =
-            self.world.all().filter(|node| !self.world.is_primary(*node) && !holders.contains(node)).collect();
+        let mut fallbacks: Vec<NodeId> = self.world.all().filter(|node| !self.world.is_primary(*node)).collect();
         fallbacks.sort_by_key(|node| self.world.nodes[node.0 as usize].believed_down);
         fallbacks.truncate(2 * self.world.primaries);
         fallbacks.contains(&node)

@@ -6,3 +6,87 @@
 
 mod get;
 mod put;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use starling_core::get::Candidate;
+use starling_core::ids::NodeId;
+use starling_core::layout::{Layout, LayoutVersion};
+use starling_core::name::ObjectKey;
+use starling_core::preference::PreferenceList;
+use starling_core::report::{Refusal, ReplicaReport};
+use starling_proto::TraceId;
+use starling_proto::data::RequestError;
+
+use crate::link::Link;
+use crate::node::Node;
+
+/// A request that its client still waits for.
+#[derive(Clone)]
+pub struct Request {
+    pub layout: Arc<Layout>,
+    pub deadline: Instant,
+    /// Under which every node logs what it does for this request.
+    pub trace: TraceId,
+}
+
+impl Request {
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+/// What a task that coordinates has at hand: the key, its replicas as they look at the start, and the time since.
+struct Task {
+    request: Request,
+    key: ObjectKey,
+    list: PreferenceList,
+    primaries: Vec<Candidate>,
+    fallbacks: Vec<Candidate>,
+    begun: Instant,
+}
+
+impl Task {
+    /// # Errors
+    /// [`Refusal::DeadlinePassed`]; nothing is begun then.
+    fn begin(
+        node: &Node,
+        request: Request,
+        key: ObjectKey,
+        slow_after: impl Fn(&Link) -> Duration,
+    ) -> Result<Task, RequestError> {
+        let begun = Instant::now();
+        if begun >= request.deadline {
+            return Err(RequestError::Refused(Refusal::DeadlinePassed));
+        }
+        let list = request.layout.preference_list(&key);
+        let may_hedge = node.hedges.pay_in();
+        let (primaries, fallbacks) = list.candidates(|id| node.candidate(id, may_hedge, &slow_after));
+        Ok(Task { request, key, list, primaries, fallbacks, begun })
+    }
+
+    /// From the beginning to the deadline.
+    fn time_limit(&self) -> Duration {
+        self.request.deadline.saturating_duration_since(self.begun)
+    }
+
+    fn layout(&self) -> LayoutVersion {
+        self.request.layout.version()
+    }
+}
+
+impl Node {
+    fn candidate(&self, node: NodeId, may_hedge: bool, slow_after: impl Fn(&Link) -> Duration) -> Candidate {
+        let believed_down = !self.is_available(node);
+        let usual = self.peers.get(node, starling_proto::hello::Class::Peer).map(|link| slow_after(&link));
+        let slow_after = usual.filter(|_| may_hedge).unwrap_or(self.config.replica_timeout);
+        Candidate { node, believed_down, slow_after }
+    }
+
+    fn note_hedges(&self, replicas: &[ReplicaReport]) {
+        let hedges = replicas.iter().filter(|replica| replica.hedge).count();
+        self.hedges.pay_out(hedges);
+        self.counters.hedges.add(hedges as u64);
+    }
+}

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use starling_core::coordinate::{Coordinated, Write};
+use starling_core::coordinate::{Coordinated, Write, WriteRefused};
 use starling_core::ids::{Birth, NodeId, RequestId};
-use starling_core::layout::Layout;
-use starling_core::name::ObjectKey;
 use starling_core::object::{Object, SiblingMode};
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
 use starling_core::quorum::{Quorum, Tally};
@@ -22,12 +20,13 @@ use starling_proto::peer::{PeerServiceClient, Store};
 use starling_storage::{Minted, StoreError};
 use tokio::sync::oneshot;
 
-use crate::api::{clock_of_context, context_of};
+use crate::api::{context_of, seen_by_writer};
+use crate::coordinator::{Request, Task};
 use crate::link::Link;
 use crate::node::{Node, wall_clock};
 
 /// What a coordinator's task tells whoever waits for it.
-type Outcome = Result<(Answer, Minted), RequestError>;
+type Outcome = Result<(Answer, Option<Minted>), RequestError>;
 
 /// Something that happened to a running write.
 enum Happened {
@@ -35,97 +34,106 @@ enum Happened {
     Replica(Event),
 }
 
+/// What became of a write that was sent on to a primary.
+enum Forwarded {
+    Answered(Result<Written, RequestError>),
+    NotDone,
+    /// It may have been done.
+    Silent,
+}
+
 impl Node {
     /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
     /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe.
-    pub async fn write(
-        self: Arc<Self>,
-        layout: &Arc<Layout>,
-        request: Put,
-        deadline: Instant,
-    ) -> Result<Written, RequestError> {
-        let list = layout.preference_list(&request.key);
+    pub async fn write(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
+        let list = request.layout.preference_list(&put.key);
         if list.is_primary(self.id()) {
-            return self.coordinate(layout, request, deadline).await;
+            return self.coordinate(request, put).await;
         }
+        let quorum = quorum_of(&request, &put)?;
         let (alive, silent): (Vec<NodeId>, Vec<NodeId>) =
             list.primaries().iter().partition(|node| self.is_available(**node));
+        let mut may_be_done = false;
         for primary in alive.into_iter().chain(silent) {
-            if let Some(answer) = self.forward(primary, &request, deadline).await {
-                return answer;
+            match self.forward(primary, &request, &put).await {
+                Forwarded::Answered(Err(_)) if may_be_done => return Err(unknown(quorum)),
+                Forwarded::Answered(answer) => return answer,
+                Forwarded::NotDone => {}
+                Forwarded::Silent => may_be_done = true,
             }
         }
-        self.coordinate(layout, request, deadline).await
+        let written = self.coordinate(request, put).await;
+        // Whatever stood in the way here, a primary that fell silent may have carried it out.
+        if may_be_done { written.map_err(|_error| unknown(quorum)) } else { written }
     }
 
     /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice.
-    pub async fn coordinate_forwarded(
-        self: Arc<Self>,
-        request: Put,
-        deadline: Instant,
-    ) -> Result<Written, RequestError> {
-        let layout = self.serving_layout().map_err(|not| RequestError::Refused(not.refusal))?;
-        if !layout.preference_list(&request.key).is_primary(self.id()) {
+    pub async fn coordinate_forwarded(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
+        if !request.layout.preference_list(&put.key).is_primary(self.id()) {
             return Err(RequestError::Refused(Refusal::OtherLayout));
         }
-        let deadline = deadline.min(Instant::now() + self.config.request_timeout);
-        self.coordinate(&layout, request, deadline).await
+        self.coordinate(request, put).await
     }
 
-    /// None if another primary should be tried.
-    async fn forward(&self, to: NodeId, request: &Put, deadline: Instant) -> Option<Result<Written, RequestError>> {
-        let link = self.peers.get(to, Class::Peer)?;
-        let left = deadline.saturating_duration_since(Instant::now());
+    async fn forward(&self, to: NodeId, request: &Request, put: &Put) -> Forwarded {
+        let Some(link) = self.peers.get(to, Class::Peer) else { return Forwarded::NotDone };
         // A write takes the coordinator's sync and a replica's: twice the usual, and it is slow.
-        let patience = (link.writes.slow_after() * 2).min(left);
-        let request = request.clone();
+        let patience = (link.writes.slow_after() * 2).min(request.time_left());
+        let (put, deadline) = (put.clone(), request.deadline);
         let call = |client: Arc<PeerServiceClient>, mut context: CallContext| {
             context.deadline = deadline;
-            async move { client.forward(context, request).await }
+            async move { client.forward(context, put).await }
         };
         self.counters.writes_forwarded.add(1);
-        match link.call(patience, call).await {
-            Ok(Err(RequestError::Refused(_) | RequestError::NotServing(_))) | Err(_) => None,
-            Ok(answer) => Some(answer),
+        match link.call(request.trace, patience, call).await {
+            Ok(Err(RequestError::Refused(_) | RequestError::NotServing(_))) => Forwarded::NotDone,
+            Ok(answer) => Forwarded::Answered(answer),
+            Err(failure) if failure.is_definite() => Forwarded::NotDone,
+            Err(_) => Forwarded::Silent,
         }
     }
 
-    async fn coordinate(
-        self: Arc<Self>,
-        layout: &Arc<Layout>,
-        request: Put,
-        deadline: Instant,
-    ) -> Result<Written, RequestError> {
-        let (key, mode) = (request.key.clone(), layout.rules(request.key.bucket()).mode);
-        let copies = layout.replicas_of(key.bucket());
-        let quorum = Quorum::of_write(request.w, request.pw, copies)
-            .map_err(|error| RequestError::Invalid(error.to_string()))?;
+    async fn coordinate(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
+        let layout = Arc::clone(&request.layout);
+        let (key, mode) = (put.key.clone(), layout.rules(put.key.bucket()).mode);
+        let quorum = quorum_of(&request, &put)?;
         self.check_clock(mode)?;
         let write = Write {
-            seen: clock_of_context(layout, &request)?,
-            value: request.value,
-            request: request.request,
+            seen: seen_by_writer(&layout, &put)?,
+            value: put.value,
+            request: put.request,
             mode,
             wall: Stamp::from_millis(wall_clock()),
             fresh_birth: Birth(rand::random()),
         };
-        let task = Task::new(&self, layout, key.clone(), quorum, deadline)?;
+        let task = Task::begin(&self, request, key.clone(), |link: &Link| link.writes.slow_after())?;
+        let plan = task.write_plan(&self, quorum);
+        let room = self.room_for_a_request()?;
         self.counters.writes_coordinated.add(1);
         let (reply, answer) = oneshot::channel();
         let node = Arc::clone(&self);
-        let slot = Arc::clone(&self);
-        self.spawn(async move {
+        self.spawn_for_request(async move {
+            task.write(&node, plan, write, reply).await;
             // Held until the last replica has answered.
-            match slot.requests.try_acquire() {
-                Ok(_room) => task.run(node, write, reply).await,
-                Err(_) => {
-                    node.counters.requests_refused.add(1);
-                    drop(reply.send(Err(RequestError::Refused(Refusal::Overloaded))));
-                }
-            }
+            drop(room);
         });
-        let (answer, minted) = answer.await.unwrap_or(Err(RequestError::Refused(Refusal::Stopping)))?;
-        self.conclude(layout, &key, request.request, quorum, answer, &minted)
+        let (answer, minted) = answer.await.unwrap_or_else(|_| Err(unknown(quorum)))?;
+        let Answer { verdict, acknowledged, replicas } = answer;
+        match (verdict, minted) {
+            (Verdict::NothingDone(refusal), _) => Err(RequestError::Refused(refusal)),
+            (Verdict::Unknown, _) | (Verdict::Acknowledged, None) => {
+                self.counters.quorums_missed.add(1);
+                Err(RequestError::WriteOutcomeUnknown { quorum, acknowledged, replicas })
+            }
+            (Verdict::Acknowledged, Some(Minted { object, how })) => Ok(Written {
+                siblings: object.present(mode).len(),
+                context: stands_alone(&object, put.request).then(|| context_of(&layout, &key, &object)),
+                repeated: how == Coordinated::Repeated,
+                quorum,
+                acknowledged,
+                replicas,
+            }),
+        }
     }
 
     /// R6: a clock that runs ahead would win over writes that come later.
@@ -137,33 +145,15 @@ impl Node {
             SiblingMode::LastWriteWins | SiblingMode::Keep => Ok(()),
         }
     }
+}
 
-    fn conclude(
-        &self,
-        layout: &Layout,
-        key: &ObjectKey,
-        request: RequestId,
-        quorum: Quorum,
-        answer: Answer,
-        minted: &Minted,
-    ) -> Result<Written, RequestError> {
-        let Answer { verdict, acknowledged, replicas } = answer;
-        match verdict {
-            Verdict::NothingDone(refusal) => Err(RequestError::Refused(refusal)),
-            Verdict::Unknown => {
-                self.counters.quorums_missed.add(1);
-                Err(RequestError::WriteOutcomeUnknown { quorum, acknowledged, replicas })
-            }
-            Verdict::Acknowledged => Ok(Written {
-                siblings: minted.object.present(layout.rules(key.bucket()).mode).len(),
-                context: stands_alone(&minted.object, request).then(|| context_of(layout, key, &minted.object)),
-                repeated: minted.how == Coordinated::Repeated,
-                quorum,
-                acknowledged,
-                replicas,
-            }),
-        }
-    }
+fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
+    let copies = request.layout.replicas_of(put.key.bucket());
+    Quorum::of_write(put.w, put.pw, copies).map_err(|error| RequestError::Invalid(error.to_string()))
+}
+
+fn unknown(quorum: Quorum) -> RequestError {
+    RequestError::WriteOutcomeUnknown { quorum, acknowledged: Tally::default(), replicas: Vec::new() }
 }
 
 /// Whether nothing is in the object but what its writer knows of.
@@ -171,57 +161,33 @@ fn stands_alone(object: &Object, request: RequestId) -> bool {
     matches!(object.siblings(), [only] if only.request == request)
 }
 
-/// One write being coordinated.
-struct Task {
-    layout: Arc<Layout>,
-    key: ObjectKey,
-    begun: Instant,
-    plan: Plan,
-}
-
 impl Task {
-    fn new(
-        node: &Arc<Node>,
-        layout: &Arc<Layout>,
-        key: ObjectKey,
-        quorum: Quorum,
-        deadline: Instant,
-    ) -> Result<Task, RequestError> {
-        let begun = Instant::now();
-        let deadline = deadline.saturating_duration_since(begun);
-        if deadline.is_zero() {
-            return Err(RequestError::Refused(Refusal::DeadlinePassed));
-        }
-        let may_hedge = node.hedges.pay_in();
-        let describe = |id| node.candidate(id, may_hedge, |link: &Link| link.writes.slow_after());
-        let (primaries, fallbacks) = Plan::candidates(&layout.preference_list(&key), describe);
-        let plan = Plan {
+    fn write_plan(&self, node: &Node, quorum: Quorum) -> Plan {
+        Plan {
             coordinator: node.id(),
-            primaries,
-            fallbacks,
+            primaries: self.primaries.clone(),
+            fallbacks: self.fallbacks.clone(),
             quorum,
-            deadline,
+            deadline: self.time_limit(),
             give_up_after: node.config.replica_timeout,
-        };
-        Ok(Task { layout: Arc::clone(layout), key, begun, plan })
+        }
     }
 
     /// Runs the machine to its end; tells the outcome as soon as it is decided.
-    async fn run(self, node: Arc<Node>, write: Write, reply: oneshot::Sender<Outcome>) {
-        let (mut machine, mut actions) = Machine::start(self.plan.clone());
+    async fn write(self, node: &Arc<Node>, plan: Plan, write: Write, reply: oneshot::Sender<Outcome>) {
+        let (mut machine, mut actions) = Machine::start(plan);
         let mut running: FuturesUnordered<BoxFuture<'_, Happened>> = FuturesUnordered::new();
         let (mut write, mut reply, mut minted) = (Some(write), Some(reply), None::<Minted>);
         loop {
             for action in std::mem::take(&mut actions) {
                 match action {
-                    Action::Coordinate => running.extend(write.take().map(|write| self.store_here(&node, write))),
+                    Action::Coordinate => running.extend(write.take().map(|write| self.store_here(node, write))),
                     Action::Store { to, role } => {
-                        running.extend(minted.as_ref().map(|minted| self.store_there(&node, to, role, &minted.object)));
+                        running.extend(minted.as_ref().map(|minted| self.store_there(node, to, role, &minted.object)));
                     }
                     Action::Answer(answer) => {
-                        self.note_hedges(&node, &answer);
-                        let minted = minted.clone().unwrap_or_else(nothing_minted);
-                        tell(&mut reply, Ok((answer, minted)));
+                        node.note_hedges(&answer.replicas);
+                        tell(&mut reply, Ok((answer, minted.clone())));
                     }
                 }
             }
@@ -235,28 +201,27 @@ impl Task {
                     minted = Some(own);
                     Event::Coordinated
                 }
-                Happened::OwnStore(Err(StoreError::Refused(refusal))) => Event::NotCoordinated(refusal),
-                Happened::OwnStore(Err(error)) => {
-                    tell(&mut reply, Err(self.own_failure(error)));
-                    return;
-                }
+                Happened::OwnStore(Err(error)) => match own_store_failed(node.id(), error) {
+                    Ok(event) => event,
+                    Err(at_fault) => return tell(&mut reply, Err(at_fault)),
+                },
             };
             actions = machine.step(self.begun.elapsed(), event);
         }
     }
 
-    fn store_here<'a>(&self, node: &Arc<Node>, write: Write) -> BoxFuture<'a, Happened> {
-        let (node, key) = (Arc::clone(node), self.key.clone());
-        async move { Happened::OwnStore(node.store.coordinate(key, write).await) }.boxed()
+    fn store_here<'a>(&self, node: &'a Arc<Node>, write: Write) -> BoxFuture<'a, Happened> {
+        let (key, deadline) = (self.key.clone(), self.request.deadline);
+        async move { Happened::OwnStore(node.store.coordinate(key, write, Some(deadline)).await) }.boxed()
     }
 
-    fn store_there<'a>(&self, node: &Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
+    fn store_there<'a>(&self, node: &'a Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
         let link = node.peers.get(to, Class::Peer);
-        let request = Store { layout: self.layout.version(), key: self.key.clone(), object: object.clone(), role };
-        let within = node.config.replica_timeout;
+        let store = Store { layout: self.layout(), key: self.key.clone(), object: object.clone(), role };
+        let trace = self.request.trace;
         async move {
             let stored = match link {
-                Some(link) => link.store(request, within).await,
+                Some(link) => link.store(store, trace, node.config.replica_timeout).await,
                 None => Err(Failure::Unreachable),
             };
             Happened::Replica(match stored {
@@ -266,23 +231,22 @@ impl Task {
         }
         .boxed()
     }
+}
 
-    /// The own store took the write and failed, or the write itself is at fault.
-    fn own_failure(&self, error: StoreError) -> RequestError {
-        match error {
-            StoreError::Unknown => RequestError::WriteOutcomeUnknown {
-                quorum: self.plan.quorum,
-                acknowledged: Tally::default(),
-                replicas: Vec::new(),
-            },
-            other => crate::api::request_error(other),
+/// What the machine is told of it.
+///
+/// # Errors
+/// The write itself is at fault: no other coordinator would take it.
+fn own_store_failed(node: NodeId, error: StoreError) -> Result<Event, RequestError> {
+    match error {
+        StoreError::Refused(refusal) => Ok(Event::NotCoordinated(refusal)),
+        StoreError::Unknown => Ok(Event::Failed { by: node, failure: Failure::SyncFailed }),
+        StoreError::Damaged(reason) => {
+            tracing::error!(reason, "the own copy of a key cannot be written to");
+            Ok(Event::NotCoordinated(Refusal::Damaged))
         }
-    }
-
-    fn note_hedges(&self, node: &Node, answer: &Answer) {
-        let hedges = answer.replicas.iter().filter(|replica| replica.hedge).count();
-        node.hedges.pay_out(hedges);
-        node.counters.hedges.add(hedges as u64);
+        StoreError::Write(WriteRefused::DirectoryCopied(_)) => Ok(Event::NotCoordinated(Refusal::NotAMember)),
+        StoreError::Write(refused) => Err(RequestError::Invalid(refused.to_string())),
     }
 }
 
@@ -291,10 +255,6 @@ fn tell(reply: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
     if let Some(reply) = reply.take() {
         drop(reply.send(outcome));
     }
-}
-
-fn nothing_minted() -> Minted {
-    Minted { object: Object::default(), how: Coordinated::Minted }
 }
 
 /// The next thing that happens, a tick at `wake` at the latest.
