@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
-use starling_proto::data::{Got, Location, RequestError};
+use starling_proto::data::{DataServiceClient, Location, RequestError};
 
 use crate::bucket::Bucket;
 use crate::error::ClientError;
 use crate::requests::Fetched;
-use crate::route::{Router, Target};
+use crate::retry::Effect;
+use crate::route::{Errand, Router, Target};
 
 /// How a client behaves unless a request says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,11 @@ impl Client {
         Ok(Client { router: Arc::new(router), options })
     }
 
+    /// The same client, over the same connections, whose requests end within another time.
+    pub fn with_timeout(&self, timeout: Duration) -> Client {
+        Client { router: Arc::clone(&self.router), options: ClientOptions { timeout } }
+    }
+
     /// # Errors
     /// [`ClientError::Invalid`] if that cannot be a bucket's name.
     pub fn bucket(&self, name: &str) -> Result<Bucket, ClientError> {
@@ -75,10 +81,9 @@ impl Client {
     /// # Errors
     /// [`ClientError::Incomplete`] if too few nodes are up to be sure of all.
     pub async fn buckets(&self) -> Result<Vec<BucketName>, ClientError> {
-        self.router
-            .call(&Target::Anyone, self.options.timeout, |client, context| async move { client.buckets(context).await })
-            .await
-            .map(|(buckets, _)| buckets)
+        let errand = self.errand(Target::Anyone);
+        let call = |client: DataServiceClient, context| async move { client.buckets(context).await };
+        self.router.call(&errand, call).await.map(|(buckets, _)| buckets)
     }
 
     /// The layout that the client routes by.
@@ -100,13 +105,11 @@ impl Client {
     /// [`ClientError::Unavailable`] if no node answers.
     pub async fn locate(&self, bucket: &str, key: impl Into<bytes::Bytes>) -> Result<Location, ClientError> {
         let key = object_key(&bucket.parse().map_err(invalid)?, key.into())?;
-        self.router
-            .call(&Target::Anyone, self.options.timeout, move |client, context| {
-                let key = key.clone();
-                async move { client.locate(context, key).await }
-            })
-            .await
-            .map(|(location, _)| location)
+        let call = move |client: DataServiceClient, context| {
+            let key = key.clone();
+            async move { client.locate(context, key).await }
+        };
+        self.router.call(&self.errand(Target::Anyone), call).await.map(|(location, _)| location)
     }
 
     /// What one node holds of a key: its own copy, and nobody else's word. `node` is a member's name or its `host:port`.
@@ -128,15 +131,18 @@ impl Client {
         key: impl Into<bytes::Bytes>,
     ) -> Result<Fetched, ClientError> {
         let key = object_key(&bucket.parse().map_err(invalid)?, key.into())?;
-        let address = self.router.address_of(node)?;
-        let (got, via): (Got, String) = self
-            .router
-            .call(&Target::Node(address), self.options.timeout, move |client, context| {
-                let key = key.clone();
-                async move { client.get_own(context, key).await }
-            })
-            .await?;
+        self.router.check_node(node)?;
+        let call = move |client: DataServiceClient, context| {
+            let key = key.clone();
+            async move { client.get_own(context, key).await }
+        };
+        let (got, via) = self.router.call(&self.errand(Target::Node(node.to_owned())), call).await?;
         Ok(Fetched::new(got, via))
+    }
+
+    /// To ask something without changing anything.
+    fn errand(&self, target: Target) -> Errand {
+        Errand { target, effect: Effect::Nothing, timeout: self.options.timeout }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection to each node, dialled when first needed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use starling_core::ids::ClusterId;
@@ -13,36 +13,61 @@ use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
 /// Dialling takes at most this long.
 const DIAL_LIMIT: Duration = Duration::from_millis(1000);
 
+/// A connection that stands. Its identity, not its address, says which one broke.
+pub(crate) type Connection = Arc<DataServiceClient>;
+
 /// Connections by address. One that broke is dialled anew by the next request.
 #[derive(Default)]
 pub(crate) struct Pool {
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
 }
 
-/// Holds at most one connection; whoever comes first dials, the others wait for it.
-type Slot = tokio::sync::Mutex<Option<DataServiceClient>>;
+/// Room for one connection to one address.
+#[derive(Default)]
+struct Slot {
+    live: Mutex<Option<Connection>>,
+    /// Whoever comes first dials; the others wait for that.
+    dialling: tokio::sync::Mutex<()>,
+}
 
 impl Pool {
-    pub async fn get(&self, address: &str, cluster: Option<ClusterId>) -> Result<DataServiceClient, HelloError> {
+    pub async fn get(&self, address: &str, cluster: Option<ClusterId>) -> Result<Connection, HelloError> {
         let slot = self.slot(address);
-        let mut connection = slot.lock().await;
-        if let Some(client) = &*connection {
-            return Ok(client.clone());
+        if let Some(connection) = slot.live() {
+            return Ok(connection);
+        }
+        let _mine = slot.dialling.lock().await;
+        if let Some(connection) = slot.live() {
+            return Ok(connection);
         }
         let (stream, _welcome) = dial_tcp(address, &greeting(Class::Data, cluster), DIAL_LIMIT).await?;
         let client = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
-        *connection = Some(client.clone());
-        Ok(client)
+        Ok(slot.keep(Arc::new(client)))
     }
 
-    /// Forgets a broken connection.
-    pub fn forget(&self, address: &str) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    /// Forgets a connection that broke. One that was dialled in its place meanwhile stays.
+    pub fn forget(&self, address: &str, broken: &Connection) {
+        self.slot(address).forget(broken);
     }
 
     fn slot(&self, address: &str) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.slots);
         Arc::clone(slots.entry(address.to_owned()).or_default())
+    }
+}
+
+impl Slot {
+    fn live(&self) -> Option<Connection> {
+        lock(&self.live).clone()
+    }
+
+    fn keep(&self, connection: Connection) -> Connection {
+        *lock(&self.live) = Some(Arc::clone(&connection));
+        connection
+    }
+
+    fn forget(&self, broken: &Connection) {
+        lock(&self.live).take_if(|live| Arc::ptr_eq(live, broken));
     }
 }
 
@@ -53,4 +78,28 @@ pub(crate) fn greeting(class: Class, cluster: Option<ClusterId>) -> Hello {
 
 pub(crate) const fn dial_limit() -> Duration {
     DIAL_LIMIT
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_dialled_in_place_of_a_broken_one_stays() {
+        let connection = || {
+            let (stream, _other_end) = tokio::io::duplex(64);
+            Arc::new(DataServiceClient::new(client_limits(), client_transport(stream)).spawn())
+        };
+        let slot = Slot::default();
+        let (broken, fresh) = (slot.keep(connection()), connection());
+        slot.forget(&broken);
+        assert!(slot.live().is_none());
+        slot.keep(Arc::clone(&fresh));
+        slot.forget(&broken);
+        assert!(slot.live().is_some_and(|live| Arc::ptr_eq(&live, &fresh)), "two requests had met the same break");
+    }
 }

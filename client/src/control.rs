@@ -1,6 +1,6 @@
 //! Administration of one node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use starling_core::layout::Layout;
 use starling_proto::call_within;
@@ -10,6 +10,7 @@ use starling_proto::hello::Class;
 
 use crate::connection::{dial_limit, greeting};
 use crate::error::{Attempt, ClientError};
+use crate::seeds::first_answer;
 
 /// A connection for administration.
 pub struct ControlClient {
@@ -28,6 +29,23 @@ impl ControlClient {
         })?;
         let client = ControlServiceClient::new(client_limits(), client_transport(stream)).spawn();
         Ok(ControlClient { address: address.to_owned(), client })
+    }
+
+    /// The first of the addresses (`host:port`) that answers within `within`, and the cluster as it sees it. The next is
+    /// asked too when one fails, or says nothing for a while.
+    ///
+    /// # Errors
+    /// [`ClientError::Unavailable`] if none does.
+    pub async fn connect_any<S: Into<String>>(
+        addresses: impl IntoIterator<Item = S>,
+        within: Duration,
+    ) -> Result<(ControlClient, ClusterView), ClientError> {
+        let ask = |address: String| async move {
+            let control = ControlClient::connect(&address).await.map_err(only_reason)?;
+            let view = control.cluster(within).await.map_err(only_reason)?;
+            Ok((control, view))
+        };
+        first_answer(addresses.into_iter().map(Into::into), Instant::now() + within, ask).await
     }
 
     /// How this node is.
@@ -62,5 +80,15 @@ impl ControlClient {
     fn silent(&self, error: &starling_proto::RpcError) -> ClientError {
         let attempt = Attempt { address: self.address.clone(), reason: error.to_string() };
         ClientError::DeadlinePassed { tried: vec![attempt] }
+    }
+}
+
+/// Why the only node that was asked did not help, without its address.
+fn only_reason(error: ClientError) -> String {
+    match error {
+        ClientError::Unavailable { mut tried } | ClientError::DeadlinePassed { mut tried } if tried.len() == 1 => {
+            tried.remove(0).reason
+        }
+        other => other.to_string(),
     }
 }

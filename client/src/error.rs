@@ -19,6 +19,10 @@ pub enum ClientError {
     /// No node took the request: all are unreachable, overloaded, or not serving. Nothing was done; try later.
     #[error("no node could serve the request: {}", list(.tried))]
     Unavailable { tried: Vec<Attempt> },
+    /// No node took the request, and so many requests of this client failed lately that no further node was tried: retries
+    /// must not keep an overloaded cluster down. Nothing was done; try later.
+    #[error("no node could serve the request, and too many requests failed lately to try more: {}", list(.tried))]
+    RetriesSpent { tried: Vec<Attempt> },
     /// A read met fewer replicas than were asked for. Try again, or ask for fewer.
     #[error("{}", quorum_text("read quorum not met", "answered", .quorum, .counted))]
     ReadQuorumNotMet { quorum: Quorum, counted: Tally, replicas: Vec<ReplicaReport> },
@@ -30,6 +34,10 @@ pub enum ClientError {
     /// with the same request id is safe.
     #[error("no answer before the deadline: {}", list(.tried))]
     DeadlinePassed { tried: Vec<Attempt> },
+    /// A write was given up before its deadline, and an earlier attempt of it may have been carried out. It may survive or
+    /// not. Repeating it with the same request id is safe.
+    #[error("outcome unknown: {reason}: {}", list(.tried))]
+    OutcomeUnknown { reason: String, tried: Vec<Attempt> },
     /// Not all whom it takes are there: a listing would have been incomplete, or not every member has adopted a layout. Try
     /// again when more nodes are up.
     #[error("{0}")]
@@ -42,7 +50,7 @@ pub enum ClientError {
 /// Each reason once, with all that gave it: `127.0.0.1:1, 127.0.0.1:2: cannot be reached; 127.0.0.1:3: …`.
 fn list(tried: &[Attempt]) -> String {
     if tried.is_empty() {
-        return "no addresses are known".to_owned();
+        return "none was asked in time".to_owned();
     }
     let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
     for Attempt { address, reason } in tried {

@@ -18,10 +18,11 @@
 //! Every write carries a request id, so a repeated write stays one write. Errors are sorted by what to do about them: see
 //! [`ClientError`].
 //!
-//! Where to read next: [`Client`], then `route.rs` for how a node is chosen and when another is tried.
+//! Where to read next: [`Client`], then `route.rs` for how a node is chosen, and `retry.rs` for when another is tried.
 //!
 //! Left out on purpose: caching, and resolving siblings, which only the application can.
 
+mod atlas;
 mod bucket;
 mod client;
 mod connection;
@@ -29,14 +30,16 @@ mod context;
 mod control;
 mod error;
 mod requests;
+mod retry;
 mod route;
+mod seeds;
 
 pub use bucket::Bucket;
 pub use client::{Client, ClientOptions};
 pub use context::{Context, InvalidContextText};
 pub use control::ControlClient;
 pub use error::{Attempt, ClientError};
-pub use requests::{Delete, Fetched, Get, Keys, Put, Stored};
+pub use requests::{Delete, Fetched, Get, Keys, MAX_PAYLOAD_BYTES, Put, Stored};
 
 pub use starling_core as core;
 pub use starling_proto as proto;

@@ -11,13 +11,19 @@ use starling_core::ids::RequestId;
 use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::ReplicaReport;
+use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
 use starling_proto::data::{self, Got, KeysPage, LiveSibling, MAX_PAGE, Written};
 
 use crate::bucket::Bucket;
 use crate::client::object_key;
 use crate::context::Context;
 use crate::error::ClientError;
-use crate::route::Target;
+use crate::retry::Effect;
+use crate::route::{Errand, Target};
+
+/// Most bytes that a key and its value may have together: what fits a frame. A node's own limits are lower, unless they were
+/// raised.
+pub const MAX_PAYLOAD_BYTES: usize = MAX_FRAME_BYTES - FRAME_MARGIN_BYTES;
 
 /// What a read found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,14 +170,14 @@ impl Get {
 
     async fn send(self) -> Result<Fetched, ClientError> {
         let key = object_key(&self.bucket.name, self.key)?;
-        let target = Target::Key(key.clone());
+        let errand = Errand { target: Target::Key(key.clone()), effect: Effect::Nothing, timeout: self.timeout };
         let request = data::Get { key, r: self.r, pr: self.pr, wait_for_repair: self.wait_for_repair };
         let router = &self.bucket.client.router;
         let call = move |client: data::DataServiceClient, context| {
             let request = request.clone();
             async move { client.get(context, request).await }
         };
-        let (got, via) = router.call(&target, self.timeout, call).await?;
+        let (got, via) = router.call(&errand, call).await?;
         Ok(Fetched::new(got, via))
     }
 }
@@ -208,7 +214,8 @@ impl Writing {
 
     async fn send(self) -> Result<Stored, ClientError> {
         let key = object_key(&self.bucket.name, self.key)?;
-        let target = Target::Key(key.clone());
+        check_payload(key.key(), &self.value)?;
+        let errand = Errand { target: Target::Key(key.clone()), effect: Effect::Write, timeout: self.timeout };
         let id = self.request;
         let context = self.context.map(|context| context.as_bytes().clone());
         let request = data::Put { key, value: self.value, context, request: id, w: self.w, pw: self.pw, r: self.r };
@@ -216,9 +223,24 @@ impl Writing {
             let request = request.clone();
             async move { client.put(context, request).await }
         };
-        let (written, via) = self.bucket.client.router.call(&target, self.timeout, call).await?;
+        let (written, via) = self.bucket.client.router.call(&errand, call).await?;
         Ok(Stored { written, via, request: id })
     }
+}
+
+/// What does not fit a frame is never sent: no node, and no repetition, would change that.
+fn check_payload(key: &Bytes, value: &Value) -> Result<(), ClientError> {
+    let bytes = key.len()
+        + match value {
+            Value::Live(value) => value.len(),
+            Value::Tombstone => 0,
+        };
+    if bytes <= MAX_PAYLOAD_BYTES {
+        return Ok(());
+    }
+    Err(ClientError::Invalid(format!(
+        "the key and its value have {bytes} bytes; a request carries at most {MAX_PAYLOAD_BYTES}"
+    )))
 }
 
 macro_rules! write_options {
@@ -306,11 +328,13 @@ pub struct Keys {
     prefix: Bytes,
     after: Option<Bytes>,
     limit: usize,
+    timeout: Duration,
 }
 
 impl Keys {
     pub(crate) fn new(bucket: Bucket) -> Keys {
-        Keys { bucket, prefix: Bytes::new(), after: None, limit: MAX_PAGE }
+        let timeout = bucket.client.options.timeout;
+        Keys { bucket, prefix: Bytes::new(), after: None, limit: MAX_PAGE, timeout }
     }
 
     /// Only keys that start with this.
@@ -331,6 +355,12 @@ impl Keys {
         self
     }
 
+    /// Everything ends within this.
+    pub fn timeout(mut self, timeout: Duration) -> Keys {
+        self.timeout = timeout;
+        self
+    }
+
     async fn send(self) -> Result<KeysPage, ClientError> {
         let request =
             data::Keys { bucket: self.bucket.name.clone(), prefix: self.prefix, after: self.after, limit: self.limit };
@@ -338,8 +368,8 @@ impl Keys {
             let request = request.clone();
             async move { client.keys(context, request).await }
         };
-        let client = &self.bucket.client;
-        Ok(client.router.call(&Target::Anyone, client.options.timeout, call).await?.0)
+        let errand = Errand { target: Target::Anyone, effect: Effect::Nothing, timeout: self.timeout };
+        Ok(self.bucket.client.router.call(&errand, call).await?.0)
     }
 }
 
@@ -349,5 +379,20 @@ impl IntoFuture for Keys {
 
     fn into_future(self) -> Self::IntoFuture {
         self.send().boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_no_frame_is_refused_with_its_size_before_it_is_sent() {
+        let key = Bytes::from_static(b"key");
+        let value = |bytes| Value::Live(vec![0; bytes].into());
+        assert!(check_payload(&key, &value(MAX_PAYLOAD_BYTES - 3)).is_ok());
+        let refused = check_payload(&key, &value(MAX_PAYLOAD_BYTES - 2)).unwrap_err();
+        let expected = "the key and its value have 32505857 bytes; a request carries at most 32505856";
+        assert_eq!(refused.to_string(), expected);
     }
 }

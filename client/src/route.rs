@@ -1,184 +1,166 @@
-//! Which node is asked, when another is tried, and when that ends.
+//! Which node is asked.
 //!
 //! For a key its primaries come first, in the order of its preference list, then every other member. A node that failed
-//! lately goes behind the others for a while. A node is waited for only so long: a paused one keeps its connections open
-//! and says nothing. Patience doubles from node to node, so that a cluster that is merely slow is not flooded.
+//! lately goes behind the others for a while. When another is tried, and when that ends, is decided in `retry.rs`.
 //!
-//! Everything runs under one deadline, and retries draw on a budget that requests pay into (a fifth of a retry each), so
-//! that retries cannot keep an overloaded cluster down.
+//! An attempt ends at one moment, dialling included, whichever of the two takes the time. The call carries the request's
+//! whole deadline: a node that is left for its silence may still finish what it began, and answers the repetition.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_proto::data::{DataServiceClient, RequestError};
 use starling_proto::{CallContext, RpcError, call_within};
 
+use crate::atlas::Atlas;
 use crate::client::{final_error, invalid};
-use crate::connection::Pool;
-use crate::error::{Attempt, ClientError};
+use crate::connection::{Connection, Pool, lock};
+use crate::control::ControlClient;
+use crate::error::ClientError;
+use crate::retry::{Budget, Effect, Retry, Setback, Step};
+use crate::seeds::first_answer;
 
-/// A silent node is left for the next after this long, at first.
-const FIRST_PATIENCE: Duration = Duration::from_millis(750);
-/// As long a silent seed is waited for before the next one is asked as well.
-const SEED_PATIENCE: Duration = Duration::from_millis(100);
 /// For how long a node that failed is tried last.
 const PENALTY: Duration = Duration::from_secs(2);
-/// Waits between rounds over all nodes: at first about this long, doubling, with jitter.
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const MOST_BACKOFF: Duration = Duration::from_secs(1);
-/// Retries that a client may make without having made requests for them.
-const BUDGET_RESERVE: f64 = 20.0;
-const BUDGET_PER_REQUEST: f64 = 0.2;
-/// How often a failed quorum is tried again: what failed it may have been noticed meanwhile.
-const QUORUM_RETRIES: usize = 1;
+/// Asking again who is where takes at most this long.
+const RELEARN_LIMIT: Duration = Duration::from_millis(500);
 
 /// Who can serve a request.
 pub(crate) enum Target {
     Key(ObjectKey),
     Anyone,
-    /// Only this address.
+    /// Only this one: a member's name, or an address.
     Node(String),
 }
 
-pub(crate) struct Router {
-    layout: ArcSwap<Layout>,
-    pool: Pool,
-    penalties: Mutex<BTreeMap<String, Instant>>,
-    budget: Mutex<f64>,
+/// What is wanted, from whom, by when.
+pub(crate) struct Errand {
+    pub target: Target,
+    pub effect: Effect,
+    pub timeout: Duration,
 }
 
-/// How one attempt ended, if not well.
-enum Setback {
-    /// Another node may help. Nothing was done.
-    NotDone(String),
-    /// Another node may help. The request may have been carried out.
-    Unknown(String),
-    /// Worth trying again a little later.
-    Quorum(ClientError),
-    Final(ClientError),
+pub(crate) struct Router {
+    seeds: Vec<String>,
+    atlas: ArcSwap<Atlas>,
+    pool: Pool,
+    penalties: Mutex<BTreeMap<String, Instant>>,
+    budget: Mutex<Budget>,
 }
 
 impl Router {
+    /// Learns the layout from the first seed that has one.
     pub async fn learn(seeds: Vec<String>, timeout: Duration) -> Result<Router, ClientError> {
-        let pool = Pool::default();
-        let layout = first_layout(&pool, seeds, timeout).await?;
-        Ok(Router::new(layout, pool))
-    }
-
-    fn new(layout: Layout, pool: Pool) -> Router {
-        Router {
-            layout: ArcSwap::from_pointee(layout),
+        let (pool, deadline) = (Pool::default(), Instant::now() + timeout);
+        let layout = first_answer(seeds.clone(), deadline, |seed| fetch_layout(&pool, seed, timeout)).await?;
+        Ok(Router {
+            seeds,
+            atlas: ArcSwap::from_pointee(Atlas::new(layout)),
             pool,
             penalties: Mutex::default(),
-            budget: Mutex::new(BUDGET_RESERVE),
-        }
+            budget: Mutex::new(Budget::new()),
+        })
     }
 
     pub fn layout(&self) -> Arc<Layout> {
-        self.layout.load_full()
+        Arc::clone(self.atlas.load().layout())
+    }
+
+    /// Refuses a name that no member has. An address is taken as it is.
+    pub fn check_node(&self, node: &str) -> Result<(), ClientError> {
+        self.address_of(node).map(drop)
     }
 
     /// The address of a member given by name, or an address as it is.
-    pub fn address_of(&self, node: &str) -> Result<String, ClientError> {
+    fn address_of(&self, node: &str) -> Result<String, ClientError> {
         if node.contains(':') {
             return Ok(node.to_owned());
         }
-        let layout = self.layout();
+        let atlas = self.atlas.load();
+        let layout = atlas.layout();
         let member = layout.member_named(&node.parse().map_err(invalid)?);
         let names = || layout.members().iter().map(|member| member.name.as_str()).collect::<Vec<_>>().join(", ");
         member
-            .map(|member| member.address.clone())
+            .map(|member| atlas.address(member))
             .ok_or_else(|| ClientError::Invalid(format!("no member is named `{node}`; there are {}", names())))
     }
 
     /// Makes a call on one node after another until one answers. Returns the answer and who gave it.
     pub async fn call<T, F>(
         &self,
-        target: &Target,
-        timeout: Duration,
+        errand: &Errand,
         call: impl Fn(DataServiceClient, CallContext) -> F,
     ) -> Result<(T, String), ClientError>
     where
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
     {
-        let deadline = Instant::now() + timeout;
-        let mut tried: Vec<Attempt> = Vec::new();
-        let (mut patience, mut backoff) = (FIRST_PATIENCE, FIRST_BACKOFF);
-        let (mut maybe_done, mut quorum_failures) = (false, 0);
-        // What a quorum that was missed says is worth more than that nothing came of another try.
-        let mut missed = None;
-        self.pay_in();
+        lock(&self.budget).pay_in();
+        let mut retry = Retry::new(errand.effect, Instant::now() + errand.timeout);
+        retry.begin_round(self.addresses(&errand.target));
         loop {
-            let addresses = self.addresses(target);
-            let only = addresses.len() == 1;
-            for address in addresses {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() || (!tried.is_empty() && !self.pay_out()) {
-                    return Err(missed.unwrap_or_else(|| given_up(tried, maybe_done)));
-                }
-                let limit = if only { left } else { left.min(patience) };
-                match self.attempt(&address, left, limit, &call).await {
+            let step = retry.next(Instant::now(), rand::random_range(0.5..1.5), &mut lock(&self.budget));
+            match step {
+                Step::Try { address, until } => match self.attempt(&address, until, retry.deadline(), &call).await {
                     Ok(answer) => return Ok((answer, address)),
-                    Err(Setback::Final(error)) => return Err(error),
-                    Err(Setback::Quorum(error)) => {
-                        quorum_failures += 1;
-                        if quorum_failures > QUORUM_RETRIES {
-                            return Err(error);
-                        }
-                        tried.push(Attempt { address, reason: error.to_string() });
-                        maybe_done = true;
-                        missed = Some(error);
-                        break;
-                    }
-                    Err(Setback::NotDone(reason)) => tried.push(Attempt { address, reason }),
-                    Err(Setback::Unknown(reason)) => {
-                        maybe_done = true;
-                        patience *= 2;
-                        tried.push(Attempt { address, reason });
-                    }
+                    Err(setback) => retry.note(address, setback),
+                },
+                Step::Pause { until, lost } => {
+                    self.pause(until, lost, retry.deadline()).await;
+                    retry.begin_round(self.addresses(&errand.target));
                 }
+                Step::GiveUp(error) => return Err(error),
             }
-            let pause = backoff.mul_f64(rand::random_range(0.5..1.5));
-            if Instant::now() + pause >= deadline {
-                return Err(missed.unwrap_or_else(|| given_up(tried, maybe_done)));
-            }
-            tokio::time::sleep(pause).await;
-            backoff = (backoff * 2).min(MOST_BACKOFF);
         }
     }
 
     async fn attempt<T, F>(
         &self,
         address: &str,
-        left: Duration,
-        limit: Duration,
+        until: Instant,
+        deadline: Instant,
         call: &impl Fn(DataServiceClient, CallContext) -> F,
     ) -> Result<T, Setback>
     where
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
     {
-        let cluster = Some(self.layout().cluster());
-        let client = match tokio::time::timeout(limit, self.pool.get(address, cluster)).await {
-            Ok(Ok(client)) => client,
-            Ok(Err(error)) => return Err(self.penalise(address, Setback::NotDone(error.to_string()))),
-            Err(_elapsed) => return Err(self.penalise(address, Setback::NotDone("could not be reached".to_owned()))),
-        };
-        match tokio::time::timeout(limit, call(client, call_within(left))).await {
+        let began = Instant::now();
+        let connection = self.dial(address, until).await?;
+        let context = call_within(deadline.saturating_duration_since(Instant::now()));
+        let silent =
+            || Setback::Unknown(format!("did not answer within {:.0?}", until.saturating_duration_since(began)));
+        match tokio::time::timeout_at(until.into(), call(DataServiceClient::clone(&connection), context)).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.judge(error, address)),
+            Ok(Err(error)) => Err(self.broken(error, address, &connection, silent)),
+            Err(_elapsed) => Err(self.penalise(address, silent())),
+        }
+    }
+
+    async fn dial(&self, address: &str, until: Instant) -> Result<Connection, Setback> {
+        let cluster = Some(self.layout().cluster());
+        match tokio::time::timeout_at(until.into(), self.pool.get(address, cluster)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.penalise(address, Setback::NotDone(error.to_string()))),
+            Err(_elapsed) => Err(self.penalise(address, Setback::NotDone("could not be reached in time".to_owned()))),
+        }
+    }
+
+    /// What it means that a call failed on its way.
+    fn broken(&self, error: RpcError, address: &str, connection: &Connection, silent: impl Fn() -> Setback) -> Setback {
+        match error {
             // All that a server of ours answers for itself is that it has too many calls at once.
-            Ok(Err(RpcError::Server(_))) => Err(self.penalise(address, Setback::NotDone("is overloaded".to_owned()))),
-            Ok(Err(RpcError::DeadlineExceeded)) => Err(self.penalise(address, silent(limit))),
-            Ok(Err(error @ (RpcError::Shutdown | RpcError::Send(_) | RpcError::Channel(_)))) => {
-                self.pool.forget(address);
-                Err(self.penalise(address, Setback::Unknown(error.to_string())))
+            RpcError::Server(_) => self.penalise(address, Setback::NotDone("is overloaded".to_owned())),
+            RpcError::DeadlineExceeded => self.penalise(address, silent()),
+            // It could not be put into a frame: not a byte was sent, and the connection is as good as before.
+            RpcError::Send(_) => Setback::NotDone(error.to_string()),
+            RpcError::Shutdown | RpcError::Channel(_) => {
+                self.pool.forget(address, connection);
+                self.penalise(address, Setback::Unknown(error.to_string()))
             }
-            Err(_elapsed) => Err(self.penalise(address, silent(limit))),
         }
     }
 
@@ -190,23 +172,46 @@ impl Router {
             RequestError::ReadQuorumNotMet { .. } | RequestError::WriteOutcomeUnknown { .. } => {
                 Setback::Quorum(final_error(error, address))
             }
-            RequestError::Invalid(_) | RequestError::Incomplete(_) | RequestError::Internal(_) => {
-                Setback::Final(final_error(error, address))
+            RequestError::Internal(_) => Setback::Fault(final_error(error, address)),
+            RequestError::Invalid(_) | RequestError::Incomplete(_) => Setback::Final(final_error(error, address)),
+        }
+    }
+
+    /// Waits. If a whole round came to nothing, the time is used to ask again who is where.
+    async fn pause(&self, until: Instant, lost: bool, deadline: Instant) {
+        if lost {
+            self.relearn(deadline.min(Instant::now() + RELEARN_LIMIT)).await;
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// Asks the nodes that are known, and the seeds, for the layout and for who is where.
+    async fn relearn(&self, deadline: Instant) {
+        let mut known = self.addresses(&Target::Anyone);
+        let strangers: Vec<String> = self.seeds.iter().filter(|seed| !known.contains(seed)).cloned().collect();
+        known.extend(strangers);
+        let within = deadline.saturating_duration_since(Instant::now());
+        let ask = |address: String| async move {
+            let answer = async { ControlClient::connect(&address).await?.cluster(within).await };
+            let view = answer.await.map_err(|error| error.to_string())?;
+            match self.atlas.load().corrected(&view) {
+                Some(_) => Ok(view),
+                None => Err("belongs to another cluster, or is behind".to_owned()),
             }
+        };
+        // That nobody answers is what the next round finds out as well.
+        if let Ok(view) = first_answer(known, deadline, ask).await {
+            self.atlas.rcu(|atlas| atlas.corrected(&view).map_or_else(|| Arc::clone(atlas), Arc::new));
         }
     }
 
     fn addresses(&self, target: &Target) -> Vec<String> {
-        let layout = self.layout();
-        let address = |node: &starling_core::ids::NodeId| layout.member(*node).map(|member| member.address.clone());
-        let mut addresses: Vec<String> = match target {
-            Target::Node(address) => return vec![address.clone()],
-            Target::Key(key) => {
-                let list = layout.preference_list(key);
-                list.primaries().iter().chain(list.fallbacks()).filter_map(address).collect()
-            }
+        let mut addresses = match target {
+            // That there is such a member was checked; a newer layout may be without it.
+            Target::Node(node) => return self.address_of(node).into_iter().collect(),
+            Target::Key(key) => self.atlas.load().preferred(key),
             Target::Anyone => {
-                let mut all: Vec<String> = layout.members().iter().map(|member| member.address.clone()).collect();
+                let mut all = self.atlas.load().addresses();
                 let start = rand::random_range(0..all.len().max(1));
                 all.rotate_left(start);
                 all
@@ -223,57 +228,13 @@ impl Router {
         lock(&self.penalties).insert(address.to_owned(), Instant::now() + PENALTY);
         setback
     }
-
-    fn pay_in(&self) {
-        let mut budget = lock(&self.budget);
-        *budget = (*budget + BUDGET_PER_REQUEST).min(BUDGET_RESERVE * 10.0);
-    }
-
-    fn pay_out(&self) -> bool {
-        let mut budget = lock(&self.budget);
-        let affordable = *budget >= 1.0;
-        if affordable {
-            *budget -= 1.0;
-        }
-        affordable
-    }
 }
 
-fn silent(limit: Duration) -> Setback {
-    Setback::Unknown(format!("did not answer within {limit:.0?}"))
-}
-
-fn given_up(tried: Vec<Attempt>, maybe_done: bool) -> ClientError {
-    if maybe_done { ClientError::DeadlinePassed { tried } } else { ClientError::Unavailable { tried } }
-}
-
-/// Asks one seed after another. The next is asked too when one fails, or says nothing for a while.
-async fn first_layout(pool: &Pool, seeds: Vec<String>, timeout: Duration) -> Result<Layout, ClientError> {
-    let (mut seeds, mut asked, mut tried) = (seeds.into_iter(), FuturesUnordered::new(), Vec::new());
-    loop {
-        let next = seeds.next();
-        let is_last = next.is_none();
-        asked.extend(next.map(|seed| async { (fetch_layout(pool, &seed, timeout).await, seed) }));
-        tokio::select! {
-            Some((answer, seed)) = asked.next() => match answer {
-                Ok(layout) => return Ok(layout),
-                Err(reason) => tried.push(Attempt { address: seed, reason }),
-            },
-            () = tokio::time::sleep(SEED_PATIENCE), if !is_last => {}
-            else => return Err(ClientError::Unavailable { tried }),
-        }
-    }
-}
-
-async fn fetch_layout(pool: &Pool, seed: &str, timeout: Duration) -> Result<Layout, String> {
-    let client = pool.get(seed, None).await.map_err(|error| error.to_string())?;
+async fn fetch_layout(pool: &Pool, seed: String, timeout: Duration) -> Result<Layout, String> {
+    let client = pool.get(&seed, None).await.map_err(|error| error.to_string())?;
     match client.layout(call_within(timeout)).await {
         Ok(Ok(layout)) => Ok(layout),
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
