@@ -1,9 +1,10 @@
 //! What went wrong, as a person and a program are told, and which exit code says so.
 
+use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use starling_client::ClientError;
 use starling_core::ids::RequestId;
 use starling_local::{InvalidShape, LocalError};
@@ -18,8 +19,11 @@ pub const USAGE: u8 = 2;
 /// Code 3.
 pub const NOT_FOUND: u8 = 3;
 
+/// Code 4.
+pub const UNDECIDED: u8 = 4;
+
 /// What kind of failure it is. In JSON its name in snake case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The command line, the environment or the configuration file makes no sense.
@@ -45,14 +49,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         match self {
             Kind::ReaderGone => 0,
             Kind::Refused | Kind::Failed | Kind::Internal => FAILED,
             Kind::Usage => USAGE,
-            Kind::QuorumNotMet | Kind::OutcomeUnknown | Kind::Incomplete => 4,
+            Kind::QuorumNotMet | Kind::OutcomeUnknown | Kind::Incomplete => UNDECIDED,
             Kind::NoCluster | Kind::Unreachable => 5,
         }
+    }
+}
+
+/// As in JSON.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -95,7 +106,7 @@ impl Failure {
     }
 
     /// "cannot {doing}: …".
-    pub fn io(doing: impl std::fmt::Display, error: &io::Error) -> Failure {
+    pub fn io(doing: impl fmt::Display, error: &io::Error) -> Failure {
         Failure::failed(format!("cannot {doing}: {error}"))
     }
 
@@ -120,6 +131,8 @@ impl Failure {
             ClientError::Invalid(_) => Failure::new(Kind::Refused, message),
             ClientError::Unavailable { .. } => Failure::new(Kind::Unreachable, message)
                 .hint("nothing was done: `starling cluster status` shows who is up; try again"),
+            ClientError::RetriesSpent { .. } => Failure::new(Kind::Unreachable, message)
+                .hint("nothing was done: wait a little, or see with `starling cluster status` what is wrong"),
             ClientError::ReadQuorumNotMet { replicas, .. } => Failure {
                 replicas: names.lines(&replicas),
                 ..Failure::new(Kind::QuorumNotMet, message)
@@ -132,6 +145,7 @@ impl Failure {
                 Intent::Read => Failure::new(Kind::Unreachable, message).hint("try again, or with a longer --timeout"),
                 Intent::Write(_) => Failure::unknown(message, intent),
             },
+            ClientError::OutcomeUnknown { .. } => Failure::unknown(message, intent),
             ClientError::Incomplete(_) => Failure::new(Kind::Incomplete, message)
                 .hint("`starling cluster status` shows who is missing; try again"),
             ClientError::Internal { .. } => {

@@ -1,9 +1,8 @@
 //! Connections to the cluster, and why there is none.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use starling_client::{Bucket, Client, ClientError, ClientOptions, ControlClient};
 use starling_core::layout::{Layout, Member};
 use starling_core::name::{BucketName, NodeName};
@@ -19,34 +18,39 @@ use crate::settings::{Seeds, Source};
 /// How long a node is given to say how it is.
 pub const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
-/// As long a silent node is waited for before the next one is asked as well.
-const SEED_PATIENCE: Duration = Duration::from_millis(100);
-
-/// A client, and the names that its layout gives.
+/// A client, the names that its layout gives, and when the command has to be done.
 pub struct Session {
-    pub client: Client,
+    client: Client,
     pub names: Names,
+    deadline: Instant,
 }
 
 impl Session {
+    /// Connects. Whatever the session is asked for from now on ends `timeout` from now.
     pub async fn open(global: &Global, timeout: Duration) -> Result<Session, Failure> {
+        let deadline = Instant::now() + timeout;
         let seeds = Seeds::find(&global.nodes, global.config.as_deref())?;
-        let connected = Client::connect_with(seeds.addresses.clone(), ClientOptions { timeout }).await;
-        match connected {
+        match Client::connect_with(seeds.addresses.clone(), ClientOptions { timeout }).await {
             Ok(client) => {
                 let names = Names::of_layout(&client.layout());
-                Ok(Session { client, names })
+                Ok(Session { client, names, deadline })
             }
-            Err(error) => Err(explain_absence(error, &seeds).await),
+            Err(error) => Err(explain_absence(error, &seeds, deadline).await),
         }
+    }
+
+    /// The client, for a request that begins now: it has what is left of the command's time.
+    pub fn client(&self) -> Client {
+        self.client.with_timeout(self.deadline.saturating_duration_since(Instant::now()))
     }
 
     pub fn layout(&self) -> Arc<Layout> {
         self.client.layout()
     }
 
+    /// As [`Session::client`]: for a request that begins now.
     pub fn bucket(&self, name: &BucketName) -> Result<Bucket, Failure> {
-        self.client.bucket(name.as_str()).map_err(|error| self.failure(error, Intent::Read))
+        self.client().bucket(name.as_str()).map_err(|error| self.failure(error, Intent::Read))
     }
 
     /// Refuses a name that no member has. An address is taken as it is.
@@ -80,27 +84,11 @@ fn impossible(refusal: InvalidQuorum) -> Failure {
     Failure::usage(refusal.to_string()).hint("use one, quorum or all, which fit any bucket")
 }
 
-/// The first node that answers, for administration, and the cluster as it sees it. The next is asked too when one fails, or
-/// says nothing for a while.
-pub async fn any_control(global: &Global) -> Result<(ControlClient, ClusterView), Failure> {
+/// The first node that answers, for administration, and the cluster as it sees it.
+pub async fn any_control(global: &Global, within: Duration) -> Result<(ControlClient, ClusterView), Failure> {
     let seeds = Seeds::find(&global.nodes, global.config.as_deref())?;
-    let (mut addresses, mut asked, mut tried) = (seeds.addresses.iter(), FuturesUnordered::new(), Vec::new());
-    loop {
-        let next = addresses.next();
-        let is_last = next.is_none();
-        asked.extend(next.map(|address| ask(address)));
-        tokio::select! {
-            Some(answer) = asked.next() => match answer {
-                Ok(answer) => return Ok(answer),
-                Err(ClientError::Unavailable { tried: more } | ClientError::DeadlinePassed { tried: more }) => {
-                    tried.extend(more);
-                }
-                Err(error) => return Err(Failure::from_client(error, Intent::Read, &Names::default())),
-            },
-            () = tokio::time::sleep(SEED_PATIENCE), if !is_last => {}
-            else => return Err(nobody(&ClientError::Unavailable { tried }, &seeds)),
-        }
-    }
+    let answer = ControlClient::connect_any(seeds.addresses.clone(), within).await;
+    answer.map_err(|error| nobody(&error, &seeds))
 }
 
 /// Everybody that there is to ask: who the node sees, the node itself, and the members that it does not see.
@@ -150,37 +138,35 @@ fn unseen(member: &Member) -> PeerView {
     }
 }
 
-async fn ask(address: &str) -> Result<(ControlClient, ClusterView), ClientError> {
-    let control = ControlClient::connect(address).await?;
-    let view = control.cluster(STATUS_LIMIT).await?;
-    Ok((control, view))
+/// Why no seed has a layout to give: nobody is there, or whoever is there belongs to no cluster, or may not serve.
+async fn explain_absence(error: ClientError, seeds: &Seeds, deadline: Instant) -> Failure {
+    let asked = tokio::time::timeout_at(deadline.into(), first_status(seeds)).await;
+    let Ok(Some((address, status))) = asked else { return nobody(&error, seeds) };
+    let name = status.name;
+    match status.standing {
+        NodeStanding::Uninitialised => {
+            Failure::new(Kind::NoCluster, format!("{name} ({address}) is up, but belongs to no cluster yet"))
+                .hint("run `starling cluster init` once all nodes are up")
+        }
+        NodeStanding::Excluded(reason) => {
+            Failure::new(Kind::Unreachable, format!("{name} ({address}) may not serve: {reason}"))
+                .hint("name another node with --node")
+        }
+        NodeStanding::Failed(reason) => {
+            Failure::new(Kind::Unreachable, format!("{name} ({address}) has stopped serving: {reason}"))
+                .hint("repair its disk and restart it, or name another node with --node")
+        }
+        NodeStanding::Serving | NodeStanding::Stopping => Failure::from_client(error, Intent::Read, &Names::default()),
+    }
 }
 
-/// Why no seed has a layout to give: nobody is there, or whoever is there belongs to no cluster.
-async fn explain_absence(error: ClientError, seeds: &Seeds) -> Failure {
+async fn first_status(seeds: &Seeds) -> Option<(&str, NodeStatus)> {
     for address in &seeds.addresses {
         let Ok(control) = ControlClient::connect(address).await else { continue };
         let Ok(status) = control.status(STATUS_LIMIT).await else { continue };
-        let name = status.name;
-        return match status.standing {
-            NodeStanding::Uninitialised => {
-                Failure::new(Kind::NoCluster, format!("{name} ({address}) is up, but belongs to no cluster yet"))
-                    .hint("run `starling cluster init` once all nodes are up")
-            }
-            NodeStanding::Excluded(reason) => {
-                Failure::new(Kind::Unreachable, format!("{name} ({address}) may not serve: {reason}"))
-                    .hint("name another node with --node")
-            }
-            NodeStanding::Failed(reason) => {
-                Failure::new(Kind::Unreachable, format!("{name} ({address}) has stopped serving: {reason}"))
-                    .hint("repair its disk and restart it, or name another node with --node")
-            }
-            NodeStanding::Serving | NodeStanding::Stopping => {
-                Failure::from_client(error, Intent::Read, &Names::default())
-            }
-        };
+        return Some((address, status));
     }
-    nobody(&error, seeds)
+    None
 }
 
 fn nobody(error: &ClientError, seeds: &Seeds) -> Failure {

@@ -25,7 +25,7 @@ pub struct BucketsArgs {
 
 pub async fn run(args: BucketsArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
     let session = Session::open(global, args.timeout.timeout).await?;
-    let buckets = session.client.buckets().await.map_err(|error| session.failure(error, Intent::Read))?;
+    let buckets = session.client().buckets().await.map_err(|error| session.failure(error, Intent::Read))?;
     out.print(&BucketsReport { buckets: buckets.iter().map(ToString::to_string).collect() })?;
     Ok(ExitCode::SUCCESS)
 }

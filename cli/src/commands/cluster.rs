@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use futures::future::join_all;
@@ -21,7 +21,7 @@ use crate::names::Names;
 use crate::output::Out;
 use crate::report::cluster::StatusReport;
 use crate::report::ring::RingReport;
-use crate::session::{Session, any_control, roster};
+use crate::session::{STATUS_LIMIT, Session, any_control, roster};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,10 +99,11 @@ pub struct Rules {
 pub async fn run(args: ClusterArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
     match args.command {
         ClusterCommand::Init(args) => {
-            let (control, view) = any_control(global).await?;
+            let deadline = Instant::now() + args.timeout;
+            let (control, view) = any_control(global, args.timeout).await?;
             check(&args, &roster(&control, &view).await)?;
-            let timeout = args.timeout;
-            let layout = init(&control, args.into_init(), timeout).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let layout = init(&control, args.into_init(), left).await?;
             out.print(&RingReport::summary(&layout))?;
             out.note("\nThe cluster is ready: `starling cluster ring` draws it.");
         }
@@ -141,7 +142,7 @@ pub async fn init(control: &ControlClient, init: Init, timeout: Duration) -> Res
 
 /// Asks one node for the cluster, then every node how it is.
 async fn status(global: &Global) -> Result<StatusReport, Failure> {
-    let (control, view) = any_control(global).await?;
+    let (control, view) = any_control(global, STATUS_LIMIT).await?;
     let peers = roster(&control, &view).await;
     let answers = join_all(peers.iter().map(|peer| status_of(&peer.address))).await;
     Ok(StatusReport::new(&view, peers.into_iter().zip(answers).collect()))

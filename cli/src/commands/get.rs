@@ -72,7 +72,7 @@ async fn fetch(args: &GetArgs, place: &ObjectKey, session: &Session) -> Result<F
     let fetched = match &args.replica {
         Some(node) => {
             session.check_member(node)?;
-            session.client.get_replica(node, place.bucket().as_str(), place.key().clone()).await
+            session.client().get_replica(node, place.bucket().as_str(), place.key().clone()).await
         }
         None => {
             session.check_read(place.bucket(), args.r, args.pr)?;

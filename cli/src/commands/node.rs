@@ -61,7 +61,7 @@ pub async fn run(args: NodeArgs, global: &Global, out: &Out) -> Result<ExitCode,
 
 /// Asks one node or all of them. Fails if nobody of those asked answers.
 async fn ask(node: Option<&str>, global: &Global) -> Result<(Vec<NodeStatus>, Vec<SilentShape>, Names), Failure> {
-    let (control, view) = any_control(global).await?;
+    let (control, view) = any_control(global, STATUS_LIMIT).await?;
     let names = Names::of_view(&view);
     let asked = addresses(node, &roster(&control, &view).await)?;
     let statuses = join_all(asked.iter().map(|(_, address)| status_of(address))).await;

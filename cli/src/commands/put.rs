@@ -7,10 +7,9 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::{ArgGroup, Args};
-use starling_client::{Bucket, Context};
+use starling_client::{Context, MAX_PAYLOAD_BYTES};
 use starling_core::name::ObjectKey;
 use starling_core::quorum::Level;
-use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
 
 use crate::args::{Global, KeyArgs, WriteArgs, bytes_parser};
 use crate::failure::{Failure, Intent};
@@ -28,9 +27,6 @@ Examples:
   starling put carts alice '4 apples' --context AQIDBA
 
 Without --context or --resolve the value is added beside what is there, as a sibling.";
-
-/// Values larger than this do not fit a frame.
-const MAX_VALUE_BYTES: usize = MAX_FRAME_BYTES - FRAME_MARGIN_BYTES;
 
 /// Write a value
 #[derive(Debug, Args)]
@@ -67,8 +63,8 @@ pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, 
     let value = read_value(&args)?;
     let session = Session::open(global, args.write.timeout.timeout).await?;
     session.check_write(place.bucket(), args.write.w, args.write.pw)?;
+    let context = if args.resolve { read_context(&args, &place, &session).await? } else { args.context };
     let bucket = session.bucket(place.bucket())?;
-    let context = if args.resolve { read_context(&args, &place, &session, &bucket).await? } else { args.context };
     let mut put = bucket.put(place.key().clone(), value).context(context).w(args.write.w).pw(args.write.pw);
     if let Some(request) = args.write.request {
         put = put.request(request);
@@ -83,14 +79,9 @@ pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-async fn read_context(
-    args: &PutArgs,
-    place: &ObjectKey,
-    session: &Session,
-    bucket: &Bucket,
-) -> Result<Option<Context>, Failure> {
+async fn read_context(args: &PutArgs, place: &ObjectKey, session: &Session) -> Result<Option<Context>, Failure> {
     session.check_read(place.bucket(), args.r, Level::Default)?;
-    let read = bucket.get(place.key().clone()).r(args.r).await;
+    let read = session.bucket(place.bucket())?.get(place.key().clone()).r(args.r).await;
     let fetched = read.map_err(|error| session.failure(error, Intent::Read))?;
     Ok(fetched.context())
 }
@@ -112,9 +103,9 @@ fn read_file(path: &Path) -> Result<Bytes, Failure> {
 
 fn bounded(source: impl Read, name: &str) -> Result<Bytes, Failure> {
     let mut value = Vec::new();
-    let limit = MAX_VALUE_BYTES as u64;
+    let limit = MAX_PAYLOAD_BYTES as u64;
     source.take(limit + 1).read_to_end(&mut value).map_err(|error| Failure::io(format_args!("read {name}"), &error))?;
-    if value.len() > MAX_VALUE_BYTES {
+    if value.len() > MAX_PAYLOAD_BYTES {
         return Err(Failure::failed(format!("{name} holds more than {}, the most that fits a message", size(limit))));
     }
     Ok(value.into())

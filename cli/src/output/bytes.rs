@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// How much of what is no text a person is shown.
 const PREVIEW_BYTES: usize = 32;
@@ -26,7 +26,35 @@ impl Serialize for Blob {
     }
 }
 
+/// The two forms that [`Blob`] has.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Written {
+    Utf8(String),
+    Base64(String),
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Utf8(text) => Ok(Blob(text.into())),
+            Written::Base64(text) => STANDARD.decode(text).map(|bytes| Blob(bytes.into())).map_err(de::Error::custom),
+        }
+    }
+}
+
 impl Blob {
+    /// As a word that a shell reads as these bytes. Quoted if it has to be; what is no text, or would disturb a terminal, in
+    /// the `$'…'` of bash and zsh.
+    pub fn shell_word(&self) -> String {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+            Ok(text) if !text.chars().any(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+            _ => format!("$'{}'", self.0.iter().map(|byte| ansi_c(*byte)).collect::<String>()),
+        }
+    }
+
     /// On one line: what would disturb a terminal, or is no text, as `\n` or `\xff`.
     pub fn line(&self) -> String {
         escaped(&self.0, |_| false)
@@ -47,6 +75,15 @@ impl Blob {
         }
         text.truncate(text.trim_end().len());
         text
+    }
+}
+
+/// A byte inside of `$'…'`. Always two digits, so that what follows is not read as a third.
+fn ansi_c(byte: u8) -> String {
+    match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+        b' '..=b'~' => char::from(byte).to_string(),
+        other => format!("\\x{other:02x}"),
     }
 }
 
@@ -77,6 +114,33 @@ mod tests {
         assert_eq!(json_line(&blob("Zürich\n".as_bytes())), r#"{"utf8":"Zürich\n"}"#);
         assert_eq!(json_line(&blob(b"\xff\xfe")), r#"{"base64":"//4="}"#);
         assert_eq!(json_line(&blob(b"")), r#"{"utf8":""}"#);
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for bytes in [&b"a\n"[..], b"\xff\x00", b""] {
+            let blob = Blob(Bytes::from_static(bytes));
+            assert_eq!(serde_json::from_str::<Blob>(&json_line(&blob)).unwrap(), blob);
+        }
+        assert!(serde_json::from_str::<Blob>(r#"{"base64":"!"}"#).is_err());
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_the_bytes_that_it_stands_for() {
+        for bytes in
+            [&b"alice"[..], b"", b"it's", b"a b $HOME `x`", b"Z\xc3\xbcrich", b"-x", b"a\n\t1", b"\xff1'\\\x00"]
+        {
+            let blob = Blob(Bytes::from_static(bytes));
+            let word = blob.shell_word();
+            let printed =
+                std::process::Command::new("bash").args(["-c", &format!("printf %s {word}")]).output().unwrap();
+            // No shell can pass the zero byte on: keys with one have to be named otherwise.
+            let expected: Vec<u8> = bytes.iter().take_while(|byte| **byte != 0).copied().collect();
+            assert_eq!(printed.stdout, expected, "{word}");
+        }
+        assert_eq!(blob(b"alice").shell_word(), "alice");
+        assert_eq!(blob(b"it's").shell_word(), r"'it'\''s'");
+        assert_eq!(blob(b"\xff1").shell_word(), r"$'\xff1'");
     }
 
     #[test]
