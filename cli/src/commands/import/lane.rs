@@ -1,23 +1,25 @@
-//! Writing records: a lane writes one at a time, and tries again what may yet succeed.
+//! Writing records, or comparing them with what is stored: a lane works on one at a time, and tries again what may yet
+//! succeed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use starling_client::{Bucket, ClientError, Context, Stored};
+use starling_client::{Bucket, ClientError, Context, Fetched};
 use starling_core::ids::RequestId;
 use starling_core::quorum::Level;
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::commands::import::ImportArgs;
+use crate::commands::import::ledger::Ledger;
 use crate::commands::import::source::{Content, Record, Source};
-use crate::commands::import::state::Mark;
 use crate::failure::{Failure, Intent, Kind};
 use crate::names::Names;
 use crate::output::bytes::Blob;
-use crate::report::import::{ImportReport, LISTED, RecordFailure};
+use crate::output::units::plural;
+use crate::report::import::{Problem, RecordFailure};
 use crate::session::Session;
 
 /// How often a record is tried, each time with the client's own retries within `--timeout`.
@@ -30,10 +32,10 @@ pub struct Settled {
     pub number: u64,
     /// Where the record ends in the file.
     pub end: u64,
-    outcome: Outcome,
+    pub outcome: Outcome,
 }
 
-enum Outcome {
+pub enum Outcome {
     Stored {
         bytes: u64,
         siblings: usize,
@@ -41,50 +43,25 @@ enum Outcome {
     Repeated,
     /// It was there already, and nothing else was.
     Unchanged,
+    /// It is there, as a verification wants it.
+    Matching,
     Failed(RecordFailure, Option<Failure>),
 }
 
-impl Settled {
-    /// Whether it may succeed another time. What is malformed stays so: a corrected file is another file.
-    pub fn is_worth_repeating(&self) -> bool {
-        matches!(self.outcome, Outcome::Failed(_, Some(_)))
-    }
-
-    /// Adds it to the counts. Returns the failure if it says that no other record will do better.
-    pub fn count(self, report: &mut ImportReport) -> Option<Failure> {
-        match self.outcome {
-            Outcome::Stored { bytes, siblings } => {
-                report.stored += 1;
-                report.bytes += bytes;
-                report.with_siblings += u64::from(siblings > 1);
-            }
-            Outcome::Repeated => report.repeated += 1,
-            Outcome::Unchanged => report.unchanged += 1,
-            Outcome::Failed(failure, cause) => {
-                report.failed += 1;
-                if report.failures.len() < LISTED {
-                    report.failures.push(failure);
-                }
-                return cause
-                    .filter(|cause| cause.kind == Kind::Unreachable)
-                    .map(|cause| cause.hint("start the nodes; then the same command goes on from here"));
-            }
-        }
-        None
-    }
-}
-
-/// Reads records and deals them to the lanes by key. Runs on a thread of its own, and ends early when told to stop.
+/// Reads records and deals them to the lanes by key. Runs on a thread of its own, and ends early when told to stop, or when
+/// a lane has ended. Returns how many records there are, if it came to the end of them.
 pub fn deal(
     mut source: Source,
-    mark: &Mark,
+    ledger: &Ledger,
     lanes: &[mpsc::Sender<Record>],
     settled: &mpsc::Sender<Settled>,
     stop: &AtomicBool,
-) -> Result<(), Failure> {
+) -> Result<Option<u64>, Failure> {
+    let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
-        let Some(record) = source.next()? else { break };
-        if !mark.wants(record.number) {
+        let Some(record) = source.next()? else { return Ok(Some(number)) };
+        number = record.number;
+        if !ledger.wants(number) {
             continue;
         }
         let delivered = match &record.content {
@@ -98,16 +75,18 @@ pub fn deal(
             break;
         }
     }
-    Ok(())
+    Ok(None)
 }
 
+/// What is malformed stays so: a corrected file is another file.
 fn malformed(record: &Record, reason: &str) -> Settled {
     let failure = RecordFailure {
         record: record.number,
         line: record.line,
         key: None,
-        kind: "malformed".to_owned(),
+        kind: Problem::Malformed,
         message: reason.to_owned(),
+        again: false,
     };
     Settled { number: record.number, end: record.end, outcome: Outcome::Failed(failure, None) }
 }
@@ -115,12 +94,24 @@ fn malformed(record: &Record, reason: &str) -> Settled {
 pub struct Lane {
     bucket: Bucket,
     names: Names,
-    replace: bool,
-    w: Level,
-    pw: Level,
+    work: Work,
+    r: Level,
+    pr: Level,
     timeout: Duration,
     settled: mpsc::Sender<Settled>,
     stop: Arc<AtomicBool>,
+}
+
+/// What is done with each record.
+enum Work {
+    Store { replace: bool, w: Level, pw: Level },
+    Compare,
+}
+
+/// What a comparison found.
+enum Found {
+    Outcome(Outcome),
+    Wrong(Problem, String),
 }
 
 impl Lane {
@@ -130,13 +121,14 @@ impl Lane {
         settled: mpsc::Sender<Settled>,
         stop: Arc<AtomicBool>,
     ) -> Result<Lane, Failure> {
+        let store = Work::Store { replace: args.replace, w: args.w, pw: args.pw };
         Ok(Lane {
             bucket: session.bucket(&args.bucket)?,
             names: session.names.clone(),
-            replace: args.replace,
-            w: args.w,
-            pw: args.pw,
-            timeout: args.timeout.timeout,
+            work: if args.verify { Work::Compare } else { store },
+            r: args.r,
+            pr: args.pr,
+            timeout: args.timeout,
             settled,
             stop,
         })
@@ -146,7 +138,7 @@ impl Lane {
     pub async fn run(self, mut records: mpsc::Receiver<Record>) {
         while let Some(record) = records.recv().await {
             let Record { number, line, end, content: Ok(content) } = record else { continue };
-            let Some(outcome) = self.store(number, line, &content).await else { continue };
+            let Some(outcome) = self.settle(number, line, &content).await else { continue };
             if self.settled.send(Settled { number, end, outcome }).await.is_err() {
                 break;
             }
@@ -154,65 +146,105 @@ impl Lane {
     }
 
     /// None if it was told to stop before anything came of it.
-    async fn store(&self, number: u64, line: u64, content: &Content) -> Option<Outcome> {
+    async fn settle(&self, number: u64, line: u64, content: &Content) -> Option<Outcome> {
         let mut pause = FIRST_PAUSE;
+        // Once an attempt may have written the record, no later failure makes that certain again.
+        let mut doubt: Option<Failure> = None;
         for attempt in 1..=ATTEMPTS {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
+            let failed = |kind, message| record_failure(number, line, content, kind, message);
             match self.attempt(content).await {
-                Ok(outcome) => return Some(outcome),
-                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                Ok(Found::Outcome(outcome)) => return Some(outcome),
+                Ok(Found::Wrong(problem, message)) => return Some(Outcome::Failed(failed(problem, message), None)),
+                Err(failure) if attempt < ATTEMPTS && may_pass(failure.kind) => {
+                    doubt = doubt.or((failure.kind == Kind::OutcomeUnknown).then_some(failure));
                     tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.5))).await;
                     pause *= 2;
                 }
-                Err(error) => return Some(self.failed(number, line, content, error)),
+                Err(failure) => {
+                    let failure = doubt.unwrap_or(failure);
+                    let listed = failed(Problem::Request(failure.kind), failure.message.clone());
+                    return Some(Outcome::Failed(listed, Some(failure)));
+                }
             }
         }
         None
     }
 
-    async fn attempt(&self, content: &Content) -> Result<Outcome, ClientError> {
-        let Content { key, value } = content;
-        let mut context = None;
-        if self.replace {
-            let read = self.bucket.get(key.clone()).timeout(self.timeout).await?;
-            if matches!(read.siblings(), [only] if only.value == *value) {
-                return Ok(Outcome::Unchanged);
+    async fn attempt(&self, content: &Content) -> Result<Found, Failure> {
+        match self.work {
+            Work::Compare => Ok(compare(&self.read(content).await?, &content.value)),
+            Work::Store { replace: false, w, pw } => self.write(content, None, w, pw).await.map(Found::Outcome),
+            Work::Store { replace: true, w, pw } => {
+                let read = self.read(content).await?;
+                if matches!(read.siblings(), [only] if only.value == content.value) {
+                    return Ok(Found::Outcome(Outcome::Unchanged));
+                }
+                self.write(content, read.context(), w, pw).await.map(Found::Outcome)
             }
-            context = read.context();
         }
+    }
+
+    async fn read(&self, content: &Content) -> Result<Fetched, Failure> {
+        let read = self.bucket.get(content.key.clone()).r(self.r).pr(self.pr).timeout(self.timeout);
+        read.await.map_err(|error| self.failure(error, Intent::Read))
+    }
+
+    async fn write(
+        &self,
+        content: &Content,
+        context: Option<Context>,
+        w: Level,
+        pw: Level,
+    ) -> Result<Outcome, Failure> {
+        let Content { key, value } = content;
         let request = request_id(self.bucket.name().as_str(), key, value, context.as_ref());
         let put = self.bucket.put(key.clone(), value.clone()).request(request).context(context);
-        let stored: Stored = put.w(self.w).pw(self.pw).timeout(self.timeout).await?;
+        let stored = put.w(w).pw(pw).timeout(self.timeout).await;
+        let stored = stored.map_err(|error| self.failure(error, Intent::Write(None)))?;
         Ok(match stored.was_repeated() {
             true => Outcome::Repeated,
             false => Outcome::Stored { bytes: value.len() as u64, siblings: stored.siblings() },
         })
     }
 
-    fn failed(&self, number: u64, line: u64, content: &Content, error: ClientError) -> Outcome {
-        let cause = Failure::from_client(error, Intent::Write(None), &self.names);
-        let kind = serde_json::to_value(cause.kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
-        let failure = RecordFailure {
-            record: number,
-            line,
-            key: Some(Blob(content.key.clone())),
-            kind: kind.unwrap_or_default(),
-            message: cause.message.clone(),
-        };
-        Outcome::Failed(failure, Some(cause))
+    fn failure(&self, error: ClientError, intent: Intent) -> Failure {
+        Failure::from_client(error, intent, &self.names)
     }
 }
 
+fn compare(read: &Fetched, value: &Bytes) -> Found {
+    match read.siblings() {
+        [only] if only.value == *value => Found::Outcome(Outcome::Matching),
+        [] if read.is_deleted() => Found::Wrong(Problem::Missing, "it was deleted".to_owned()),
+        [] => Found::Wrong(Problem::Missing, "not found".to_owned()),
+        [_] => Found::Wrong(Problem::Different, "another value is stored".to_owned()),
+        several => {
+            let siblings = plural(several.len() as u64, "sibling");
+            let among =
+                if several.iter().any(|sibling| sibling.value == *value) { "this among them" } else { "none is this" };
+            Found::Wrong(Problem::Different, format!("the key has {siblings}, {among}"))
+        }
+    }
+}
+
+fn record_failure(record: u64, line: u64, content: &Content, kind: Problem, message: String) -> RecordFailure {
+    RecordFailure { record, line, key: Some(Blob(content.key.clone())), kind, message, again: true }
+}
+
 /// Whether the same attempt may succeed a little later.
-fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unavailable { .. }
-        | ClientError::DeadlinePassed { .. }
-        | ClientError::ReadQuorumNotMet { .. }
-        | ClientError::WriteQuorumNotMet { .. } => true,
-        ClientError::Invalid(_) | ClientError::Incomplete(_) | ClientError::Internal { .. } => false,
+fn may_pass(kind: Kind) -> bool {
+    match kind {
+        Kind::Unreachable | Kind::QuorumNotMet | Kind::OutcomeUnknown => true,
+        Kind::Usage
+        | Kind::Refused
+        | Kind::Failed
+        | Kind::Internal
+        | Kind::Incomplete
+        | Kind::NoCluster
+        | Kind::ReaderGone => false,
     }
 }
 

@@ -2,15 +2,21 @@
 //!
 //! A thread reads records (`source.rs`) and deals them to lanes by their key, so that two records of one key are written in
 //! the order of the file. Each lane writes one record at a time (`lane.rs`). What has come of each record arrives here, is
-//! counted, and moves the mark in the state file (`state.rs`) behind which an interrupted import goes on.
+//! counted (`tally.rs`), and moves the mark in the ledger (`ledger.rs`), which the state file (`state.rs`) keeps: an
+//! interrupted import goes on behind it.
 //!
 //! A record's request id is the hash of bucket, key and value (`lane.rs`): the same record is the same write, however often
 //! it is sent. So records between the mark and the interruption, which are sent again, make no siblings.
+//!
+//! `--verify` goes the same way, but its lanes read and compare, and nothing is kept.
 
+mod fingerprint;
 mod lane;
+mod ledger;
 mod progress;
 mod source;
 mod state;
+mod tally;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,15 +29,19 @@ use starling_core::name::BucketName;
 use starling_core::quorum::Level;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use crate::args::{Global, Timeout};
-use crate::commands::import::lane::{Lane, Settled, deal};
+use crate::args::Global;
+use crate::commands::import::fingerprint::Fingerprint;
+use crate::commands::import::lane::{Lane, Outcome, Settled, deal};
+use crate::commands::import::ledger::{Ledger, MOST_FAILED};
 use crate::commands::import::progress::Progress;
 use crate::commands::import::source::Source;
 use crate::commands::import::state::{Options, StateFile};
-use crate::failure::{FAILED, Failure};
+use crate::commands::import::tally::Tally;
+use crate::failure::{Failure, Kind};
 use crate::output::Out;
-use crate::report::import::ImportReport;
+use crate::report::import::{ImportReport, RecordFailure, VerifyReport};
 use crate::session::Session;
 
 const EXAMPLES: &str = "\
@@ -39,6 +49,7 @@ Examples:
   starling import packages packages.jsonl --key Package
   starling import people people.csv --key email --replace
   starling import packages packages.jsonl --w all --concurrency 64
+  starling import packages packages.jsonl --key Package --verify
 
 Each line of a jsonl file is a JSON object and becomes the value as it stands; each row of a csv file, under a \
 header, becomes a JSON object of strings. The key is the text or number in the field --key.
@@ -48,12 +59,12 @@ overwrite what was read. A record that was imported before is recognised, and ch
 not followed by 8 more writes that replaced something under its key).
 
 An interrupted import goes on when the same command is given again. How far it came stands in a small file in \
-~/.cache/starling/import. It refuses to go on if the input has changed; --restart begins anew.";
+~/.cache/starling/import. It refuses to go on if the input has changed; --restart begins anew.
+
+With --verify nothing is written: every record is read back, and has to be the only value of its key.";
 
 /// How often the state file is written.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-/// More failed records than this end the import: something is wrong with all of them.
-const MOST_FAILED: u64 = 1000;
 /// Records waiting in each lane.
 const LANE_QUEUE: usize = 2;
 
@@ -74,10 +85,13 @@ pub struct ImportArgs {
     /// Read each key first, and overwrite what was read; leave it if it is the same
     #[arg(long)]
     replace: bool,
+    /// Write nothing: read each record back, and compare
+    #[arg(long, conflicts_with_all = ["replace", "restart", "w", "pw"])]
+    verify: bool,
     /// Forget how far an earlier import of this file came
     #[arg(long)]
     restart: bool,
-    /// Records that are written at once
+    /// Records that are worked on at once
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     concurrency: u16,
     /// Replicas that have to make a record durable: a number, one, quorum, all or default
@@ -86,8 +100,15 @@ pub struct ImportArgs {
     /// How many of them have to be primaries
     #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
     pw: Level,
-    #[command(flatten)]
-    timeout: Timeout,
+    /// Of --replace and --verify: replicas that have to answer a read
+    #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
+    r: Level,
+    /// How many of them have to be primaries
+    #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
+    pr: Level,
+    /// Each read and each write of a record, retries included, ends within this
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,31 +120,32 @@ pub enum RecordFormat {
 }
 
 pub async fn run(args: ImportArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
+    check_reads_are_made(&args)?;
     let format = format_of(&args)?;
+    let input = Fingerprint::of(&args.file)?;
     let mut source = Source::open(&args.file, format, &args.key)?;
     source.check_first()?;
-    let session = Session::open(global, args.timeout.timeout).await?;
+    let session = Session::open(global, args.timeout).await?;
+    session.check_read(&args.bucket, args.r, args.pr)?;
     session.check_write(&args.bucket, args.w, args.pw)?;
-    let options = Options {
-        cluster: session.layout().cluster().to_string(),
-        bucket: args.bucket.to_string(),
-        format: if format == RecordFormat::Csv { "csv" } else { "jsonl" }.to_owned(),
-        key: args.key.clone(),
-        replace: args.replace,
-    };
-    let state = StateFile::open(&args.file, options, args.restart)?;
-    if state.mark.done > 0 {
-        out.note(format!("going on after record {} of an earlier import", state.mark.done));
-    }
-    let mut import = Import::new(&args, state, out);
+    let mut import = Import::begin(&args, input, format, &session, out)?;
     let halted = import.work(&args, source, &session).await?;
-    let report = import.finish()?;
-    out.print(&report)?;
-    match halted {
-        Some(failure) => Err(failure),
-        None if report.complete && report.failed == 0 => Ok(ExitCode::SUCCESS),
-        None => Ok(FAILED.into()),
+    if args.verify {
+        let report = import.verification(&args);
+        out.print(&report)?;
+        return import.tally.verdict(halted, report.complete, report.failed);
     }
+    let report = import.finish(&args)?;
+    out.print(&report)?;
+    import.tally.verdict(halted, report.complete, report.failed)
+}
+
+fn check_reads_are_made(args: &ImportArgs) -> Result<(), Failure> {
+    let asked = args.r != Level::Default || args.pr != Level::Default;
+    if asked && !args.replace && !args.verify {
+        return Err(Failure::usage("--r and --pr are for reads, and only --replace and --verify read"));
+    }
+    Ok(())
 }
 
 fn format_of(args: &ImportArgs) -> Result<RecordFormat, Failure> {
@@ -138,48 +160,71 @@ fn format_of(args: &ImportArgs) -> Result<RecordFormat, Failure> {
     }
 }
 
-/// An import under way.
+/// An import, or a verification, under way.
 struct Import {
-    state: StateFile,
+    input: Fingerprint,
+    /// None if nothing is to be kept.
+    state: Option<StateFile>,
+    ledger: Ledger,
+    /// Records that earlier runs settled well.
+    skipped: u64,
+    tally: Tally,
+    complete: bool,
     progress: Progress,
-    report: ImportReport,
     started: Instant,
 }
 
 impl Import {
-    fn new(args: &ImportArgs, state: StateFile, out: &Out) -> Import {
-        let report = ImportReport {
-            bucket: args.bucket.to_string(),
-            file: args.file.display().to_string(),
-            skipped: state.mark.done.saturating_sub(state.mark.failed.len() as u64),
-            ..ImportReport::default()
+    fn begin(
+        args: &ImportArgs,
+        input: Fingerprint,
+        format: RecordFormat,
+        session: &Session,
+        out: &Out,
+    ) -> Result<Import, Failure> {
+        let (state, ledger) = match args.verify {
+            true => (None, Ledger::default()),
+            false => {
+                let options = Options {
+                    cluster: session.layout().cluster().to_string(),
+                    bucket: args.bucket.to_string(),
+                    format: if format == RecordFormat::Csv { "csv" } else { "jsonl" }.to_owned(),
+                    key: args.key.clone(),
+                    replace: args.replace,
+                };
+                let (state, ledger) = StateFile::open(input.clone(), options, args.restart)?;
+                (Some(state), ledger)
+            }
         };
-        let progress = Progress::new(state.size(), out.is_watched());
-        Import { state, progress, report, started: Instant::now() }
+        if ledger.done > 0 {
+            out.note(format!("going on after record {} of an earlier import", ledger.done));
+        }
+        let progress = Progress::new(input.size, out.is_watched());
+        let (skipped, tally, started) = (ledger.well(), Tally::default(), Instant::now());
+        Ok(Import { input, state, ledger, skipped, tally, complete: false, progress, started })
     }
 
-    /// Until all records are settled, or the import is interrupted, or it makes no sense to go on: then why.
+    /// Until all records are settled, or it is interrupted, or it makes no sense to go on: then why.
     async fn work(&mut self, args: &ImportArgs, source: Source, session: &Session) -> Result<Option<Failure>, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let (settled, mut results) = mpsc::channel::<Settled>(usize::from(args.concurrency));
-        let (mut lanes, mut running) = (Vec::new(), tokio::task::JoinSet::new());
+        let (mut lanes, mut running) = (Vec::new(), JoinSet::new());
         for _ in 0..args.concurrency {
             let (sender, records) = mpsc::channel(LANE_QUEUE);
             lanes.push(sender);
             let lane = Lane::new(args, session, settled.clone(), Arc::clone(&stop))?;
             running.spawn(lane.run(records));
         }
-        let (mark, reader_stop) = (self.state.mark.clone(), Arc::clone(&stop));
-        let reader = tokio::task::spawn_blocking(move || deal(source, &mark, &lanes, &settled, &reader_stop));
+        let (ledger, reader_stop) = (self.ledger.clone(), Arc::clone(&stop));
+        let reader = tokio::task::spawn_blocking(move || deal(source, &ledger, &lanes, &settled, &reader_stop));
         let halted = self.collect(&mut results, &stop).await?;
         let read = reader.await.map_err(|_| Failure::failed("the thread that reads the file has panicked"))?;
-        match (halted, read) {
-            (Some(failure), _) | (None, Err(failure)) => Ok(Some(failure)),
-            (None, Ok(())) => {
-                self.report.complete = !stop.load(Ordering::Relaxed);
-                Ok(None)
-            }
-        }
+        let ended = all_well(running).await;
+        // Counting is what shows that none was lost on the way.
+        self.complete = matches!(read, Ok(Some(records)) if records == self.ledger.done);
+        let unchanged = self.input.check_unchanged();
+        self.complete &= unchanged.is_ok();
+        Ok(halted.or(read.err()).or(ended.err()).or(unchanged.err()))
     }
 
     /// Counts what comes of each record. Ends when nobody is left to send anything.
@@ -198,44 +243,128 @@ impl Import {
                     None => return Ok(halted),
                     Some(settled) => halted = halted.or(self.settle(settled, stop)),
                 },
-                _ = saving.tick() => self.state.save()?,
+                _ = saving.tick() => self.save()?,
                 _ = interrupts.recv() => {
                     // The first lets what is under way end; the second does not wait for that.
                     if stop.swap(true, Ordering::Relaxed) {
-                        self.state.save()?;
-                        return Err(Failure::failed("interrupted").hint("the same command goes on from here"));
+                        self.save()?;
+                        return Err(Failure::failed("interrupted").hint(self.next()));
                     }
                 }
             }
         }
     }
 
-    /// Takes a result in. Says why the import should end, if it should.
+    /// Takes a result in. Says why it should end, if it should: no other record will do better than one that no node could
+    /// be reached for.
     fn settle(&mut self, settled: Settled, stop: &AtomicBool) -> Option<Failure> {
-        self.report.records += 1;
-        self.state.settle(settled.number, settled.is_worth_repeating());
-        let end = settled.end;
-        let fatal = settled.count(&mut self.report);
-        self.progress.show(end, &self.report, self.started.elapsed());
-        let halted = fatal.or_else(|| {
-            (self.report.failed > MOST_FAILED)
-                .then(|| Failure::failed(format!("more than {MOST_FAILED} records failed: the import was stopped")))
-        });
+        let Settled { number, end, outcome } = settled;
+        self.tally.add(&outcome);
+        let (failure, cause) = match outcome {
+            Outcome::Failed(failure, cause) => (Some(failure), cause),
+            _ => (None, None),
+        };
+        let is_new = failure.is_some() && !self.ledger.failures.contains_key(&number);
+        self.ledger.settle(number, failure.filter(|_| !is_new || self.keeps_more()));
+        self.progress.show(end, self.tally.records, self.failed(), self.started.elapsed());
+        let unreachable = cause.filter(|cause| cause.kind == Kind::Unreachable);
+        let hopeless = unreachable.map(|cause| cause.hint(format!("start the nodes; then {}", self.next())));
+        let halted = hopeless.or_else(|| (is_new && self.failed() > MOST_FAILED as u64).then(too_many));
         if halted.is_some() {
             stop.store(true, Ordering::Relaxed);
         }
         halted
     }
 
-    fn finish(self) -> Result<ImportReport, Failure> {
-        let Import { mut state, progress, mut report, started } = self;
-        progress.clear();
-        let elapsed = started.elapsed();
-        report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        report.per_second = (report.records as f64 / elapsed.as_secs_f64().max(1e-3)) as u64;
-        report.again = !state.mark.failed.is_empty();
-        let ended = if report.complete && !report.again { state.remove() } else { state.save() };
-        ended?;
+    /// A verification goes on over any number of differences, and keeps only so many. An import needs all of them to go on
+    /// from, and ends.
+    fn keeps_more(&self) -> bool {
+        self.state.is_some() || self.ledger.failures.len() < MOST_FAILED
+    }
+
+    fn next(&self) -> &'static str {
+        match self.state {
+            Some(_) => "the same command goes on from here",
+            None => "the same command begins anew",
+        }
+    }
+
+    fn failed(&self) -> u64 {
+        match self.state {
+            Some(_) => self.ledger.failures.len() as u64,
+            None => self.tally.failed,
+        }
+    }
+
+    fn save(&self) -> Result<(), Failure> {
+        self.state.as_ref().map_or(Ok(()), |state| state.save(&self.ledger))
+    }
+
+    fn failures(&self) -> Vec<RecordFailure> {
+        self.ledger.failures.values().cloned().collect()
+    }
+
+    /// How long it took in milliseconds, and records a second.
+    fn pace(&self) -> (u64, u64) {
+        let elapsed = self.started.elapsed();
+        let per_second = (self.tally.records as f64 / elapsed.as_secs_f64().max(1e-3)) as u64;
+        (u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), per_second)
+    }
+
+    fn finish(&self, args: &ImportArgs) -> Result<ImportReport, Failure> {
+        self.progress.clear();
+        let (elapsed_ms, per_second) = self.pace();
+        let report = ImportReport {
+            bucket: args.bucket.to_string(),
+            file: args.file.display().to_string(),
+            complete: self.complete,
+            records: self.tally.records,
+            skipped: self.skipped,
+            stored: self.tally.stored,
+            repeated: self.tally.repeated,
+            unchanged: self.tally.unchanged,
+            with_siblings: self.tally.with_siblings,
+            failed: self.failed(),
+            carried: self.failed().saturating_sub(self.tally.failed),
+            failures: self.failures(),
+            bytes: self.tally.bytes,
+            elapsed_ms,
+            per_second,
+        };
+        match &self.state {
+            Some(state) if report.complete && !report.again() => state.remove()?,
+            Some(_) | None => self.save()?,
+        }
         Ok(report)
     }
+
+    fn verification(&self, args: &ImportArgs) -> VerifyReport {
+        self.progress.clear();
+        let (elapsed_ms, per_second) = self.pace();
+        VerifyReport {
+            bucket: args.bucket.to_string(),
+            file: args.file.display().to_string(),
+            complete: self.complete,
+            records: self.tally.records,
+            matching: self.tally.matching,
+            different: self.tally.different,
+            missing: self.tally.missing,
+            failed: self.tally.failed,
+            failures: self.failures(),
+            elapsed_ms,
+            per_second,
+        }
+    }
+}
+
+/// A lane that ended before its records did has left some of them behind.
+async fn all_well(mut lanes: JoinSet<()>) -> Result<(), Failure> {
+    while let Some(ended) = lanes.join_next().await {
+        ended.map_err(|_| Failure::failed("a lane of the import has panicked").hint("this is a fault of starling"))?;
+    }
+    Ok(())
+}
+
+fn too_many() -> Failure {
+    Failure::failed(format!("more than {MOST_FAILED} records failed: it was stopped"))
 }

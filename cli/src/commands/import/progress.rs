@@ -5,7 +5,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::units::count;
-use crate::report::import::ImportReport;
 
 /// Redraws a second.
 const REDRAWS: u8 = 10;
@@ -27,14 +26,14 @@ impl Progress {
     }
 
     /// Records settle out of order: the bar only goes forward.
-    pub fn show(&self, end: u64, report: &ImportReport, elapsed: Duration) {
+    pub fn show(&self, end: u64, records: u64, failed: u64, elapsed: Duration) {
         if self.bar.is_hidden() {
             return;
         }
         self.bar.set_position(self.bar.position().max(end));
-        let rate = report.records as f64 / elapsed.as_secs_f64().max(0.1);
-        let failed = if report.failed > 0 { format!(", {} failed", count(report.failed)) } else { String::new() };
-        self.bar.set_message(format!("{} records, {}/s{failed}", count(report.records), count(rate as u64)));
+        let rate = records as f64 / elapsed.as_secs_f64().max(0.1);
+        let failed = if failed > 0 { format!(", {} failed", count(failed)) } else { String::new() };
+        self.bar.set_message(format!("{} records, {}/s{failed}", count(records), count(rate as u64)));
     }
 
     pub fn clear(&self) {

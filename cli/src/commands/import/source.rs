@@ -18,6 +18,8 @@ use crate::output::units::size;
 
 /// A line longer than this is no record. (A csv row has to fit memory; the node refuses what is too large for it.)
 const MAX_LINE_BYTES: usize = 16 << 20;
+/// What some programs begin a UTF-8 file with. It is no part of the first record. (The csv reader skips it by itself.)
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How many field names are suggested.
 const SUGGESTED: usize = 12;
 
@@ -118,6 +120,7 @@ fn next_line(file: &mut BufReader<File>, line: &mut u64, offset: &mut u64) -> st
             *offset += file.skip_until(b'\n')? as u64;
             return Ok(Some((*line, Err(format!("longer than {}", size(MAX_LINE_BYTES as u64))))));
         }
+        let text = if *line == 1 { text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text) } else { &text };
         let trimmed = text.trim_ascii();
         if !trimmed.is_empty() {
             return Ok(Some((*line, Ok(trimmed.to_vec()))));
@@ -138,7 +141,7 @@ fn object_record(text: Vec<u8>, field: &str) -> Result<Content, String> {
     let raw = fields.get(field).ok_or_else(|| format!("no field `{field}`"))?.get();
     let key = match raw.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<String>(raw).map_err(|_| format!("field `{field}` is malformed"))?,
-        Some(b'-' | b'0'..=b'9' | b't' | b'f') => raw.to_owned(),
+        Some(b'-' | b'0'..=b'9') => raw.to_owned(),
         _ => return Err(format!("field `{field}` is neither text nor a number")),
     };
     let key = checked_key(key)?;
@@ -243,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_broken_record_is_told_without_its_content() {
-        let text = "{\"key\":\"a\",\"secret\n[1]\n{\"other\":1}\n{\"key\":null}\n{\"key\":\"\"}\n{\"key\":\"z\"}\n";
+        let text = "{\"key\":\"a\",\"secret\n[1]\n{\"other\":1}\n{\"key\":true}\n{\"key\":\"\"}\n{\"key\":\"z\"}\n";
         let results = read(RecordFormat::Jsonl, "key", text);
         let reasons: Vec<String> = results.iter().filter_map(|(_, _, content)| content.clone().err()).collect();
         let expected = [
@@ -255,6 +258,14 @@ mod tests {
         ];
         assert_eq!(reasons, expected);
         assert_eq!(results[5], (6, 6, ok("z", "{\"key\":\"z\"}")));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_record() {
+        let jsonl = "\u{feff}{\"key\":\"a\"}\n";
+        assert_eq!(read(RecordFormat::Jsonl, "key", jsonl), [(1, 1, ok("a", "{\"key\":\"a\"}"))]);
+        let csv = "\u{feff}\"key\"\na\n";
+        assert_eq!(read(RecordFormat::Csv, "key", csv), [(1, 2, ok("a", "{\"key\":\"a\"}"))]);
     }
 
     #[test]
