@@ -12,6 +12,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::failure::Kind;
 use crate::output::paper::{Paper, Tone, finish};
 use crate::output::units::{count, latency, plural, size};
 use crate::report::Report;
@@ -23,8 +24,11 @@ pub struct BenchReport {
     pub clients: usize,
     pub keys: usize,
     pub value_size_bytes: u64,
+    /// As asked for, as are the others.
     pub r: String,
+    pub pr: String,
     pub w: String,
+    pub pw: String,
     pub elapsed_ms: u64,
     pub interrupted: bool,
     pub operations: Vec<OperationShape>,
@@ -52,7 +56,7 @@ pub struct LatencyShape {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErrorShape {
-    pub kind: String,
+    pub kind: Kind,
     pub count: u64,
     pub example: String,
 }
@@ -76,16 +80,24 @@ impl OperationShape {
     }
 }
 
+impl BenchReport {
+    /// How many primaries is said only where it was asked for.
+    fn levels(&self) -> String {
+        let levels = [("r", &self.r), ("pr", &self.pr), ("w", &self.w), ("pw", &self.pw)];
+        let said = levels.iter().filter(|(name, level)| !name.starts_with('p') || *level != "default");
+        said.map(|(name, level)| format!("{name}={level}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl Report for BenchReport {
     fn human(&self, paper: &Paper) -> String {
         let heading = format!(
-            "{}: {}, {} of {}, r={}, w={}, {}\n",
+            "{}: {}, {} of {}, {}, {}\n",
             self.workload,
             plural(self.clients as u64, "client"),
             plural(self.keys as u64, "key"),
             size(self.value_size_bytes),
-            self.r,
-            self.w,
+            self.levels(),
             latency(Duration::from_millis(self.elapsed_ms)),
         );
         let mut table = paper.table(&["", "ops/s", "ops", "errors", "p50", "p90", "p99", "p99.9", "max"]);
@@ -103,7 +115,7 @@ impl Report for BenchReport {
             table.add_row(row);
         }
         let error = |error: &ErrorShape| {
-            let kind = paper.ink(&error.kind, Tone::Bad);
+            let kind = paper.ink(&error.kind.to_string(), Tone::Bad);
             format!("  {} × {kind}, for example: {}\n", count(error.count), error.example)
         };
         let errors: String = self.errors.iter().map(error).collect();
@@ -120,7 +132,7 @@ mod tests {
         let mut micros = Histogram::<u64>::new(3).unwrap();
         (1..=1000u64).for_each(|value| micros.record(value).unwrap());
         let operations = vec![OperationShape::new("put", &micros, 2, Duration::from_secs(2))];
-        let errors = vec![ErrorShape { kind: "unreachable".to_owned(), count: 2, example: "nobody".to_owned() }];
+        let errors = vec![ErrorShape { kind: Kind::Unreachable, count: 2, example: "nobody".to_owned() }];
         BenchReport {
             bucket: "bench".to_owned(),
             workload: "put",
@@ -128,7 +140,9 @@ mod tests {
             keys: 1_000,
             value_size_bytes: 100,
             r: "default".to_owned(),
+            pr: "default".to_owned(),
             w: "quorum".to_owned(),
+            pw: "1".to_owned(),
             elapsed_ms: 2_000,
             interrupted: false,
             operations,
@@ -139,7 +153,7 @@ mod tests {
     #[test]
     fn a_benchmark_shows_rates_and_percentiles_in_80_columns() {
         let expected = "\
-put: 16 clients, 1,000 keys of 100 B, r=default, w=quorum, 2.00 s
+put: 16 clients, 1,000 keys of 100 B, r=default, w=quorum, pw=1, 2.00 s
 
      ops/s    ops  errors     p50     p90     p99   p99.9     max
 put    500  1,000       2  500 µs  900 µs  990 µs  999 µs  1.0 ms
@@ -154,7 +168,7 @@ put    500  1,000       2  500 µs  900 µs  990 µs  999 µs  1.0 ms
             json_line(&report()),
             concat!(
                 r#"{"bucket":"bench","workload":"put","clients":16,"keys":1000,"value_size_bytes":100,"r":"default","#,
-                r#""w":"quorum","elapsed_ms":2000,"interrupted":false,"operations":[{"operation":"put","count":1000,"#,
+                r#""pr":"default","w":"quorum","pw":"1","elapsed_ms":2000,"interrupted":false,"operations":[{"operation":"put","count":1000,"#,
                 r#""per_second":500.0,"errors":2,"latency_us":{"p50":500,"p90":900,"p99":990,"p999":999,"max":1000}}],"#,
                 r#""errors":[{"kind":"unreachable","count":2,"example":"nobody"}]}"#
             )

@@ -79,10 +79,9 @@ impl Measure {
     }
 
     pub fn errors(&self) -> Vec<ErrorShape> {
-        let name = |kind: &Kind| serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned));
         let collected = self.lock();
         let shape = |(kind, (count, example)): (&Kind, &(u64, String))| ErrorShape {
-            kind: name(kind).unwrap_or_default(),
+            kind: *kind,
             count: *count,
             example: example.clone(),
         };
@@ -125,7 +124,7 @@ mod tests {
         );
         assert_eq!(measure.operations(Workload::Get, Duration::from_secs(1)).len(), 1);
         let errors = measure.errors();
-        assert_eq!((errors[0].kind.as_str(), errors[0].count, errors[0].example.as_str()), ("unreachable", 2, "first"));
+        assert_eq!((errors[0].kind, errors[0].count, errors[0].example.as_str()), (Kind::Unreachable, 2, "first"));
         assert!(measure.live().p99 >= Duration::from_micros(300));
         assert_eq!((measure.live().operations, measure.live().errors), (2, 2));
     }

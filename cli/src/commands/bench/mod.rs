@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use starling_core::name::BucketName;
+use starling_client::MAX_PAYLOAD_BYTES;
+use starling_core::name::{BucketName, MAX_KEY_BYTES};
 use starling_core::quorum::Level;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::args::{Global, Timeout};
+use crate::args::Global;
 use crate::commands::bench::measure::Measure;
 use crate::commands::bench::worker::Worker;
 use crate::failure::{FAILED, Failure};
@@ -38,6 +39,8 @@ Examples:
 
 It writes keys to the bucket `bench` (or --bucket) and leaves them there.";
 
+/// A value larger than this does not fit a request beside its key.
+const MOST_VALUE_BYTES: u64 = (MAX_PAYLOAD_BYTES - MAX_KEY_BYTES) as u64;
 /// How often the live line is drawn.
 const REDRAW_EVERY: Duration = Duration::from_millis(250);
 
@@ -60,17 +63,24 @@ pub struct BenchArgs {
     /// Replicas that have to answer a get: a number, one, quorum, all or default
     #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
     r: Level,
+    /// How many of them have to be primaries
+    #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
+    pr: Level,
     /// Replicas that have to make a put durable
     #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
     w: Level,
+    /// How many of them have to be primaries
+    #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true)]
+    pw: Level,
     /// For how long
     #[arg(long, value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
     /// Where the keys are
     #[arg(long, value_name = "BUCKET", default_value = "bench")]
     bucket: BucketName,
-    #[command(flatten)]
-    timeout: Timeout,
+    /// Each operation, retries included, ends within this
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -101,15 +111,10 @@ impl Workload {
 }
 
 pub async fn run(args: BenchArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    if args.duration.is_zero() {
-        return Err(Failure::usage("--duration is zero").hint("give it a second at least: --duration 1s"));
-    }
-    if u32::from(args.clients) > args.keys {
-        return Err(Failure::usage(format!("{} clients need as many keys; there are {}", args.clients, args.keys)));
-    }
-    let session = Session::open(global, args.timeout.timeout).await?;
-    session.check_read(&args.bucket, args.r, Level::Default)?;
-    session.check_write(&args.bucket, args.w, Level::Default)?;
+    check(&args)?;
+    let session = Session::open(global, args.timeout).await?;
+    session.check_read(&args.bucket, args.r, args.pr)?;
+    session.check_write(&args.bucket, args.w, args.pw)?;
     let line = live_line(out);
     let workers = prepare(&args, &session, &line).await?;
     let measured = work(&args, workers, &line).await?;
@@ -118,6 +123,22 @@ pub async fn run(args: BenchArgs, global: &Global, out: &Out) -> Result<ExitCode
     out.print(&report)?;
     let useless = report.operations.iter().all(|operation| operation.count == 0);
     Ok(if useless { FAILED.into() } else { ExitCode::SUCCESS })
+}
+
+fn check(args: &BenchArgs) -> Result<(), Failure> {
+    if args.duration.is_zero() {
+        return Err(Failure::usage("--duration is zero").hint("give it a second at least: --duration 1s"));
+    }
+    if u32::from(args.clients) > args.keys {
+        return Err(Failure::usage(format!("{} clients need as many keys; there are {}", args.clients, args.keys)));
+    }
+    let (asked, most) = (args.value_size.as_u64(), MOST_VALUE_BYTES);
+    if asked > most {
+        return Err(Failure::usage(format!(
+            "--value-size {asked} is more than a request carries: at most {most} bytes"
+        )));
+    }
+    Ok(())
 }
 
 /// Gives every client its keys, and the contexts that their first puts need.
@@ -208,7 +229,9 @@ impl Measured {
             keys: args.keys as usize,
             value_size_bytes: args.value_size.as_u64(),
             r: args.r.to_string(),
+            pr: args.pr.to_string(),
             w: args.w.to_string(),
+            pw: args.pw.to_string(),
             elapsed_ms: u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
             interrupted: self.interrupted,
             operations: self.measure.operations(args.workload, self.elapsed),

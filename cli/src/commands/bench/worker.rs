@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use starling_client::{Bucket, ClientError, Context};
+use starling_client::{Bucket, ClientError, Context, Get};
 use starling_core::quorum::Level;
 
 use crate::commands::bench::measure::{Measure, Operation};
@@ -26,7 +26,9 @@ pub struct Worker {
     contexts: Vec<Known>,
     value_size: usize,
     r: Level,
+    pr: Level,
     w: Level,
+    pw: Level,
     timeout: Duration,
 }
 
@@ -48,8 +50,10 @@ impl Worker {
             contexts: keys.map(|_| Known::Nothing).collect(),
             value_size: usize::try_from(args.value_size.as_u64()).unwrap_or(usize::MAX),
             r: args.r,
+            pr: args.pr,
             w: args.w,
-            timeout: args.timeout.timeout,
+            pw: args.pw,
+            timeout: args.timeout,
         }
     }
 
@@ -107,13 +111,17 @@ impl Worker {
     }
 
     async fn learn(&mut self, index: usize) -> Result<bool, ClientError> {
-        let read = self.bucket.get(self.key(index)).timeout(self.timeout).await?;
+        let read = self.read(index).await?;
         self.contexts[index] = Known::Context(read.context());
         Ok(read.is_found())
     }
 
     async fn get(&self, index: usize) -> Result<(), ClientError> {
-        self.bucket.get(self.key(index)).r(self.r).timeout(self.timeout).await.map(drop)
+        self.read(index).await.map(drop)
+    }
+
+    fn read(&self, index: usize) -> Get {
+        self.bucket.get(self.key(index)).r(self.r).pr(self.pr).timeout(self.timeout)
     }
 
     async fn put(&mut self, index: usize) -> Result<(), ClientError> {
@@ -122,7 +130,7 @@ impl Worker {
             Known::Nothing => None,
         };
         let put = self.bucket.put(self.key(index), self.value()).context(context);
-        let stored = put.w(self.w).timeout(self.timeout).await?;
+        let stored = put.w(self.w).pw(self.pw).timeout(self.timeout).await?;
         if let Some(context) = stored.context() {
             self.contexts[index] = Known::Context(Some(context));
         }
