@@ -49,7 +49,7 @@ pub struct Global {
     /// A configuration file instead of STARLING_CONFIG or ~/.config/starling/config.toml
     #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
-    /// For people, or one line of JSON in a documented shape
+    /// For people, or one line of JSON, in the shapes that docs/json.md documents
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORM", help_heading = "Everywhere")]
     pub output: Format,
 }

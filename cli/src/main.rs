@@ -2,7 +2,7 @@
 //!
 //! What was typed becomes arguments (`args.rs`, and the `…Args` of each command), a command does its work and returns a
 //! report, and the report is printed in the form that was asked for. So doing (`commands/`) knows no tables and no JSON, and
-//! rendering (`report/`) knows no connections; `report/mod.rs` documents every shape that `-o json` prints.
+//! rendering (`report/`) knows no connections. `docs/json.md` documents every shape that `-o json` prints.
 //!
 //! Where to read next: `commands/get.rs` with `report/get.rs` is the whole path of the simplest command; `settings.rs` says
 //! where the addresses come from, `failure.rs` what each exit code means.

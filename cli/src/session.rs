@@ -174,7 +174,9 @@ fn nobody(error: &ClientError, seeds: &Seeds) -> Failure {
         Source::Flags | Source::Environment | Source::File(_) => {
             format!("check that the nodes run, and the addresses, which come from {}", seeds.source)
         }
-        Source::LocalCluster(_) => "the local cluster is down: `starling local up` starts it".to_owned(),
+        Source::LocalCluster(_) => {
+            "`starling local status` shows which nodes run, and `starling local up` starts them".to_owned()
+        }
         Source::Nowhere => {
             "`starling local up` starts a cluster on this machine; name another one's nodes with --node".to_owned()
         }

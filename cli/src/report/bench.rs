@@ -1,11 +1,4 @@
 //! What a benchmark measured.
-//!
-//! ```text
-//! {bucket, workload, clients, keys, value_size_bytes, r, w, elapsed_ms, interrupted, operations: [{operation: "get"|"put",
-//!  count, per_second, errors, latency_us: {p50, p90, p99, p999, max}}], errors: [{kind, count, example}]}
-//! ```
-//!
-//! `count` and the latencies are of operations that succeeded, each from its call to its answer with all retries.
 
 use std::time::Duration;
 
@@ -124,11 +117,11 @@ impl Report for BenchReport {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::output::json_line;
 
-    fn report() -> BenchReport {
+    pub fn report() -> BenchReport {
         let mut micros = Histogram::<u64>::new(3).unwrap();
         (1..=1000u64).for_each(|value| micros.record(value).unwrap());
         let operations = vec![OperationShape::new("put", &micros, 2, Duration::from_secs(2))];

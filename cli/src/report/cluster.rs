@@ -1,13 +1,4 @@
 //! How every node of a cluster is.
-//!
-//! ```text
-//! {seen_by, cluster, layout, members, partitions, replicas, nodes: [{node, id, zone, address, member, alive, state,
-//!  reason, share, partitions, hints, disk_used_bytes, resident_bytes, uptime_ms, build, layout}]}
-//! ```
-//!
-//! `cluster` and what follows it is null before `cluster init`. `alive` is gossip's word as `seen_by` hears it. `state` is
-//! the node's own: `uninitialised`, `serving`, `excluded`, `failed`, `stopping`, or `silent` if it did not answer; then
-//! `reason` says why, and what only the node itself knows is null.
 
 use std::time::Duration;
 
@@ -243,7 +234,7 @@ pub mod tests {
         }
     }
 
-    fn report() -> StatusReport {
+    pub fn report() -> StatusReport {
         let answers = vec![
             (peer(1, true), Ok(status(1, NodeStanding::Serving))),
             (peer(2, false), Err("could not be reached".to_owned())),

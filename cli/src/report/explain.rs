@@ -216,7 +216,7 @@ pub mod tests {
         Names::of_layout(&crate::report::tests::layout())
     }
 
-    fn a_write() -> Vec<ReplicaLine> {
+    pub fn a_write() -> Vec<ReplicaLine> {
         let silent = Outcome::Failed(ReplicaFailure::NoAnswer);
         names().lines(&[
             report(1, Role::Primary, Outcome::Stored),

@@ -117,11 +117,11 @@ pub fn single(fetched: &Fetched) -> Result<&Bytes, usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::output::json_line;
 
-    fn report(values: &[&'static str]) -> GetReport {
+    pub fn report(values: &[&'static str]) -> GetReport {
         let sibling = |value: &&'static str| SiblingShape {
             value: Blob(Bytes::from_static(value.as_bytes())),
             dot: "1/2:3".to_owned(),

@@ -33,16 +33,24 @@ impl Report for BucketsReport {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::output::json_line;
 
+    pub fn keys() -> KeysReport {
+        let keys = vec![Blob("alice".into()), Blob(Bytes::from_static(b"\xff"))];
+        KeysReport { bucket: "carts".to_owned(), keys, next: Some(Blob("b".into())) }
+    }
+
+    pub fn buckets() -> BucketsReport {
+        BucketsReport { buckets: vec!["a".to_owned(), "b".to_owned()] }
+    }
+
     #[test]
     fn keys_stand_one_a_line_and_exactly_in_json() {
-        let keys = vec![Blob("alice".into()), Blob(Bytes::from_static(b"\xff"))];
-        let report = KeysReport { bucket: "carts".to_owned(), keys, next: Some(Blob("b".into())) };
+        let report = keys();
         assert_eq!(report.human(&Paper::plain()), "alice\n\\xff\n");
         let expected = r#"{"bucket":"carts","keys":[{"utf8":"alice"},{"base64":"/w=="}],"next":{"utf8":"b"}}"#;
         assert_eq!(json_line(&report), expected);
@@ -50,7 +58,7 @@ mod tests {
 
     #[test]
     fn buckets_stand_one_a_line() {
-        let report = BucketsReport { buckets: vec!["a".to_owned(), "b".to_owned()] };
+        let report = buckets();
         assert_eq!(report.human(&Paper::plain()), "a\nb\n");
         assert_eq!(json_line(&report), r#"{"buckets":["a","b"]}"#);
     }

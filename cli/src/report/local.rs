@@ -1,16 +1,4 @@
 //! A cluster on this machine.
-//!
-//! ```text
-//! local up              {dir, created, started: [node], cluster, nodes: [node]}
-//! local status          {dir, nodes: [node]}
-//! node                  {node, zone, address, process: "running"|"paused"|"stopped"|"died", pid, state, data_bytes,
-//!                        running_ms}
-//! local down, kill, …   {done: "stopped"|"killed"|"paused"|"resumed"|"started"|"wiped", nodes: [{node, pid, exit}]}
-//! local logs            {node, path, lines}
-//! ```
-//!
-//! `state` is the node's own word, as in `cluster status`; null if it does not answer. `exit` is how its process ended, as
-//! far as that is known.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -212,7 +200,7 @@ impl Report for LogReport {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::output::json_line;
 
@@ -229,10 +217,34 @@ mod tests {
         }
     }
 
+    pub fn status() -> LocalStatusReport {
+        let nodes = vec![node("running", Some("serving")), node("died", None)];
+        LocalStatusReport { dir: "/d".into(), nodes }
+    }
+
+    pub fn up() -> UpReport {
+        UpReport {
+            dir: "/d".into(),
+            created: true,
+            started: vec!["n1".to_owned()],
+            cluster: Some("c1".to_owned()),
+            nodes: vec![node("running", Some("serving"))],
+            elsewhere: true,
+        }
+    }
+
+    pub fn killed() -> DoneReport {
+        let exit = Some("signal: 9 (SIGKILL)".to_owned());
+        DoneReport { done: "killed", nodes: vec![DoneNode { node: "n2".to_owned(), pid: Some(7), exit }] }
+    }
+
+    pub fn log() -> LogReport {
+        LogReport { node: "n1".to_owned(), path: "/d/nodes/n1/log".into(), lines: vec!["a line".to_owned()] }
+    }
+
     #[test]
     fn a_status_shows_processes_and_explains_deaths() {
-        let nodes = vec![node("running", Some("serving")), node("died", None)];
-        let report = LocalStatusReport { dir: "/d".into(), nodes };
+        let report = status();
         let expected = "\
 local cluster in /d
 
@@ -248,14 +260,7 @@ n1 (pid 4711) ended by itself: `starling local logs n1` shows its last words, `s
 
     #[test]
     fn up_fits_a_terminal_and_leads_on() {
-        let report = UpReport {
-            dir: "/d".into(),
-            created: true,
-            started: vec!["n1".to_owned()],
-            cluster: Some("c1".to_owned()),
-            nodes: vec![node("running", Some("serving"))],
-            elsewhere: true,
-        };
+        let report = up();
         let text = report.human(&Paper::plain());
         assert!(text.contains("What to try next:\n  export STARLING_LOCAL_DIR=/d\n"), "{text}");
         assert!(!text.contains("kill 2"), "there is no second node:\n{text}");
@@ -271,9 +276,7 @@ n1 (pid 4711) ended by itself: `starling local logs n1` shows its last words, `s
 
     #[test]
     fn what_was_done_is_said() {
-        let nodes =
-            vec![DoneNode { node: "n2".to_owned(), pid: Some(7), exit: Some("signal: 9 (SIGKILL)".to_owned()) }];
-        let report = DoneReport { done: "killed", nodes };
+        let report = killed();
         assert_eq!(report.human(&Paper::plain()), "killed n2 (pid 7), signal: 9 (SIGKILL)\n");
         assert_eq!(
             json_line(&report),

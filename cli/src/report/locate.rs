@@ -198,7 +198,7 @@ impl Report for LocateReport {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use starling_core::clock::History;
     use starling_core::ids::{Birth, DirectoryId};
     use starling_core::token::Token;
@@ -207,7 +207,7 @@ mod tests {
     use crate::output::json_line;
     use crate::report::tests::layout;
 
-    fn report() -> LocateReport {
+    pub fn report() -> LocateReport {
         let place = ObjectKey::new("carts".parse().unwrap(), "alice").unwrap();
         let history = History { directory: DirectoryId(11), birth: Birth(0x3fa2_0000_0000_0001) };
         let copy = |counter| Holding::Copy { clock: [(history, counter)].into_iter().collect(), siblings: 1 };

@@ -4,38 +4,16 @@
 //! output) or for people (tables, colour on a terminal only). Both forms are made here and nowhere else, from plain values,
 //! so that tests need no cluster. Golden tests beside each report pin its JSON.
 //!
-//! # The shapes of `-o json`
+//! The shapes are promised in `docs/json.md`: fields are only ever added. `documented.rs` compares it with what is written
+//! here, and fails if an example differs, or a field is not explained.
 //!
-//! Fields are only ever added. Common to all:
-//!
-//! - **bytes** (keys, values) are `{"utf8": "…"}` if they are UTF-8, else `{"base64": "…"}` (standard alphabet, padded);
-//! - a **context** is URL-safe base64 text without padding, as `--context` takes it; identifiers are hexadecimal;
-//! - fields in `…_us` are microseconds, in `…_ms` milliseconds, in `…_bytes` bytes, moments RFC 3339 in UTC;
-//! - `null` stands for what is not known or does not apply. Fields marked `?` are absent unless asked for.
-//!
-//! ```text
-//! get          {bucket, key, found, deleted, siblings: [{value, dot, written_at}], context, via, replica?, explain?}
-//! put, delete  {bucket, key, done: "put"|"delete", siblings, context, repeated, request, quorum: {replicas, primaries},
-//!               acknowledged: {primaries, fallbacks}, via, explain?}
-//! explain      {quorum, replicas: [replica]}
-//! replica      {node, role: "primary"|"fallback", stands_in_for, hedge, outcome: "stored"|"found"|"not_found"|"failed"|
-//!               "pending", siblings, failure: {kind: "unreachable"|"no_answer"|"disconnected"|"refused", message},
-//!               took_us, repair: "not_needed"|"sent"|"done"|"failed", repair_failure, hint_left}
-//! keys         {bucket, keys: [bytes], next}                           buckets   {buckets: [name]}
-//! locate       {bucket, key, token, partition, partitions, mode: "siblings"|"last_write_wins", replicas: [{node, id, zone,
-//!               role, alive, holds: "copy"|"nothing"|"unknown", siblings, clock: [{node, directory, birth, counter}],
-//!               behind, reason}]}
-//! import       see import.rs                                           bench     see bench.rs
-//! cluster init, cluster ring   see ring.rs                             cluster status   see cluster.rs
-//! node info, node hints        see node.rs                             local …   see local.rs
-//! ```
-//!
-//! A failure is `{"error": {"kind", "message", "hint", replicas?: [replica], request?}}` on one line of **standard error**,
-//! so that standard output holds results only. Kinds are those of [`crate::failure::Kind`], in snake case. A key that is
-//! not found is no failure: `get` prints its shape with `"found": false` and exits with 3.
+//! A failure goes to standard error, so that standard output holds results only. A key that is not found is no failure:
+//! `get` prints its shape with `"found": false` and exits with 3.
 
 pub mod bench;
 pub mod cluster;
+#[cfg(test)]
+mod documented;
 pub mod explain;
 pub mod get;
 pub mod import;
@@ -118,9 +96,13 @@ pub mod tests {
         .unwrap()
     }
 
+    pub fn failure() -> Failure {
+        Failure::new(Kind::NoCluster, "n1 belongs to no cluster yet").hint("run `starling cluster init`")
+    }
+
     #[test]
     fn a_failure_says_what_to_do_next() {
-        let failure = Failure::new(Kind::NoCluster, "n1 belongs to no cluster yet").hint("run `starling cluster init`");
+        let failure = failure();
         let report = ErrorReport { error: &failure };
         let expected = "error: n1 belongs to no cluster yet\nnext: run `starling cluster init`\n";
         assert_eq!(report.human(&Paper::plain()), expected);

@@ -1,14 +1,4 @@
 //! One node at a time.
-//!
-//! ```text
-//! node info    {nodes: [{node, id, zone, address, state, reason, cluster, layout, directory, start, build, uptime_ms,
-//!               partitions, disk_used_bytes, disk_free_bytes, resident_bytes, hints, connected: [node],
-//!               counters: {name: number}}], silent: [{node, reason}]}
-//! node hints   {total, hints: [{node, target, count}], silent: [{node, reason}]}
-//! ```
-//!
-//! `start` counts the starts over this data directory. A hint is a write that `node` keeps for `target`. `silent` lists who
-//! was asked and did not answer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -188,7 +178,7 @@ fn silent_lines(silent: &[SilentShape], paper: &Paper) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use starling_proto::control::NodeStanding;
 
     use super::*;
@@ -200,9 +190,17 @@ mod tests {
         vec![SilentShape { node: "n2".to_owned(), reason: "could not be reached".to_owned() }]
     }
 
+    pub fn hints() -> HintsReport {
+        HintsReport::new(&[status(1, NodeStanding::Serving)], silent(), &names())
+    }
+
+    pub fn info() -> InfoReport {
+        InfoReport::new(&[status(1, NodeStanding::Excluded("an old copy".to_owned()))], Vec::new(), &names())
+    }
+
     #[test]
     fn hints_say_who_keeps_how_many_for_whom() {
-        let report = HintsReport::new(&[status(1, NodeStanding::Serving)], silent(), &names());
+        let report = hints();
         let expected = "\
 node  keeps for  hints
 n1    n2         1,234
@@ -218,8 +216,7 @@ n2: could not be reached
 
     #[test]
     fn a_node_tells_everything_it_knows_of_itself() {
-        let report =
-            InfoReport::new(&[status(1, NodeStanding::Excluded("an old copy".to_owned()))], Vec::new(), &names());
+        let report = info();
         let text = report.human(&Paper::plain());
         assert!(text.starts_with("n1\nstate       excluded: an old copy\naddress     127.0.0.1:7401\n"), "{text}");
         assert!(text.contains("disk        2.0 MiB, 5.0 GiB free\n") && text.ends_with("reads       7\n"), "{text}");

@@ -1,12 +1,4 @@
 //! The ring: which member holds which part of it.
-//!
-//! ```text
-//! {cluster, version, partitions, replicas, buckets: [{bucket, replicas, mode}], members: [{node, id, zone, weight, address,
-//!  held, first, share}], ring?: [[node, …], …]}
-//! ```
-//!
-//! `held` counts partition replicas, `first` the partitions in which the member is the first choice, `share` is `held` out
-//! of all partition replicas. `ring` lists each partition's primaries in order of preference; `cluster init` leaves it out.
 
 use std::fmt::Write as _;
 

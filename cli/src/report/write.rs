@@ -94,11 +94,11 @@ impl Report for WriteReport {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::output::json_line;
 
-    fn report(siblings: usize) -> WriteReport {
+    pub fn report(siblings: usize) -> WriteReport {
         WriteReport {
             bucket: "carts".to_owned(),
             key: Blob("alice".into()),
