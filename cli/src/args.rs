@@ -14,6 +14,7 @@ use starling_core::quorum::Level;
 use starling_proto::BUILD;
 
 use crate::commands::{bench, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put};
+use crate::failure::Failure;
 use crate::output::Format;
 use crate::settings::parse_address;
 
@@ -81,8 +82,8 @@ pub struct KeyArgs {
 }
 
 impl KeyArgs {
-    pub fn object(&self) -> Result<ObjectKey, InvalidName> {
-        ObjectKey::new(self.bucket.clone(), self.key.clone())
+    pub fn object(&self) -> Result<ObjectKey, Failure> {
+        ObjectKey::new(self.bucket.clone(), self.key.clone()).map_err(|error| Failure::usage(error.to_string()))
     }
 }
 

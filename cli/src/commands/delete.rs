@@ -35,7 +35,7 @@ pub struct DeleteArgs {
 }
 
 pub async fn run(args: DeleteArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    let place = args.place.object().map_err(|error| Failure::usage(error.to_string()))?;
+    let place = args.place.object()?;
     let session = Session::open(global, args.write.timeout.timeout).await?;
     session.check_write(place.bucket(), args.write.w, args.write.pw)?;
     session.check_read(place.bucket(), args.r, Level::Default)?;

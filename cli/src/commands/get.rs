@@ -51,7 +51,7 @@ pub struct GetArgs {
 }
 
 pub async fn run(args: GetArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    let place = args.place.object().map_err(|error| Failure::usage(error.to_string()))?;
+    let place = args.place.object()?;
     let session = Session::open(global, args.timeout.timeout).await?;
     let fetched = fetch(&args, &place, &session).await?;
     let mut report = GetReport::new(&place, &fetched, args.replica.clone());

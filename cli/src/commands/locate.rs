@@ -29,7 +29,7 @@ pub struct LocateArgs {
 }
 
 pub async fn run(args: LocateArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    let place = args.place.object().map_err(|error| Failure::usage(error.to_string()))?;
+    let place = args.place.object()?;
     let session = Session::open(global, args.timeout.timeout).await?;
     let location = session.client().locate(place.bucket().as_str(), place.key().clone()).await;
     let location = location.map_err(|error| session.failure(error, Intent::Read))?;

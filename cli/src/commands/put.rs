@@ -59,7 +59,7 @@ pub struct PutArgs {
 }
 
 pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    let place = args.place.object().map_err(|error| Failure::usage(error.to_string()))?;
+    let place = args.place.object()?;
     let value = read_value(&args)?;
     let session = Session::open(global, args.write.timeout.timeout).await?;
     session.check_write(place.bucket(), args.write.w, args.write.pw)?;

@@ -9,7 +9,7 @@ use starling_proto::control::{ClusterView, NodeStanding, NodeStatus, PeerView};
 use crate::output::paper::{Paper, Tone, finish};
 use crate::output::units::{age, count, plural, size};
 use crate::report::Report;
-use crate::report::ring::natural;
+use crate::report::ring::{natural, share};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StatusReport {
@@ -156,10 +156,8 @@ pub fn millis(duration: Duration) -> u64 {
 }
 
 fn share_of(layout: &Layout, node: starling_core::ids::NodeId) -> f64 {
-    let shares = layout.shares();
-    let total: u32 = shares.iter().sum();
-    let held = layout.members().iter().zip(shares).find(|(member, _)| member.node == node).map_or(0, |(_, held)| held);
-    (f64::from(held) / f64::from(total.max(1)) * 1e4).round() / 1e4
+    let mut held = layout.members().iter().zip(layout.shares());
+    share(held.find(|(member, _)| member.node == node).map_or(0, |(_, held)| held), layout)
 }
 
 impl Report for StatusReport {

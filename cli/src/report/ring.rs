@@ -60,7 +60,6 @@ impl RingReport {
             .all()
             .map(|partition| layout.primaries(partition, copies).map(name).collect())
             .collect();
-        let total: u32 = layout.shares().iter().sum();
         let shape = |(member, held): (&Member, u32)| MemberShape {
             node: member.name.to_string(),
             id: member.node.to_string(),
@@ -69,7 +68,7 @@ impl RingReport {
             address: member.address.clone(),
             held,
             first: count_first(&ring, member.name.as_str()),
-            share: rounded(f64::from(held) / f64::from(total.max(1))),
+            share: share(held, layout),
         };
         let mut members: Vec<MemberShape> = layout.members().iter().zip(layout.shares()).map(shape).collect();
         members.sort_by_key(|member| natural(&member.node));
@@ -200,8 +199,10 @@ fn count_first(ring: &[Vec<String>], node: &str) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn rounded(share: f64) -> f64 {
-    (share * 1e4).round() / 1e4
+/// Which part of all partition replicas so many are, to a hundredth of a percent.
+pub fn share(held: u32, layout: &Layout) -> f64 {
+    let total: u32 = layout.shares().iter().sum();
+    (f64::from(held) / f64::from(total.max(1)) * 1e4).round() / 1e4
 }
 
 /// `n2` before `n10`.
