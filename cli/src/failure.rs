@@ -204,6 +204,15 @@ mod tests {
     }
 
     #[test]
+    fn giving_up_is_told_apart_by_what_it_left_behind() {
+        let code = |error, intent| Failure::from_client(error, intent, &Names::default()).kind.code();
+        let write = Intent::Write(Some(RequestId(7)));
+        assert_eq!(code(ClientError::RetriesSpent { tried: Vec::new() }, write), 5);
+        let unknown = ClientError::OutcomeUnknown { reason: "it was refused".to_owned(), tried: Vec::new() };
+        assert_eq!(code(unknown, write), 4);
+    }
+
+    #[test]
     fn a_mistake_on_the_command_line_keeps_its_suggestion() {
         use clap::Parser;
         let refusal = crate::args::Cli::try_parse_from(["starling", "delet"]).unwrap_err();

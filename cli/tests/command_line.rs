@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// With no settings but these: neither the machine's cluster nor its configuration is in sight.
 fn starling(words: &[&str]) -> Command {
@@ -54,6 +55,10 @@ fn usage_errors_exit_with_2_and_suggest() {
         &["get", "b", "k", "--node", "nowhere"],
         &["get", "b", "k", "--config", "/nowhere/config.toml"],
         &["bench", "--clients", "9", "--keys", "3"],
+        &["bench", "--value-size", "31MiB"],
+        &["keys", "b", "--limit", "0"],
+        &["import", "b", "f.jsonl", "--verify", "--replace"],
+        &["import", "b", "f.jsonl", "--r", "one"],
     ] {
         assert_eq!(run(words).status.code(), Some(2), "{words:?}");
     }
@@ -133,6 +138,25 @@ fn nothing_listening_exits_with_5_and_says_what_to_do() {
     let text = stderr(&output);
     assert!(text.starts_with(r#"{"error":{"kind":"unreachable","message":"#), "{text}");
     assert!(text.contains("which come from STARLING_NODES"), "{text}");
+}
+
+#[test]
+fn no_command_outlasts_its_timeout_though_nobody_says_a_word() {
+    // The kernel takes the connection; nobody accepts it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for words in [
+        &["get", "b", "k"][..],
+        &["put", "b", "k", "v", "--resolve"],
+        &["keys", "b"],
+        &["cluster", "ring"],
+        &["cluster", "init"],
+    ] {
+        let began = Instant::now();
+        let output = starling(words).args(["--node", &address, "--timeout", "300ms"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{words:?}");
+        assert!(began.elapsed() < Duration::from_millis(1_000), "{words:?} took {:?}", began.elapsed());
+    }
 }
 
 #[test]

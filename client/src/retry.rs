@@ -129,7 +129,7 @@ pub(crate) struct Retry {
 #[derive(Default)]
 struct Round {
     waiting: VecDeque<String>,
-    /// Nobody else is left to try: it is waited for until the deadline.
+    /// There is nobody else: it is waited for until the deadline.
     alone: bool,
     /// Some node may do better another time.
     hopeful: bool,
@@ -159,6 +159,7 @@ impl Retry {
 
     /// Begins a round over these nodes, the best first.
     pub fn begin_round(&mut self, addresses: Vec<String>) {
+        // With nobody to ask, it is waited for a layout that knows somebody.
         let hopeful = addresses.is_empty();
         self.round = Round { alone: addresses.len() == 1, waiting: addresses.into(), hopeful, missed_quorum: false };
     }
