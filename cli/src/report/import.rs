@@ -40,6 +40,9 @@ pub struct ImportReport {
     pub elapsed_ms: u64,
     /// Records a second.
     pub per_second: u64,
+    /// What was counted is of no use: the file is another one by now.
+    #[serde(skip)]
+    pub outdated: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -191,10 +194,11 @@ impl Report for ImportReport {
         );
         text.push_str(&paper.wrap(&self.remarks()));
         text.push_str(&failure_lines(&self.failures, self.failed, paper));
-        if !self.complete {
-            text.push_str("not all of the file was imported: the same command goes on from here\n");
-        } else if self.again() {
-            text.push_str("the same command tries the failed ones again\n");
+        match (self.outdated, self.complete) {
+            (true, _) => {}
+            (false, false) => text.push_str("not all of the file was imported: the same command goes on from here\n"),
+            (false, true) if self.again() => text.push_str("the same command tries the failed ones again\n"),
+            (false, true) => {}
         }
         text
     }
@@ -304,6 +308,8 @@ the same command tries the failed ones again
         let interrupted = ImportReport { complete: false, skipped: 7, ..again };
         let text = interrupted.human(&Paper::plain());
         assert!(text.contains("went on after 7 records") && text.ends_with("goes on from here\n"), "{text}");
+        let text = ImportReport { outdated: true, ..interrupted }.human(&Paper::plain());
+        assert!(!text.contains("goes on from here"), "{text}");
     }
 
     #[test]

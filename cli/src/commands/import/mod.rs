@@ -160,6 +160,16 @@ fn format_of(args: &ImportArgs) -> Result<RecordFormat, Failure> {
     }
 }
 
+/// How far it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Early,
+    /// All of the file was read, and each record settled.
+    Complete,
+    /// The file is another one by now: what was counted is of no use.
+    Outdated,
+}
+
 /// An import, or a verification, under way.
 struct Import {
     input: Fingerprint,
@@ -169,7 +179,7 @@ struct Import {
     /// Records that earlier runs settled well.
     skipped: u64,
     tally: Tally,
-    complete: bool,
+    end: End,
     progress: Progress,
     started: Instant,
 }
@@ -201,7 +211,7 @@ impl Import {
         }
         let progress = Progress::new(input.size, out.is_watched());
         let (skipped, tally, started) = (ledger.well(), Tally::default(), Instant::now());
-        Ok(Import { input, state, ledger, skipped, tally, complete: false, progress, started })
+        Ok(Import { input, state, ledger, skipped, tally, end: End::Early, progress, started })
     }
 
     /// Until all records are settled, or it is interrupted, or it makes no sense to go on: then why.
@@ -220,10 +230,13 @@ impl Import {
         let halted = self.collect(&mut results, &stop).await?;
         let read = reader.await.map_err(|_| Failure::failed("the thread that reads the file has panicked"))?;
         let ended = all_well(running).await;
-        // Counting is what shows that none was lost on the way.
-        self.complete = matches!(read, Ok(Some(records)) if records == self.ledger.done);
         let unchanged = self.input.check_unchanged();
-        self.complete &= unchanged.is_ok();
+        self.end = match (&unchanged, &read) {
+            (Err(_), _) => End::Outdated,
+            // Counting is what shows that none was lost on the way.
+            (Ok(()), Ok(Some(records))) if *records == self.ledger.done => End::Complete,
+            (Ok(()), _) => End::Early,
+        };
         Ok(halted.or(read.err()).or(ended.err()).or(unchanged.err()))
     }
 
@@ -317,7 +330,7 @@ impl Import {
         let report = ImportReport {
             bucket: args.bucket.to_string(),
             file: args.file.display().to_string(),
-            complete: self.complete,
+            complete: self.end == End::Complete,
             records: self.tally.records,
             skipped: self.skipped,
             stored: self.tally.stored,
@@ -330,6 +343,7 @@ impl Import {
             bytes: self.tally.bytes,
             elapsed_ms,
             per_second,
+            outdated: self.end == End::Outdated,
         };
         match &self.state {
             Some(state) if report.complete && !report.again() => state.remove()?,
@@ -344,7 +358,7 @@ impl Import {
         VerifyReport {
             bucket: args.bucket.to_string(),
             file: args.file.display().to_string(),
-            complete: self.complete,
+            complete: self.end == End::Complete,
             records: self.tally.records,
             matching: self.tally.matching,
             different: self.tally.different,
@@ -367,4 +381,5 @@ async fn all_well(mut lanes: JoinSet<()>) -> Result<(), Failure> {
 
 fn too_many() -> Failure {
     Failure::failed(format!("more than {MOST_FAILED} records failed: it was stopped"))
+        .hint("they are listed above; a corrected file is imported with --restart")
 }
