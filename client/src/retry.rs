@@ -153,10 +153,6 @@ impl Retry {
         }
     }
 
-    pub fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
     /// Begins a round over these nodes, the best first.
     pub fn begin_round(&mut self, addresses: Vec<String>) {
         // With nobody to ask, it is waited for a layout that knows somebody.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_proto::data::{DataServiceClient, RequestError};
-use starling_proto::{CallContext, RpcError, call_within};
+use starling_proto::{CallContext, RpcError, TraceId, call_for, call_within};
 
 use crate::atlas::Atlas;
 use crate::client::{final_error, invalid};
@@ -42,6 +42,21 @@ pub(crate) struct Errand {
     pub target: Target,
     pub effect: Effect,
     pub timeout: Duration,
+}
+
+/// What all attempts of a request have in common.
+#[derive(Clone, Copy)]
+struct Trip {
+    /// Every node that has to do with it logs it under this.
+    trace: TraceId,
+    deadline: Instant,
+}
+
+impl Trip {
+    /// For a call that begins now.
+    fn context(self) -> CallContext {
+        call_for(self.trace, self.deadline.saturating_duration_since(Instant::now()))
+    }
 }
 
 pub(crate) struct Router {
@@ -99,17 +114,18 @@ impl Router {
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
     {
         lock(&self.budget).pay_in();
-        let mut retry = Retry::new(errand.effect, Instant::now() + errand.timeout);
+        let trip = Trip { trace: TraceId::random(&mut rand::rng()), deadline: Instant::now() + errand.timeout };
+        let mut retry = Retry::new(errand.effect, trip.deadline);
         retry.begin_round(self.addresses(&errand.target));
         loop {
             let step = retry.next(Instant::now(), rand::random_range(0.5..1.5), &mut lock(&self.budget));
             match step {
-                Step::Try { address, until } => match self.attempt(&address, until, retry.deadline(), &call).await {
+                Step::Try { address, until } => match self.attempt(&address, until, trip, &call).await {
                     Ok(answer) => return Ok((answer, address)),
                     Err(setback) => retry.note(address, setback),
                 },
                 Step::Pause { until, lost } => {
-                    self.pause(until, lost, retry.deadline()).await;
+                    self.pause(until, lost, trip.deadline).await;
                     retry.begin_round(self.addresses(&errand.target));
                 }
                 Step::GiveUp(error) => return Err(error),
@@ -121,7 +137,7 @@ impl Router {
         &self,
         address: &str,
         until: Instant,
-        deadline: Instant,
+        trip: Trip,
         call: &impl Fn(DataServiceClient, CallContext) -> F,
     ) -> Result<T, Setback>
     where
@@ -129,10 +145,10 @@ impl Router {
     {
         let began = Instant::now();
         let connection = self.dial(address, until).await?;
-        let context = call_within(deadline.saturating_duration_since(Instant::now()));
         let silent =
             || Setback::Unknown(format!("did not answer within {:.0?}", until.saturating_duration_since(began)));
-        match tokio::time::timeout_at(until.into(), call(DataServiceClient::clone(&connection), context)).await {
+        let answer = call(DataServiceClient::clone(&connection), trip.context());
+        match tokio::time::timeout_at(until.into(), answer).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.judge(error, address)),
             Ok(Err(error)) => Err(self.broken(error, address, &connection, silent)),
@@ -166,6 +182,10 @@ impl Router {
 
     fn judge(&self, error: RequestError, address: &str) -> Setback {
         match error {
+            // The node is as good as before for any other key.
+            RequestError::Refused(refusal) if refusal.concerns_the_object() => {
+                Setback::Fault(final_error(error, address))
+            }
             RequestError::Refused(_) | RequestError::NotServing(_) => {
                 self.penalise(address, Setback::NotDone(error.to_string()))
             }
