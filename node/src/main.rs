@@ -1,5 +1,6 @@
 //! `starling-node`: one node of a Starling cluster.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
 struct Usage(String);
 
 fn command() -> Command {
-    let config = Command::new("config").about("Print the effective settings, and where each comes from");
+    let config = Command::new("config")
+        .about("Print the effective settings, and where each comes from")
+        .after_help("Example:\n  starling-node config --name n1 --listen 127.0.0.1:7402");
     with_settings(Command::new("starling-node"))
         .version(BUILD)
         .about("One node of a Starling cluster")
@@ -42,16 +45,16 @@ fn command() -> Command {
              flags win.\n\nExamples:\n  starling-node --name n1 --seeds 127.0.0.1:7402\n  \
              starling-node --config /etc/starling/node.toml\n  starling-node config --name n1",
         )
-        .subcommand(with_settings(config))
+        .subcommand(config)
 }
 
 fn with_settings(command: Command) -> Command {
     let file =
         Arg::new("config").long("config").env("STARLING_CONFIG").value_name("FILE").help("A TOML file of settings");
-    KEYS.iter().fold(command.arg(file), |command, key| {
+    KEYS.iter().fold(command.arg(file.global(true)), |command, key| {
         let default = key.default.filter(|default| !default.is_empty());
         let help = default.map_or_else(|| key.help.to_owned(), |default| format!("{} [default: {default}]", key.help));
-        command.arg(Arg::new(key.name).long(key.flag()).value_name("VALUE").help(help))
+        command.arg(Arg::new(key.name).long(key.flag()).value_name("VALUE").help(help).global(true))
     })
 }
 
@@ -62,7 +65,10 @@ fn settings(matches: &ArgMatches) -> anyhow::Result<Settings> {
     let file = path.as_deref().zip(text.as_deref());
     let given = |key: &&str| matches.get_one::<String>(key).cloned();
     let flags = KEYS.iter().filter_map(|key| Some((key.name.to_owned(), given(&key.name)?)));
-    Settings::collect(file, std::env::vars(), flags).map_err(|mistakes| Usage(mistakes.to_string()).into())
+    // A variable that is not text is none of ours, or its value will be found wrong.
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned()));
+    Ok(Settings::collect(file, std::env::vars_os().filter_map(text), flags))
 }
 
 fn config(settings: &Settings) -> anyhow::Result<Config> {

@@ -15,9 +15,15 @@ use std::time::Duration;
 use starling_core::coordinate::ObjectLimits;
 use starling_core::name::{NodeName, Zone};
 use starling_storage::{RocksOptions, StoreLimits};
+use tracing_subscriber::EnvFilter;
 
 pub use keys::{KEYS, Key};
 pub use settings::{Settings, Source};
+
+/// Most of anything for which room is made in advance.
+const MOST_AT_ONCE: usize = 1_000_000;
+/// Seven replicas that were each written to without the others' knowledge fit a frame together.
+const MOST_OBJECT_BYTES: u64 = 4 << 20;
 
 /// A checked configuration. Only this travels inward.
 #[derive(Debug, Clone)]
@@ -83,33 +89,29 @@ impl Config {
     /// # Errors
     /// All mistakes at once.
     pub fn from_settings(settings: &Settings) -> Result<Config, Mistakes> {
-        let mut read = Reader { settings, mistakes: Vec::new() };
+        let mut read = Reader { settings, mistakes: settings.mistakes.clone() };
         let listen: Option<SocketAddr> = read.value("listen", "an address such as 127.0.0.1:7401");
         let name: Option<NodeName> = read.checked("name");
-        let default_dir = name.as_ref().map(|name| format!("starling-data/{name}"));
         let config = Config {
-            data_dir: read.text("data_dir").or(default_dir).unwrap_or_default().into(),
+            data_dir: read.text("data_dir").unwrap_or_default().into(),
             zone: read.checked("zone").unwrap_or_else(placeholder),
-            advertise: read.address("advertise").or(listen.map(|a| a.to_string())).unwrap_or_default(),
+            advertise: listen.and_then(|_| read.address("advertise")).unwrap_or_default(),
             seeds: read.addresses("seeds"),
-            cluster_name: read.text("cluster_name").unwrap_or_default(),
-            log: Log {
-                json: read.one_of("log_format", &["human", "json"]) == Some(1),
-                filter: read.text("log").unwrap_or_default(),
-            },
+            cluster_name: read.words("cluster_name"),
+            log: Log { json: read.one_of("log_format", &["human", "json"]) == Some(1), filter: read.filter("log") },
             request_timeout: read.duration("request_timeout"),
             replica_timeout: read.duration("replica_timeout"),
             max_clock_drift: read.duration("max_clock_drift"),
-            handoff_rate: read.size("handoff_rate").max(1),
-            max_requests: read.count("max_requests"),
-            max_connections: read.count("max_connections"),
+            handoff_rate: read.rate("handoff_rate"),
+            max_requests: read.bounded("max_requests"),
+            max_connections: read.bounded("max_connections"),
             store: StoreLimits {
                 object: ObjectLimits {
                     siblings: read.count("max_siblings"),
-                    bytes: usize_of(read.size("max_object_size")),
+                    bytes: read.object_size("max_object_size"),
                 },
                 hints_per_target: read.count("max_hints_per_node") as u64,
-                queue: read.count("write_queue"),
+                queue: read.bounded("write_queue"),
                 disk_reserve: read.size("disk_reserve"),
             },
             rocks: RocksOptions {
@@ -169,6 +171,48 @@ impl Reader<'_> {
         count
     }
 
+    /// Of things that are made room for in advance.
+    fn bounded(&mut self, key: &'static str) -> usize {
+        let count = self.count(key);
+        if count > MOST_AT_ONCE {
+            self.note(key, format!("must be at most {MOST_AT_ONCE}"));
+        }
+        count
+    }
+
+    fn rate(&mut self, key: &'static str) -> u64 {
+        let rate = self.size(key);
+        if rate == 0 && !self.is_noted(key) {
+            self.note(key, "must be at least 1 byte a second".to_owned());
+        }
+        rate
+    }
+
+    fn object_size(&mut self, key: &'static str) -> usize {
+        let size = self.size(key);
+        if size > MOST_OBJECT_BYTES {
+            let most = bytesize::ByteSize(MOST_OBJECT_BYTES);
+            self.note(key, format!("must be at most {most}: a merge of several replicas' siblings has to fit a frame"));
+        }
+        usize_of(size)
+    }
+
+    fn words(&mut self, key: &'static str) -> String {
+        let text = self.text(key).unwrap_or_default();
+        if text.trim().is_empty() {
+            self.note(key, "must not be empty".to_owned());
+        }
+        text
+    }
+
+    fn filter(&mut self, key: &'static str) -> String {
+        let text = self.text(key).unwrap_or_default();
+        if let Err(error) = text.parse::<EnvFilter>() {
+            self.note(key, format!("`{text}` is not a log filter: {error}"));
+        }
+        text
+    }
+
     fn size(&mut self, key: &'static str) -> u64 {
         self.value::<bytesize::ByteSize>(key, "a size such as 64MiB").map_or(0, |size| size.as_u64())
     }
@@ -211,16 +255,19 @@ impl Reader<'_> {
 
     /// What no single value shows.
     fn check(&mut self, config: &Config) {
-        if !self.mistakes.is_empty() {
-            return;
-        }
-        if config.replica_timeout > config.request_timeout {
+        let readable = !self.is_noted("replica_timeout") && !self.is_noted("request_timeout");
+        if readable && config.replica_timeout > config.request_timeout {
             self.note("replica_timeout", "is longer than request_timeout, so it would never take effect".to_owned());
         }
         let unspecified = config.listen.ip().is_unspecified();
-        if unspecified && self.settings.get("advertise").is_none() {
+        let derived = self.settings.get("advertise").is_none_or(|(_, source)| *source == Source::Default);
+        if unspecified && derived {
             self.note("advertise", format!("is needed when listening on {}: others cannot dial that", config.listen));
         }
+    }
+
+    fn is_noted(&self, key: &str) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.key == key)
     }
 
     fn note(&mut self, key: &str, what: String) {
@@ -239,7 +286,7 @@ mod tests {
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
         let flags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        Settings::collect(None, std::iter::empty(), flags).unwrap()
+        Settings::collect(None, std::iter::empty(), flags)
     }
 
     #[test]
@@ -257,10 +304,28 @@ mod tests {
             ("seeds", "a:1,b"),
             ("request_timeout", "soon"),
             ("max_siblings", "0"),
+            ("zonne", "a"),
+            ("handoff_rate", "0"),
+            ("max_requests", "99999999999"),
+            ("max_object_size", "1GiB"),
+            ("log", "=loud="),
         ]);
         let Mistakes(mistakes) = Config::from_settings(&wrong).unwrap_err();
         let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
-        assert_eq!(keys, ["listen", "name", "zone", "seeds", "request_timeout", "max_siblings"]);
+        let expected = [
+            "zonne",
+            "listen",
+            "name",
+            "zone",
+            "seeds",
+            "log",
+            "request_timeout",
+            "handoff_rate",
+            "max_requests",
+            "max_siblings",
+            "max_object_size",
+        ];
+        assert_eq!(keys, expected);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::Mistake;
 use crate::config::keys::KEYS;
-use crate::config::{Mistake, Mistakes};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -27,74 +27,96 @@ impl fmt::Display for Source {
 }
 
 /// `STARLING_…` variables that belong to other programs of the family.
-const OTHERS_VARIABLES: &[&str] = &["STARLING_CONFIG", "STARLING_NODES", "STARLING_NODE_BIN", "STARLING_LOCAL_DIR"];
+const OTHERS_VARIABLES: &[&str] = &[
+    "STARLING_BIN_DIR",
+    "STARLING_BUILD_CACHE",
+    "STARLING_CONFIG",
+    "STARLING_DEMO_PORT",
+    "STARLING_LOCAL_DIR",
+    "STARLING_NODES",
+    "STARLING_NODE_BIN",
+    "STARLING_SOAK",
+];
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings(BTreeMap<&'static str, (String, Source)>);
+pub struct Settings {
+    values: BTreeMap<&'static str, (String, Source)>,
+    /// Names that are not known, and values of the wrong shape: told with what else is wrong.
+    pub mistakes: Vec<Mistake>,
+}
 
 impl Settings {
     /// Lays flags over environment over file over defaults. `file` is a path and its text.
-    ///
-    /// # Errors
-    /// All names that are not known and all values of the wrong shape, at once.
     pub fn collect(
         file: Option<(&Path, &str)>,
         environment: impl Iterator<Item = (String, String)>,
         flags: impl Iterator<Item = (String, String)>,
-    ) -> Result<Settings, Mistakes> {
+    ) -> Settings {
         let mut settings = Settings::default();
-        let mut mistakes = Vec::new();
         for key in KEYS {
             if let Some(default) = key.default {
-                settings.0.insert(key.name, (default.to_owned(), Source::Default));
+                settings.values.insert(key.name, (default.to_owned(), Source::Default));
             }
         }
         if let Some((path, text)) = file {
-            settings.lay_file(path, text, &mut mistakes);
+            settings.lay_file(path, text);
         }
         let ours =
             |(name, _): &(String, String)| name.starts_with("STARLING_") && !OTHERS_VARIABLES.contains(&name.as_str());
         for (name, value) in environment.filter(ours) {
             let key = name["STARLING_".len()..].to_lowercase();
-            settings.set(&key, value, Source::Environment(name), &mut mistakes);
+            settings.set(&key, value, Source::Environment(name));
         }
         for (key, value) in flags {
             let flag = Source::Flag(format!("--{}", key.replace('_', "-")));
-            settings.set(&key, value, flag, &mut mistakes);
+            settings.set(&key, value, flag);
         }
-        if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
+        settings.derive();
+        settings
     }
 
     pub fn get(&self, key: &str) -> Option<(&str, &Source)> {
-        self.0.get(key).map(|(value, source)| (value.as_str(), source))
+        self.values.get(key).map(|(value, source)| (value.as_str(), source))
     }
 
-    fn lay_file(&mut self, path: &Path, text: &str, mistakes: &mut Vec<Mistake>) {
+    /// Defaults that follow from other settings.
+    fn derive(&mut self) {
+        let of = |key: &str| self.values.get(key).map(|(value, _)| value.clone());
+        let derived =
+            [("data_dir", of("name").map(|name| format!("starling-data/{name}"))), ("advertise", of("listen"))];
+        for (key, value) in derived {
+            if let Some(value) = value {
+                self.values.entry(key).or_insert((value, Source::Default));
+            }
+        }
+    }
+
+    fn lay_file(&mut self, path: &Path, text: &str) {
         let from = Source::File(path.to_owned());
         let table: toml::Table = match text.parse() {
             Ok(table) => table,
             Err(error) => {
                 let what = toml::de::Error::message(&error).to_owned();
-                return mistakes.push(Mistake { key: "the file".to_owned(), from, what });
+                return self.mistakes.push(Mistake { key: "the file".to_owned(), from, what });
             }
         };
         for (key, value) in table {
             match as_text(&value) {
-                Some(value) => self.set(&key, value, from.clone(), mistakes),
+                Some(value) => self.set(&key, value, from.clone()),
                 None => {
                     let what = "is not a string, a number, or a list of strings".to_owned();
-                    mistakes.push(Mistake { key, from: from.clone(), what });
+                    self.mistakes.push(Mistake { key, from: from.clone(), what });
                 }
             }
         }
     }
 
-    fn set(&mut self, key: &str, value: String, from: Source, mistakes: &mut Vec<Mistake>) {
+    fn set(&mut self, key: &str, value: String, from: Source) {
         match KEYS.iter().find(|known| known.name == key) {
             Some(known) => {
-                self.0.insert(known.name, (value, from));
+                self.values.insert(known.name, (value, from));
             }
-            None => mistakes.push(Mistake { key: key.to_owned(), from, what: unknown(key) }),
+            None => self.mistakes.push(Mistake { key: key.to_owned(), from, what: unknown(key) }),
         }
     }
 }
@@ -133,7 +155,7 @@ mod tests {
         let environment =
             pairs(&[("STARLING_LOG", "env"), ("STARLING_NAME", "env"), ("STARLING_NODES", "x"), ("HOME", "/")]);
         let flags = pairs(&[("name", "flag")]);
-        let settings = Settings::collect(Some((Path::new("s.toml"), file)), environment, flags).unwrap();
+        let settings = Settings::collect(Some((Path::new("s.toml"), file)), environment, flags);
         assert_eq!(settings.get("zone"), Some(("file", &Source::File("s.toml".into()))));
         assert_eq!(settings.get("log"), Some(("env", &Source::Environment("STARLING_LOG".to_owned()))));
         assert_eq!(settings.get("name"), Some(("flag", &Source::Flag("--name".to_owned()))));
@@ -142,12 +164,20 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_from_other_settings_is_a_default_like_any() {
+        let settings = Settings::collect(None, pairs(&[]), pairs(&[("name", "n7"), ("listen", "127.0.0.1:9")]));
+        assert_eq!(settings.get("data_dir"), Some(("starling-data/n7", &Source::Default)));
+        assert_eq!(settings.get("advertise"), Some(("127.0.0.1:9", &Source::Default)));
+        let settings = Settings::collect(None, pairs(&[]), pairs(&[("data_dir", "/var"), ("advertise", "a:1")]));
+        assert_eq!((settings.get("data_dir").unwrap().0, settings.get("advertise").unwrap().0), ("/var", "a:1"));
+    }
+
+    #[test]
     fn unknown_names_are_told_with_what_was_probably_meant() {
         let file = "zonne = \"a\"\nlisten = { port = 1 }";
         let environment = pairs(&[("STARLING_DATA_DRI", "x")]);
-        let Mistakes(mistakes) =
-            Settings::collect(Some((Path::new("s.toml"), file)), environment, pairs(&[])).unwrap_err();
-        let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        let settings = Settings::collect(Some((Path::new("s.toml"), file)), environment, pairs(&[]));
+        let texts: Vec<String> = settings.mistakes.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
             [
