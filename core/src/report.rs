@@ -73,7 +73,7 @@ impl fmt::Display for Refusal {
             Refusal::NotAMember => "is not a member of the layout",
             Refusal::OtherLayout => "has another layout",
             Refusal::DeadlinePassed => "got to it only after the deadline",
-            Refusal::TooLarge => "cannot take an object this large",
+            Refusal::TooLarge => "cannot send or take an object this large",
             Refusal::ClockDrift => "has a clock too far ahead of its peers'",
             Refusal::Damaged => "cannot read what it holds of the key",
         })

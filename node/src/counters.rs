@@ -40,6 +40,8 @@ counters! {
     hints_not_taken,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
+    /// Histories in the longest clock of any object that was read or written here.
+    longest_clock,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,11 @@ pub struct Counter(AtomicU64);
 impl Counter {
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// For what only a maximum is kept of.
+    pub fn raise_to(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> u64 {

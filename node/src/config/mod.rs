@@ -69,7 +69,11 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.key, self.from, self.what)
+        match &self.from {
+            // Nobody typed it.
+            Source::Default => write!(f, "{}: {}", self.key, self.what),
+            from => write!(f, "{} ({from}): {}", self.key, self.what),
+        }
     }
 }
 

@@ -40,6 +40,7 @@ impl Node {
             drop(room);
         });
         let answer = answer.await.map_err(|_| RequestError::Internal("the read was not carried through".to_owned()))?;
+        self.counters.longest_clock.raise_to(answer.object.clock().len() as u64);
         Ok((answer, quorum))
     }
 

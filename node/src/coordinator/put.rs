@@ -118,6 +118,9 @@ impl Node {
             drop(room);
         });
         let (answer, minted) = answer.await.unwrap_or_else(|_| Err(unknown(quorum)))?;
+        if let Some(minted) = &minted {
+            self.counters.longest_clock.raise_to(minted.object.clock().len() as u64);
+        }
         let Answer { verdict, acknowledged, replicas } = answer;
         match (verdict, minted) {
             (Verdict::NothingDone(refusal), _) => Err(RequestError::Refused(refusal)),
