@@ -14,7 +14,6 @@ use starling_core::layout::{FirstLayout, Layout, LayoutError, Member};
 use starling_core::name::NodeName;
 use starling_proto::call_within;
 use starling_proto::control::{ControlError, Init, NodeStanding};
-use starling_proto::hello::Class;
 
 use crate::membership::control_of;
 use crate::node::Node;
@@ -23,7 +22,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// How long a member keeps itself free for an init that has asked.
 const RESERVATION: Duration = Duration::from_secs(10);
 /// How long init waits for the members to be connected, so that the first request meets a cluster that is whole.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+const WHOLE_LIMIT: Duration = Duration::from_secs(5);
+const WHOLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// For which cluster a node without one is kept free, and until when.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Node {
             None => self.new_layout(&names, request).await?,
         };
         self.have_adopted(&layout).await?;
-        self.await_links().await;
+        self.wait_until_whole(&layout).await;
         Ok(layout)
     }
 
@@ -178,14 +178,25 @@ impl Node {
         if missing.is_empty() { Ok(()) } else { Err(ControlError::Incomplete(missing.join("; "))) }
     }
 
-    async fn await_links(&self) {
+    /// Waits until every member is connected to every other, if that does not take too long.
+    async fn wait_until_whole(&self, layout: &Layout) {
         self.peers.redial();
-        let connected = async {
-            for link in self.peers.all(Class::Peer) {
-                link.connected().await;
+        let others = layout.members().len() - 1;
+        let connected = layout.members().iter().map(|member| async move {
+            while self.connections_of(member).await < others {
+                tokio::time::sleep(WHOLE_INTERVAL).await;
             }
-        };
-        drop(tokio::time::timeout(SETTLE_LIMIT, connected).await);
+        });
+        drop(tokio::time::timeout(WHOLE_LIMIT, futures::future::join_all(connected)).await);
+    }
+
+    /// To how many members this one is connected; none if it does not say.
+    async fn connections_of(&self, member: &Member) -> usize {
+        if member.node == self.id() {
+            return self.peers.connected().len();
+        }
+        let Ok(control) = control_of(&member.address).await else { return 0 };
+        control.status(call_within(CALL_LIMIT)).await.map_or(0, |status| status.connected.len())
     }
 
     fn address_named(&self, name: &NodeName) -> Result<String, ControlError> {

@@ -35,7 +35,6 @@ pub struct Link {
     pub redial: Notify,
     /// True once dialling has succeeded or failed for the first time.
     pub tried: watch::Sender<bool>,
-    up: watch::Sender<bool>,
 }
 
 const UNKNOWN_OFFSET: i64 = i64::MAX;
@@ -52,24 +51,15 @@ impl Link {
             clock_offset: AtomicI64::new(UNKNOWN_OFFSET),
             redial: Notify::new(),
             tried: watch::Sender::new(false),
-            up: watch::Sender::new(false),
         }
     }
 
     pub fn connect(&self, client: PeerServiceClient) {
         self.client.store(Some(Arc::new(client)));
-        self.up.send_replace(true);
     }
 
     pub fn disconnect(&self) {
         self.client.store(None);
-        self.up.send_replace(false);
-    }
-
-    /// Waits until there is a connection.
-    pub async fn connected(&self) {
-        // The sender lives as long as the link.
-        drop(self.up.subscribe().wait_for(|up| *up).await);
     }
 
     pub fn is_connected(&self) -> bool {

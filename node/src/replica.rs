@@ -41,6 +41,7 @@ impl PeerService for Replica {
         let span = self.node.span_of("read", &context);
         async move {
             self.layout(request.layout)?;
+            tracing::debug!(key = ?request.key, "reading a copy");
             let asked = request.key.clone();
             let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(peer_error)?;
             if object.as_ref().is_some_and(|object| !fits_a_frame(&request.key, object)) {
@@ -56,6 +57,7 @@ impl PeerService for Replica {
         let span = self.node.span_of("store", &context);
         async move {
             self.layout(request.layout)?;
+            tracing::debug!(key = ?request.key, role = ?request.role, "storing a copy");
             self.node.store.merge(request.key, request.object, request.role).await.map_err(peer_error)?;
             if matches!(request.role, Role::Fallback { .. }) {
                 self.node.counters.hints_taken.add(1);

@@ -28,6 +28,7 @@ impl Node {
         let copies = request.layout.replicas_of(get.key.bucket());
         let quorum =
             Quorum::of_read(get.r, get.pr, copies).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let asked = get.key.clone();
         let task = Task::begin(&self, request, get.key, |link: &Link| link.reads.slow_after())?;
         let plan = task.read_plan(&self, quorum, get.wait_for_repair);
         let room = self.room_for_a_request()?;
@@ -40,6 +41,7 @@ impl Node {
             drop(room);
         });
         let answer = answer.await.map_err(|_| RequestError::Internal("the read was not carried through".to_owned()))?;
+        tracing::debug!(key = ?asked, met = answer.met, counted = ?answer.counted, "coordinated a read");
         self.counters.longest_clock.raise_to(answer.object.clock().len() as u64);
         Ok((answer, quorum))
     }

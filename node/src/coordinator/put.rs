@@ -122,6 +122,7 @@ impl Node {
             self.counters.longest_clock.raise_to(minted.object.clock().len() as u64);
         }
         let Answer { verdict, acknowledged, replicas } = answer;
+        tracing::debug!(?key, ?verdict, ?acknowledged, "coordinated a write");
         match (verdict, minted) {
             (Verdict::NothingDone(refusal), _) => Err(RequestError::Refused(refusal)),
             (Verdict::Unknown, _) | (Verdict::Acknowledged, None) => {

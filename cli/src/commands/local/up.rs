@@ -14,7 +14,7 @@ use starling_proto::control::{Init, NodeStanding, NodeStatus};
 
 use crate::commands::cluster::{Rules, init};
 use crate::commands::local::local_nodes;
-use crate::commands::local::wait::{address_of, joined, wait_acquainted, wait_until};
+use crate::commands::local::wait::{address_of, joined, wait_acquainted, wait_connected, wait_until};
 use crate::failure::{Failure, Kind};
 use crate::output::Out;
 use crate::report::local::{DoneNode, DoneReport, UpReport};
@@ -77,6 +77,7 @@ pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result
     wait_until(&mut cluster, &awake, limit, "serves", |status| status.standing == NodeStanding::Serving).await?;
     if !started.is_empty() {
         wait_acquainted(&cluster, &awake, limit).await?;
+        wait_connected(&mut cluster, &awake, limit).await?;
     }
     let nodes = local_nodes(cluster.view()).await?;
     let started = started.iter().map(ToString::to_string).collect();
@@ -98,7 +99,10 @@ pub async fn start(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<Done
         NodeStanding::Serving | NodeStanding::Uninitialised => true,
         NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping => false,
     };
-    wait_until(cluster, &names, LIMIT, "serves", ready).await?;
+    let statuses = wait_until(cluster, &names, LIMIT, "serves", ready).await?;
+    if statuses.iter().all(|status| status.standing == NodeStanding::Serving) {
+        wait_connected(cluster, &running(cluster)?, LIMIT).await?;
+    }
     Ok(DoneReport { done: "started", nodes })
 }
 
@@ -143,6 +147,16 @@ fn require_same_shape(args: &UpArgs, cluster: &LocalCluster) -> Result<(), Failu
     Err(Failure::usage(format!("the cluster in {dir} has {nodes} nodes in {zones} zones from port {port}")).hint(
         "`starling local up` alone starts it; for another one, give another --dir, or `starling local wipe` first",
     ))
+}
+
+fn running(cluster: &LocalCluster) -> Result<Vec<NodeName>, Failure> {
+    let mut running = Vec::new();
+    for name in cluster.view().names() {
+        if matches!(cluster.view().state(&name)?, NodeState::Running { .. }) {
+            running.push(name);
+        }
+    }
+    Ok(running)
 }
 
 /// The nodes that can answer: a paused one stays paused.

@@ -113,6 +113,13 @@ pub async fn wait_acquainted(cluster: &LocalCluster, names: &[NodeName], limit: 
     }
 }
 
+/// Waits until each of the nodes has a connection to every other: the first request meets a cluster that is whole.
+pub async fn wait_connected(cluster: &mut LocalCluster, names: &[NodeName], limit: Duration) -> Result<(), Failure> {
+    let others = names.len().saturating_sub(1);
+    wait_until(cluster, names, limit, "is connected to the others", |status| status.connected.len() >= others).await?;
+    Ok(())
+}
+
 async fn unseen_by(address: &str, first: &NodeName, names: &[NodeName]) -> Vec<NodeName> {
     let asked = async { ControlClient::connect(address).await?.cluster(STATUS_LIMIT).await };
     let Ok(view) = asked.await else { return names.to_vec() };
