@@ -38,8 +38,8 @@ impl LocalCluster {
     /// Sends SIGTERM and waits until the process has ended, at most for `limit`. A paused node is resumed for it.
     ///
     /// # Errors
-    /// [`LocalError::NotRunning`]; [`LocalError::StillRunning`] after the limit: the caller decides whether to wait
-    /// again ([`LocalCluster::wait_exit`]) or to kill.
+    /// [`LocalError::NotRunning`]; [`LocalError::StillRunning`] after the limit: the caller decides whether to stop it
+    /// once more or to kill it.
     pub fn stop(&mut self, which: impl Into<NodeRef>, limit: Duration) -> Result<Exit, LocalError> {
         let (name, process) = self.require_alive(which)?;
         terminate(&name, &process)?;
@@ -110,18 +110,6 @@ impl LocalCluster {
             Some(_) => Ok(None),
             None => self.reap(&name).map(Some),
         }
-    }
-
-    /// Waits for the node's process to end on its own, at most for `limit`.
-    ///
-    /// # Errors
-    /// [`LocalError::UnknownNode`]; [`LocalError::StillRunning`] after the limit.
-    pub fn wait_exit(&mut self, which: impl Into<NodeRef>, limit: Duration) -> Result<Exit, LocalError> {
-        let name = self.view.resolve(which)?;
-        if let Some(process) = open_process(self.view.node(&name))? {
-            wait_end(&name, &process, limit)?;
-        }
-        self.reap(&name)
     }
 
     /// Before a new start: waits for a child that has ended, and forgets how.

@@ -14,15 +14,13 @@ const TAIL_LINES: usize = 20;
 /// A cluster for a test: in a folder of its own, gone when the value is dropped, by a panic too. If this process ends
 /// without dropping it (ctrl-C, abort, SIGKILL), the kernel kills the nodes, and only the folder stays.
 ///
-/// When its thread panics, the folder is kept, and where it is and how each log ends is printed. A test that drops it
-/// on another thread says [`EphemeralCluster::keep`] itself.
+/// When its thread panics, the folder is kept, and where it is and how each log ends is printed.
 ///
 /// Its shape wants [`Ports::Free`](crate::Ports::Free), since tests run side by side.
 #[derive(Debug)]
 pub struct EphemeralCluster {
     cluster: LocalCluster,
     dir: TempDir,
-    keep: bool,
 }
 
 impl EphemeralCluster {
@@ -33,12 +31,7 @@ impl EphemeralCluster {
     pub fn create(shape: Shape) -> Result<EphemeralCluster, LocalError> {
         let dir = tempfile::Builder::new().prefix("starling-").tempdir().map_err(failed("make a temporary folder"))?;
         let cluster = LocalCluster::create_with(dir.path(), shape, Lifetime::OfThisProcess)?;
-        Ok(EphemeralCluster { cluster, dir, keep: false })
-    }
-
-    /// Keeps the folder, with data and logs, when the cluster is dropped.
-    pub fn keep(&mut self) {
-        self.keep = true;
+        Ok(EphemeralCluster { cluster, dir })
     }
 
     fn tell_where(&self) {
@@ -70,7 +63,7 @@ impl Drop for EphemeralCluster {
         if let Err(error) = &killed {
             eprintln!("could not kill the cluster: {error}");
         }
-        if self.keep || killed.is_err() || thread::panicking() {
+        if killed.is_err() || thread::panicking() {
             self.dir.disable_cleanup(true);
             self.tell_where();
         }
