@@ -1,35 +1,34 @@
 //! A cluster of real `starling-node` processes for tests: started on free ports in a temporary directory, killed with the
 //! test. A test waits for events, never for time; [`eventually`] is how.
+//!
+//! [`Direct`] asks one node where a client would turn to another; [`Starling`] is the command line.
+
+mod direct;
+mod patience;
+mod stale;
+mod starling;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use starling_client::{Client, ClientError, ControlClient, Fetched};
 use starling_core::ids::NodeId;
+use starling_core::layout::BucketRules;
+use starling_core::name::BucketName;
 use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::token::PartitionCount;
 use starling_local::{EphemeralCluster, Launch, Ports, Shape};
+use starling_proto::BUILD;
 use starling_proto::control::{ClusterView, Init, NodeStanding, NodeStatus};
 
-/// Generous: only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-const POLL: Duration = Duration::from_millis(25);
-const CALL: Duration = Duration::from_secs(5);
+pub use direct::{Direct, put_request};
+pub use patience::{eventually, usually};
+pub use starling::{Ran, Starling};
 
-/// Waits until `condition` holds, and fails the test with its last reason if it never does.
-pub async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Result<T, String>>,
-{
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match condition().await {
-            Ok(value) => return value,
-            Err(reason) => assert!(Instant::now() < deadline, "never happened: {what}; at last: {reason}"),
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
+const BUILD_FIRST: &str = "run `cargo build --workspace --bins` first";
+/// Of one call on one node.
+const CALL: Duration = Duration::from_secs(5);
 
 pub struct Cluster {
     processes: EphemeralCluster,
@@ -41,20 +40,21 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of `nodes` serving nodes in three zones, three replicas of each key.
     pub async fn start(nodes: usize) -> Cluster {
-        Cluster::start_with(nodes, &[]).await
+        Cluster::start_with(nodes, BTreeMap::new()).await
     }
 
-    /// As [`Cluster::start`], with flags for every node.
-    pub async fn start_with(nodes: usize, flags: &[&str]) -> Cluster {
-        let mut cluster = Cluster::start_uninitialised(nodes, flags).await;
-        cluster.init().await;
+    /// As [`Cluster::start`], with rules of their own for some buckets.
+    pub async fn start_with(nodes: usize, buckets: BTreeMap<BucketName, BucketRules>) -> Cluster {
+        let cluster = Cluster::start_uninitialised(nodes).await;
+        cluster.init(buckets).await;
         cluster
     }
 
-    pub async fn start_uninitialised(nodes: usize, flags: &[&str]) -> Cluster {
-        let launch = Launch { args: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Launch::default() };
-        let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch };
+    /// Nodes that see each other, and belong to no cluster yet.
+    pub async fn start_uninitialised(nodes: usize) -> Cluster {
+        let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch: Launch::default() };
         let processes = blocking(|| {
+            stale::remove_old_clusters();
             let mut processes = EphemeralCluster::create(shape).unwrap();
             processes.start_all().unwrap();
             processes
@@ -62,7 +62,16 @@ impl Cluster {
         let addresses = processes.view().addresses().iter().map(ToString::to_string).collect();
         let cluster = Cluster { processes, addresses, up: (1..=nodes).collect() };
         cluster.wait_for_gossip(nodes).await;
+        cluster.check_build().await;
         cluster
+    }
+
+    /// A program that was built before the test is another program: whatever the test then shows, it shows of that one.
+    async fn check_build(&self) {
+        for index in 1..=self.size() {
+            let build = self.status(index).await.unwrap().build;
+            assert_eq!(build, BUILD, "n{index} is not of this test's build: {BUILD_FIRST}");
+        }
     }
 
     async fn wait_for_gossip(&self, nodes: usize) {
@@ -75,13 +84,13 @@ impl Cluster {
         }
     }
 
-    pub async fn init(&mut self) {
+    async fn init(&self, buckets: BTreeMap<BucketName, BucketRules>) {
         let init = Init {
             members: Vec::new(),
             weights: BTreeMap::new(),
             partitions: PartitionCount::try_from(64).unwrap(),
             replicas: ReplicaCount::DEFAULT,
-            buckets: BTreeMap::new(),
+            buckets,
         };
         let control = ControlClient::connect(self.address(1)).await.unwrap();
         control.init(init, Duration::from_secs(30)).await.unwrap();
@@ -89,7 +98,7 @@ impl Cluster {
     }
 
     /// Waits until every node that is up serves, and is connected to every other.
-    pub async fn wait_whole(&self) {
+    async fn wait_whole(&self) {
         for index in self.up.iter().copied() {
             self.wait_serving(index).await;
             eventually("the nodes are connected", || async move {
@@ -110,8 +119,8 @@ impl Cluster {
         &self.addresses[index - 1]
     }
 
-    pub fn addresses(&self) -> Vec<String> {
-        self.addresses.clone()
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     pub fn size(&self) -> usize {
@@ -119,12 +128,12 @@ impl Cluster {
     }
 
     pub async fn client(&self) -> Client {
-        Client::connect(self.addresses.clone()).await.unwrap()
+        Client::connect(self.addresses.iter().cloned()).await.unwrap()
     }
 
-    /// A client that knows only one node to begin with.
-    pub async fn client_of(&self, index: usize) -> Client {
-        Client::connect([self.address(index)]).await.unwrap()
+    /// A connection to one node, for requests that no other may serve.
+    pub async fn direct(&self, index: usize) -> Direct {
+        Direct::dial(self.address(index)).await
     }
 
     pub fn kill(&mut self, index: usize) {
@@ -139,7 +148,7 @@ impl Cluster {
 
     pub fn stop(&mut self, index: usize) {
         self.up.remove(&index);
-        blocking(|| self.processes.stop(index, PATIENCE).unwrap());
+        blocking(|| self.processes.stop(index, patience::patience()).unwrap());
     }
 
     pub fn launch(&mut self, index: usize) {
@@ -179,8 +188,13 @@ impl Cluster {
         blocking(|| self.processes.wipe_node(index).unwrap());
     }
 
-    pub fn data_dir(&self, index: usize) -> std::path::PathBuf {
+    pub fn data_dir(&self, index: usize) -> PathBuf {
         self.processes.view().data_dir(index).unwrap()
+    }
+
+    /// The folder of all that belongs to the cluster.
+    pub(crate) fn dir(&self) -> &Path {
+        self.processes.view().dir()
     }
 
     pub async fn status(&self, index: usize) -> Result<NodeStatus, String> {
@@ -188,12 +202,12 @@ impl Cluster {
         control.status(CALL).await.map_err(|error| error.to_string())
     }
 
-    pub async fn view(&self, index: usize) -> Result<ClusterView, String> {
+    async fn view(&self, index: usize) -> Result<ClusterView, String> {
         let control = ControlClient::connect(self.address(index)).await.map_err(|error| error.to_string())?;
         control.cluster(CALL).await.map_err(|error| error.to_string())
     }
 
-    pub async fn wait_serving(&self, index: usize) {
+    async fn wait_serving(&self, index: usize) {
         eventually("the node serves data", || async move {
             match self.status(index).await?.standing {
                 NodeStanding::Serving => {}
@@ -215,20 +229,32 @@ impl Cluster {
         .await
     }
 
+    /// Whether `seen_by` takes `index` for alive now.
+    pub async fn sees_alive(&self, seen_by: usize, index: usize) -> Result<bool, String> {
+        let view = self.view(seen_by).await?;
+        let peer = view.peers.into_iter().find(|peer| peer.address == self.address(index));
+        Ok(peer.is_some_and(|peer| peer.alive))
+    }
+
     /// Waits until `seen_by` takes `index` for alive, or for dead.
-    pub async fn wait_alive(&self, seen_by: usize, index: usize, alive: bool) {
+    async fn wait_alive(&self, seen_by: usize, index: usize, alive: bool) {
         eventually("gossip notices", || async move {
-            let view = self.view(seen_by).await?;
-            let peer = view.peers.into_iter().find(|peer| peer.address == self.address(index));
-            let seen = peer.is_some_and(|peer| peer.alive);
+            let seen = self.sees_alive(seen_by, index).await?;
             if seen == alive { Ok(()) } else { Err(format!("n{seen_by} sees n{index} alive: {seen}")) }
         })
         .await;
     }
 
-    /// Waits until no node holds a hint any more.
+    /// Waits until no node that is up sees `index` alive any more.
+    pub async fn wait_noticed_dead(&self, index: usize) {
+        for other in self.up.iter().copied() {
+            self.wait_alive(other, index, false).await;
+        }
+    }
+
+    /// Waits until no node that is up holds a hint any more.
     pub async fn wait_hints_drained(&self) {
-        for index in 1..=self.size() {
+        for index in self.up.iter().copied() {
             eventually("hints drain", || async move {
                 let hints: u64 = self.status(index).await?.hints.iter().map(|hints| hints.count).sum();
                 if hints == 0 { Ok(()) } else { Err(format!("n{index} holds {hints}")) }
@@ -237,9 +263,19 @@ impl Cluster {
         }
     }
 
-    /// Hints that a node holds now.
-    pub async fn hints_at(&self, index: usize) -> u64 {
-        self.status(index).await.unwrap().hints.iter().map(|hints| hints.count).sum()
+    /// Hints that a node holds for another now.
+    pub async fn hints_at(&self, index: usize, target: NodeId) -> u64 {
+        let hints = self.status(index).await.unwrap().hints;
+        hints.iter().filter(|hints| hints.target == target).map(|hints| hints.count).sum()
+    }
+
+    /// Hints that all nodes that are up hold for another now.
+    pub async fn hints_for(&self, target: NodeId) -> u64 {
+        let mut sum = 0;
+        for index in self.up.iter().copied() {
+            sum += self.hints_at(index, target).await;
+        }
+        sum
     }
 
     /// The number of the node with this id.
@@ -247,6 +283,12 @@ impl Cluster {
         let layout = client.layout();
         let address = &layout.member(node).unwrap().address;
         self.addresses.iter().position(|known| known == address).unwrap() + 1
+    }
+
+    /// The id of the node with this number.
+    pub fn id_of(&self, client: &Client, index: usize) -> NodeId {
+        let layout = client.layout();
+        layout.members().iter().find(|member| member.address == self.address(index)).unwrap().node
     }
 
     /// The numbers of a key's primaries, first choice first.
@@ -277,11 +319,6 @@ fn object_key(bucket: &str, key: &str) -> starling_core::name::ObjectKey {
     starling_core::name::ObjectKey::new(bucket.parse().unwrap(), key.to_owned()).unwrap()
 }
 
-/// Whether the long variants are wanted (`make soak`).
-pub fn soaking() -> bool {
-    std::env::var_os("STARLING_SOAK").is_some()
-}
-
 /// A quorum as it is typed.
 pub fn level(text: &str) -> Level {
     text.parse().unwrap()
@@ -294,6 +331,7 @@ pub fn texts(fetched: &Fetched) -> Vec<String> {
     texts
 }
 
+/// What has to do with processes and files, done from within an async test.
 fn blocking<T>(act: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(act)
 }

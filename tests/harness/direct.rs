@@ -1,0 +1,50 @@
+//! One node, asked without a client that would turn to another.
+
+use bytes::Bytes;
+use starling_core::ids::RequestId;
+use starling_core::name::ObjectKey;
+use starling_core::object::Value;
+use starling_core::quorum::Level;
+use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::data::{DataServiceClient, Put, RequestError, Written};
+use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::{BUILD, call_within};
+
+use crate::CALL;
+
+pub struct Direct {
+    service: DataServiceClient,
+}
+
+impl Direct {
+    pub(crate) async fn dial(address: &str) -> Direct {
+        let hello = Hello {
+            class: Class::Data,
+            protocols: PROTOCOLS,
+            cluster: None,
+            from: None,
+            features: Features::default(),
+            build: BUILD.to_owned(),
+        };
+        let (stream, _welcome) = dial_tcp(address, &hello, CALL).await.unwrap();
+        Direct { service: DataServiceClient::new(client_limits(), client_transport(stream)).spawn() }
+    }
+
+    /// The first of the replicas that the answer reports is the coordinator.
+    pub async fn put(&self, put: Put) -> Result<Written, RequestError> {
+        self.service.put(call_within(CALL), put).await.expect("the node answers")
+    }
+}
+
+/// A write without context, at default levels.
+pub fn put_request(bucket: &str, key: &str, value: &str, request: RequestId) -> Put {
+    Put {
+        key: ObjectKey::new(bucket.parse().unwrap(), key.to_owned()).unwrap(),
+        value: Value::Live(Bytes::copy_from_slice(value.as_bytes())),
+        context: None,
+        request,
+        w: Level::Default,
+        pw: Level::Default,
+        r: Level::Default,
+    }
+}
