@@ -1,37 +1,60 @@
 //! Read repair: one read brings a stale replica up to date.
+//!
+//! Three nodes, three replicas: there is no fallback that could hold a hint. So a replica that was down misses a write for
+//! good, until somebody reads.
 
-use starling_tests::{Cluster, eventually, level, texts};
+use starling_client::Client;
+use starling_tests::{Cluster, eventually, level, texts, usually};
 
-/// A replica that is killed together with every node that could hold a hint for it misses the write for good, until
-/// somebody reads: three nodes, three replicas, so there is no fallback.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_missed_a_write_is_repaired_by_one_read() {
+    let keys = keys();
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     let bucket = client.bucket("carts").unwrap();
-    let before = bucket.put("alice", "apples").w(level("all")).await.unwrap();
+    let mut contexts = Vec::new();
+    for key in &keys {
+        contexts.push(bucket.put(key.clone(), "apples").w(level("all")).await.unwrap().context());
+    }
     cluster.kill(2);
-    bucket.put("alice", "pears").context(before.context()).await.unwrap();
+    for (key, context) in keys.iter().zip(contexts) {
+        bucket.put(key.clone(), "pears").context(context).await.unwrap();
+    }
     cluster.restart(2).await;
-    assert_eq!(texts(&cluster.own_copy(&client, 2, "carts", "alice").await.unwrap()), ["apples"], "n2 is behind");
-
-    assert_eq!(texts(&bucket.get("alice").await.unwrap()), ["pears"]);
-    eventually("the read has repaired n2", || async {
-        let own = cluster.own_copy(&client, 2, "carts", "alice").await.map_err(|error| error.to_string())?;
-        if texts(&own) == ["pears"] { Ok(()) } else { Err(format!("n2 holds {:?}", texts(&own))) }
-    })
-    .await;
+    for key in &keys {
+        assert_eq!(own_copy(&cluster, &client, 2, key).await, Ok(vec!["apples".to_owned()]), "n2 is behind");
+        assert_eq!(texts(&bucket.get(key.clone()).await.unwrap()), ["pears"]);
+        eventually("the read has repaired n2", || async {
+            let own = own_copy(&cluster, &client, 2, key).await?;
+            if own == ["pears"] { Ok(()) } else { Err(format!("n2 holds {own:?}")) }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_waits_for_its_repair_returns_after_it() {
+    let keys = keys();
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     let bucket = client.bucket("carts").unwrap();
     cluster.kill(3);
-    bucket.put("bob", "beans").await.unwrap();
+    for key in &keys {
+        bucket.put(key.clone(), "beans").await.unwrap();
+    }
     cluster.restart(3).await;
+    for key in &keys {
+        assert_eq!(own_copy(&cluster, &client, 3, key).await, Ok(Vec::new()), "n3 is behind");
+        bucket.get(key.clone()).r(level("all")).wait_for_repair(true).await.unwrap();
+        assert_eq!(own_copy(&cluster, &client, 3, key).await, Ok(vec!["beans".to_owned()]));
+    }
+}
 
-    bucket.get("bob").r(level("all")).wait_for_repair(true).await.unwrap();
-    assert_eq!(texts(&cluster.own_copy(&client, 3, "carts", "bob").await.unwrap()), ["beans"]);
+fn keys() -> Vec<String> {
+    (0..usually(3, 3_000)).map(|number| format!("cart {number}")).collect()
+}
+
+async fn own_copy(cluster: &Cluster, client: &Client, index: usize, key: &str) -> Result<Vec<String>, String> {
+    let own = cluster.own_copy(client, index, "carts", key).await;
+    own.map(|own| texts(&own)).map_err(|error| error.to_string())
 }

@@ -1,6 +1,8 @@
 //! Causality, seen from outside: concurrent writers make siblings, sequential ones do not.
 
-use starling_tests::{Cluster, eventually, level, texts};
+use starling_client::Client;
+use starling_core::clock::Clock;
+use starling_tests::{Cluster, eventually, level, texts, usually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_with_one_context_make_two_siblings_and_a_merge_leaves_one() {
@@ -12,50 +14,58 @@ async fn two_writers_with_one_context_make_two_siblings_and_a_merge_leaves_one()
 
     bucket.put("alice", "apples, pears").context(seen.clone()).w(level("all")).await.unwrap();
     bucket.put("alice", "apples, plums").context(seen).w(level("all")).await.unwrap();
-    let primaries = cluster.primaries(&client, "carts", "alice");
-    let mut clocks = Vec::new();
-    for primary in &primaries {
-        let own = cluster.own_copy(&client, *primary, "carts", "alice").await.unwrap();
-        assert_eq!(texts(&own), ["apples, pears", "apples, plums"], "on n{primary}");
-        clocks.push(own.clock().clone());
-    }
-    assert!(clocks.windows(2).all(|pair| pair[0] == pair[1]), "all replicas have one clock");
+    check_every_replica(&cluster, &client, &["apples, pears", "apples, plums"]).await;
 
     let both = bucket.get("alice").await.unwrap();
     bucket.put("alice", "apples, pears, plums").context(both.context()).w(level("all")).await.unwrap();
-    for primary in &primaries {
-        let own = cluster.own_copy(&client, *primary, "carts", "alice").await.unwrap();
-        assert_eq!(texts(&own), ["apples, pears, plums"], "on n{primary}");
-    }
+    check_every_replica(&cluster, &client, &["apples, pears, plums"]).await;
 }
 
-/// A clock has one entry for each history that coordinated the key. Undisturbed, a client goes to the key's first
-/// primary; at most each of the three primaries has begun one history.
+/// All replicas hold these siblings, and one clock.
+async fn check_every_replica(cluster: &Cluster, client: &Client, siblings: &[&str]) {
+    let mut clocks: Vec<Clock> = Vec::new();
+    for primary in cluster.primaries(client, "carts", "alice") {
+        let own = cluster.own_copy(client, primary, "carts", "alice").await.unwrap();
+        assert_eq!(texts(&own), siblings, "on n{primary}");
+        clocks.push(own.clock().clone());
+    }
+    assert!(clocks.windows(2).all(|pair| pair[0] == pair[1]), "{clocks:?}");
+}
+
+/// Of the test below: as many histories as the key has primaries.
 const LONGEST_CLOCK: usize = 3;
 
+/// A clock has one entry for each history that coordinated the key, however often it did and for however many clients.
+/// While all three nodes stay up, each of the three primaries begins at most one: the clock has at most three entries
+/// after a thousand writes, as after ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_sequential_rewrites_leave_one_sibling_and_a_short_clock() {
+    let rewrites = usually(1_000, 20_000);
     let cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     let bucket = client.bucket("counters").unwrap();
-    for number in 1..=1000_u32 {
+    let mut expected = Vec::new();
+    for number in 1..=rewrites {
         let before = bucket.get("visits").await.unwrap();
-        let count: u32 = texts(&before).first().map_or(0, |text| text.parse().unwrap());
-        assert_eq!(count, number - 1, "each read sees the write before it");
-        bucket.put("visits", number.to_string()).context(before.context()).await.unwrap();
+        assert_eq!(texts(&before), expected, "each read sees the write before it, and nothing else");
+        let value = number.to_string();
+        bucket.put("visits", value.clone()).context(before.context()).await.unwrap();
+        expected = vec![value];
     }
-    eventually("all replicas hold the last write", || async {
+    let clock = eventually("all replicas hold the last write under one clock", || async {
+        let mut clocks = Vec::new();
         for index in 1..=3 {
-            let own =
-                cluster.own_copy(&client, index, "counters", "visits").await.map_err(|error| error.to_string())?;
-            if texts(&own) != ["1000"] {
+            let own = cluster.own_copy(&client, index, "counters", "visits").await;
+            let own = own.map_err(|error| error.to_string())?;
+            if texts(&own) != expected {
                 return Err(format!("n{index} holds {:?}", texts(&own)));
             }
-            assert!(own.clock().len() <= LONGEST_CLOCK, "the clock has {} entries", own.clock().len());
+            clocks.push(own.clock().clone());
         }
-        Ok(())
+        if clocks.windows(2).all(|pair| pair[0] == pair[1]) { Ok(clocks.remove(0)) } else { Err(format!("{clocks:?}")) }
     })
     .await;
+    assert!(clock.len() <= LONGEST_CLOCK, "{clock:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
