@@ -5,11 +5,15 @@ use std::path::Path;
 
 use futures::StreamExt;
 use futures::stream;
-use starling_tests::{Cluster, eventually, level, soaking, texts};
+use starling_client::{Client, ClientError};
+use starling_core::ids::RequestId;
+use starling_core::report::Outcome;
+use starling_proto::data::Put;
+use starling_tests::{Cluster, level, put_request, texts, usually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_all_nodes_at_once_under_load_loses_nothing_acknowledged() {
-    let rounds = if soaking() { 10 } else { 2 };
+    let rounds = usually(2, 40);
     let mut cluster = Cluster::start(3).await;
     let mut acknowledged = BTreeSet::new();
     for round in 0..rounds {
@@ -59,6 +63,7 @@ async fn a_wiped_node_does_not_answer_as_a_member_and_says_why() {
     assert!(refused.contains("wiped or replaced"), "{refused}");
     // The others go on without it.
     assert_eq!(texts(&client.bucket("carts").unwrap().get("alice").await.unwrap()), ["apples"]);
+    check_counts_for_no_quorum(&mut cluster, &client).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,37 +86,57 @@ async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_says_why() {
     cluster.launch(3);
     let reason = cluster.wait_excluded(3).await;
     assert!(reason.contains("old copy"), "{reason}");
-    assert!(cluster.own_copy(&client, 3, "carts", "alice").await.is_err());
+    let refused = cluster.own_copy(&client, 3, "carts", "alice").await.unwrap_err().to_string();
+    assert!(refused.contains("old copy"), "{refused}");
     // It stays so, and the others go on.
     cluster.kill(3);
     cluster.launch(3);
     cluster.wait_excluded(3).await;
-    eventually("the others answer", || async {
-        let read = bucket.get("alice").await.map_err(|error| error.to_string())?;
-        if texts(&read) == ["pears"] { Ok(()) } else { Err(format!("{:?}", texts(&read))) }
-    })
-    .await;
+    assert_eq!(texts(&bucket.get("alice").await.unwrap()), ["pears"]);
+    check_counts_for_no_quorum(&mut cluster, &client).await;
+}
+
+/// Of three nodes n3 is there and excluded. With n2 dead as well, one is left that counts.
+async fn check_counts_for_no_quorum(cluster: &mut Cluster, client: &Client) {
+    let bucket = client.bucket("carts").unwrap();
+    cluster.kill(2);
+    match bucket.put("alice", "plums").w(level("2")).await.unwrap_err() {
+        ClientError::WriteQuorumNotMet { acknowledged, .. } => assert_eq!(acknowledged.primaries, 1),
+        other => panic!("expected a missed write quorum, got {other}"),
+    }
+    match bucket.get("alice").r(level("2")).await.unwrap_err() {
+        ClientError::ReadQuorumNotMet { replicas, .. } => {
+            let excluded = replicas.iter().find(|replica| replica.node == cluster.id_of(client, 3)).unwrap();
+            assert!(!matches!(excluded.outcome, Outcome::Found { .. } | Outcome::NotFound), "{excluded:?}");
+        }
+        other => panic!("expected a missed read quorum, got {other}"),
+    }
+    assert!(bucket.get("alice").r(level("1")).await.unwrap().is_found(), "n1 alone still answers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cleanly_stopped_node_continues_its_histories() {
+async fn a_cleanly_stopped_node_continues_its_history() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;
-    let bucket = client.bucket("counters").unwrap();
+    let first = cluster.primaries(&client, "counters", "visits")[0];
+    let (rounds, writes) = (usually(4, 100), 5);
     let mut context = None;
-    for round in 0..4 {
-        for number in 0..5 {
-            let written = bucket.put("visits", format!("{round}.{number}")).context(context).w(level("all")).await;
-            context = written.unwrap().context();
+    for round in 0..rounds {
+        // Straight to one primary, so that only that one coordinates.
+        let direct = cluster.direct(first).await;
+        for number in 1..=writes {
+            let visit: u64 = round * writes + number;
+            let put = put_request("counters", "visits", &visit.to_string(), RequestId(visit.into()));
+            context = direct.put(Put { context, w: level("all"), ..put }).await.unwrap().context;
         }
-        let first = cluster.primaries(&client, "counters", "visits")[0];
         cluster.stop(first);
         cluster.restart(first).await;
     }
-    // Only its primaries coordinate; after clean stops none of them began a second history.
-    let read = bucket.get("visits").await.unwrap();
-    assert_eq!(texts(&read), ["3.4"]);
-    assert!(read.clock().len() <= 3, "the clock has {} entries", read.clock().len());
+    let visits = rounds * writes;
+    let read = cluster.client().await.bucket("counters").unwrap().get("visits").await.unwrap();
+    assert_eq!(texts(&read), [visits.to_string()]);
+    let counters: Vec<u64> = read.clock().entries().map(|(_, counter)| counter).collect();
+    assert_eq!(counters, [visits], "one history has minted them all");
 }
 
 fn copy_directory(from: &Path, to: &Path) {
