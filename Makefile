@@ -1,6 +1,6 @@
 # What people type. Everything here works from a fresh checkout.
 
-.PHONY: help build release setup demo test lint deny unit process doc soak bench fmt
+.PHONY: help build release setup demo test lint deny unit process figures doc soak bench fmt
 
 help:            ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -36,12 +36,15 @@ unit:            ## Unit, property, conformance, CLI and process tests
 process: build   ## The process tests alone
 	cargo nextest run --workspace -E 'package(starling-tests)'
 
+figures: build   ## What a node costs and how soon it notices, as the process tests measure it
+	cargo nextest run --workspace -E 'binary(figures)' --no-capture
+
 doc:             ## Doc tests, and docs without warnings
 	cargo test --doc --workspace
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 soak: build      ## The long variants of the process tests
-	STARLING_SOAK=1 cargo nextest run --workspace -E 'package(starling-tests)' --no-capture
+	STARLING_SOAK=1 cargo nextest run --workspace --profile soak -E 'package(starling-tests)' --no-capture
 
 bench: setup     ## Micro benchmarks
 	cargo bench --workspace
