@@ -111,6 +111,8 @@ async fn write_until_over(run: Arc<Run>, bucket: Bucket) -> Written {
             Err(
                 ClientError::WriteQuorumNotMet { .. }
                 | ClientError::DeadlinePassed { .. }
+                | ClientError::OutcomeUnknown { .. }
+                | ClientError::RetriesSpent { .. }
                 | ClientError::Unavailable { .. },
             ) => {}
             Err(

@@ -37,6 +37,19 @@ const fn on_disks(disks: usize) -> Promise {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_cannot_be_met_says_who_is_there() {
+    let mut cluster = Cluster::start(3).await;
+    let bucket = cluster.client().await.bucket("carts").unwrap();
+    bucket.put(KEY, "apples").w(level("all")).await.unwrap();
+    cluster.kill(2);
+    cluster.kill(3);
+    match bucket.get(KEY).r(level("2")).await.unwrap_err() {
+        ClientError::ReadQuorumNotMet { counted, .. } => assert_eq!(counted.primaries, 1),
+        other => panic!("expected a missed read quorum, got {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn w_quorum_is_durable_on_two_disks_whoever_can_be_reached() {
     check_writes("quorum", "default", [on_disks(2), on_disks(2), on_disks(2)]).await;
 }

@@ -77,6 +77,23 @@ async fn time_beside_a_paused_node(cluster: &mut Cluster, key: &str, verb: Verb)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_does_not_wait_for_a_paused_node_where_the_others_suffice() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let bucket = client.bucket("carts").unwrap();
+    for key in ["alice", "bob", "carol"] {
+        bucket.put(key, "something").w(level("all")).await.unwrap();
+    }
+    cluster.pause(PAUSED);
+    let begun = Instant::now();
+    assert_eq!(bucket.keys().await.unwrap().keys, ["alice", "bob", "carol"]);
+    assert_eq!(client.buckets().await.unwrap(), ["carts".parse().unwrap()]);
+    let took = begun.elapsed() / 2;
+    assert!(took < BOUND, "a listing took {took:?}");
+    cluster.resume(PAUSED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_hangs_past_its_deadline() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;

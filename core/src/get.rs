@@ -5,7 +5,8 @@
 //! 2. A primary that is believed down, fails, or is slow is stood in for by the next fallback. A primary's "not found"
 //!    counts; a fallback's answer counts only if it holds the key. A filling replica's answer is merged and not counted;
 //!    it is stood in for if the others cannot make up the quorum.
-//! 3. The read is answered when its quorum is met, when that has become impossible, or at the deadline.
+//! 3. The read is answered when its quorum is met, when that has become impossible and those within their usual delay have
+//!    told what they have (so that its report says who is there), or at the deadline.
 //! 4. When every attempt has ended, one way or another, each replica that answered with less than the merged object is
 //!    sent it: primaries in any case, fallbacks if they hold the key. A read that waits for its repair is answered after
 //!    that, and only if its quorum then holds what it returns: a later read of the same quorum cannot go back behind it.
@@ -262,7 +263,8 @@ impl Get {
             self.make_up_for_the_filling(now, actions);
         }
         let possible = self.plan.quorum.is_met(self.counted() + self.attempts.within_reach());
-        if !self.answered && (now >= self.plan.deadline || !possible) {
+        let worth_waiting = possible || self.attempts.iter().any(|attempt| self.is_awaited(attempt, now));
+        if !self.answered && (now >= self.plan.deadline || !worth_waiting) {
             self.answer(now, false, actions);
         }
     }

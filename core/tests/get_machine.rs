@@ -294,18 +294,24 @@ fn a_read_looks_through_two_fallbacks_for_each_primary_and_no_more() {
 }
 
 #[test]
-fn pr_counts_primaries_only_and_fails_as_soon_as_they_cannot_be_had() {
+fn pr_counts_primaries_only_and_fails_when_they_cannot_be_had_and_the_others_have_told() {
     let mut read = Story::plain(plan(read_quorum("2", "2", 3)));
     read.at(1, unreachable(1), "ask n4");
     read.at(2, found(4, version(1)), "");
     read.at(3, found(2, version(1)), "");
+    read.at(4, unreachable(3), "ask n5");
+    let mut slow = read.clone();
     read.at(
-        4,
-        unreachable(3),
-        "ask n5, no quorum for v1 by 1+1 (n1 could not be reached, n2 found, n3 could not be reached, n4 found, \
-         n5 pending)",
+        5,
+        found(5, version(1)),
+        "no quorum for v1 by 1+2 (n1 could not be reached, n2 found, n3 could not be reached, n4 found, n5 found)",
     );
     assert!(read.0.is_done());
+    slow.at(
+        4 + SLOW,
+        Event::Tick,
+        "no quorum for v1 by 1+1 (n1 could not be reached, n2 found, n3 could not be reached, n4 found, n5 pending)",
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use starling_client::{Client, ClientError, ControlClient, Fetched};
 use starling_core::ids::NodeId;
-use starling_core::layout::BucketRules;
+use starling_core::layout::{BucketRules, Layout};
 use starling_core::name::BucketName;
 use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::token::PartitionCount;
@@ -52,7 +52,13 @@ impl Cluster {
 
     /// Nodes that see each other, and belong to no cluster yet.
     pub async fn start_uninitialised(nodes: usize) -> Cluster {
-        let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch: Launch::default() };
+        Cluster::start_uninitialised_with(nodes, &[]).await
+    }
+
+    /// Nodes that belong to no cluster yet, each with these flags.
+    pub async fn start_uninitialised_with(nodes: usize, flags: &[&str]) -> Cluster {
+        let launch = Launch { args: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Launch::default() };
+        let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch };
         let processes = blocking(|| {
             stale::remove_old_clusters();
             let mut processes = EphemeralCluster::create(shape).unwrap();
@@ -84,7 +90,17 @@ impl Cluster {
         }
     }
 
-    async fn init(&self, buckets: BTreeMap<BucketName, BucketRules>) {
+    pub async fn init(&self, buckets: BTreeMap<BucketName, BucketRules>) {
+        self.init_through(1, buckets).await.unwrap();
+        self.wait_whole().await;
+    }
+
+    /// Makes all of them a cluster, through one of them.
+    pub async fn init_through(
+        &self,
+        index: usize,
+        buckets: BTreeMap<BucketName, BucketRules>,
+    ) -> Result<Layout, ClientError> {
         let init = Init {
             members: Vec::new(),
             weights: BTreeMap::new(),
@@ -92,9 +108,13 @@ impl Cluster {
             replicas: ReplicaCount::DEFAULT,
             buckets,
         };
-        let control = ControlClient::connect(self.address(1)).await.unwrap();
-        control.init(init, Duration::from_secs(30)).await.unwrap();
-        self.wait_whole().await;
+        let control = ControlClient::connect(self.address(index)).await?;
+        control.init(init, Duration::from_secs(30)).await
+    }
+
+    /// What a node has logged so far.
+    pub fn log_of(&self, index: usize) -> String {
+        std::fs::read_to_string(self.data_dir(index).with_file_name("log")).unwrap()
     }
 
     /// Waits until every node that is up serves, and is connected to every other.

@@ -334,7 +334,7 @@ impl<'a> Ledger<'a> {
                 "it says \"not found\" before the holders have"
             );
         } else {
-            let hopeless = !quorum.is_met(self.conceivable(now));
+            let hopeless = !quorum.is_met(self.conceivable(now)) && !self.soon(now);
             let unrepaired = self.world.wait_for_repair && self.repairs_sent_have_ended() && !quorum.is_met(counted);
             let late = now >= ms(self.world.deadline);
             ensure!(late || hopeless || unrepaired, "it gives up at {now:?} with {:?} left", self.conceivable(now));
@@ -359,7 +359,11 @@ impl<'a> Ledger<'a> {
             self.counted()
         );
         let hopeless = !quorum.is_met(self.conceivable(now));
-        ensure!(answered || !hopeless, "only {:?} are left, and it does not say so", self.conceivable(now));
+        ensure!(
+            answered || !hopeless || self.soon(now),
+            "only {:?} are left, and it does not say so",
+            self.conceivable(now)
+        );
         let waiting = self.asked.keys().any(|node| self.is_awaited(*node, now)) || !self.repairs_sent_have_ended();
         ensure!(get.is_done() || !answered || waiting, "nobody is waited for, and it is not done");
         Ok(())
@@ -437,6 +441,14 @@ impl<'a> Ledger<'a> {
             };
             self.counts(node) || open
         })
+    }
+
+    /// Somebody is within the usual delay.
+    fn soon(&self, now: Duration) -> bool {
+        let in_time = |node: &NodeId, asked_at: &Duration| {
+            now < *asked_at + ms(self.world.nodes[node.0 as usize].slow_after) && now < ms(self.world.deadline)
+        };
+        self.asked.iter().any(|(node, asked_at)| self.is_awaited(*node, now) && in_time(node, asked_at))
     }
 
     fn may_be_asked(&self, node: NodeId) -> bool {
