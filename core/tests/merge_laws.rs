@@ -56,6 +56,11 @@ fn blind_write(request: u64, value: &[u8]) -> Write {
     write_after(request, value, &Seen::default())
 }
 
+/// A write of a last-write-wins bucket, by somebody who has read nothing.
+fn lww(request: u64, value: &[u8], wall: u64) -> Write {
+    Write { wall: Stamp::from_millis(wall), ..write(request, value, &Seen::default(), SiblingMode::LastWriteWins) }
+}
+
 fn at(replica: usize, object: &mut Object, write: Write) -> Result<Coordinated, WriteRefused> {
     coordinate(object, &mut None, write, &minter(replica), &UNLIMITED)
 }
@@ -64,6 +69,10 @@ fn shown(object: &Object) -> Vec<String> {
     let mut values: Vec<String> = object.present(SiblingMode::Keep).into_iter().map(text).collect();
     values.sort();
     values
+}
+
+fn winner(object: &Object) -> Vec<String> {
+    object.present(SiblingMode::LastWriteWins).into_iter().map(text).collect()
 }
 
 fn text(sibling: &Sibling) -> String {
@@ -343,34 +352,24 @@ fn a_write_is_stamped_above_what_it_supersedes_and_above_what_was_superseded_bef
 
 #[test]
 fn in_last_write_wins_a_late_copy_of_a_retried_write_does_not_win_over_a_write_that_had_seen_it() {
-    let lww = |request, value: &[u8], wall| Write {
-        wall: Stamp::from_millis(wall),
-        ..write(request, value, &Seen::default(), SiblingMode::LastWriteWins)
-    };
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, lww(1, b"retried", 10)).unwrap();
     at(0, &mut here, lww(2, b"later", 11)).unwrap();
     // The first try was under way all the time, to a replica that knows nothing of either.
     at(1, &mut there, lww(1, b"retried", 12)).unwrap();
     there.merge(&here);
-    let shown: Vec<String> = there.present(SiblingMode::LastWriteWins).into_iter().map(text).collect();
-    assert_eq!(shown, ["later"]);
+    assert_eq!(winner(&there), ["later"]);
 }
 
 #[test]
 fn in_last_write_wins_two_writes_that_superseded_each_others_tries_do_not_both_vanish() {
-    let lww = |request, value: &[u8], wall| Write {
-        wall: Stamp::from_millis(wall),
-        ..write(request, value, &Seen::default(), SiblingMode::LastWriteWins)
-    };
     let (mut here, mut there) = (Object::default(), Object::default());
     at(0, &mut here, lww(1, b"one", 10)).unwrap();
     at(0, &mut here, lww(2, b"two", 11)).unwrap();
     at(1, &mut there, lww(2, b"two", 12)).unwrap();
     at(1, &mut there, lww(1, b"one", 13)).unwrap();
     here.merge(&there);
-    let shown: Vec<String> = here.present(SiblingMode::LastWriteWins).into_iter().map(text).collect();
-    assert_eq!(shown, ["two"]);
+    assert_eq!(winner(&here), ["two"]);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Reads: asking replicas, merging, repairing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use starling_core::get::{Action, Answer, Event, Get as Machine, Hinted, Plan, Standing};
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
@@ -18,7 +17,7 @@ use starling_proto::peer::{Read, Store};
 use starling_storage::StoreError;
 use tokio::sync::oneshot;
 
-use crate::coordinator::{Request, Task};
+use crate::coordinator::{Request, Task, next};
 use crate::link::Link;
 use crate::node::Node;
 
@@ -96,7 +95,7 @@ impl Task {
                 return;
             }
             let wake = machine.next_wake(self.begun.elapsed()).map(|at| self.begun + at);
-            let event = next(&mut running, wake).await;
+            let event = next(&mut running, wake).await.unwrap_or(Event::Tick);
             actions = machine.step(self.begun.elapsed(), event);
         }
     }
@@ -152,14 +151,5 @@ fn own_failure(error: StoreError) -> Failure {
             tracing::warn!(%error, "the own store could not answer");
             Failure::Refused(Refusal::Damaged)
         }
-    }
-}
-
-/// The next thing that happens, a tick at `wake` at the latest.
-async fn next(running: &mut FuturesUnordered<BoxFuture<'_, Event>>, wake: Option<Instant>) -> Event {
-    let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
-    tokio::select! {
-        Some(event) = running.next() => event,
-        () = tokio::time::sleep_until(wake.into()) => Event::Tick,
     }
 }

@@ -10,6 +10,9 @@ mod put;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use starling_core::get::Candidate;
 use starling_core::ids::NodeId;
 use starling_core::layout::{Layout, LayoutVersion};
@@ -73,6 +76,15 @@ impl Task {
 
     fn layout(&self) -> LayoutVersion {
         self.request.layout.version()
+    }
+}
+
+/// The next thing that happens; nothing if that takes until `wake`.
+async fn next<T>(running: &mut FuturesUnordered<BoxFuture<'_, T>>, wake: Option<Instant>) -> Option<T> {
+    let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+    tokio::select! {
+        Some(happened) = running.next() => Some(happened),
+        () = tokio::time::sleep_until(wake.into()) => None,
     }
 }
 

@@ -1,11 +1,10 @@
 //! Writes: forwarding to a coordinator, and coordinating.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, StreamExt};
 use starling_core::coordinate::{Coordinated, Write, WriteRefused};
 use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::object::{Object, SiblingMode};
@@ -21,7 +20,7 @@ use starling_storage::{Minted, StoreError};
 use tokio::sync::oneshot;
 
 use crate::api::{context_of, seen_by_writer};
-use crate::coordinator::{Request, Task};
+use crate::coordinator::{Request, Task, next};
 use crate::link::Link;
 use crate::node::{Node, wall_clock};
 
@@ -56,15 +55,14 @@ impl Node {
         let mut may_be_done = false;
         for primary in alive.into_iter().chain(silent) {
             match self.forward(primary, &request, &put).await {
-                Forwarded::Answered(Err(_)) if may_be_done => return Err(unknown(quorum)),
+                Forwarded::Answered(answer) if may_be_done => return answer.map_err(|error| as_unknown(error, quorum)),
                 Forwarded::Answered(answer) => return answer,
                 Forwarded::NotDone => {}
                 Forwarded::Silent => may_be_done = true,
             }
         }
         let written = self.coordinate(request, put).await;
-        // Whatever stood in the way here, a primary that fell silent may have carried it out.
-        if may_be_done { written.map_err(|_error| unknown(quorum)) } else { written }
+        if may_be_done { written.map_err(|error| as_unknown(error, quorum)) } else { written }
     }
 
     /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice.
@@ -156,6 +154,14 @@ fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
     Quorum::of_write(put.w, put.pw, copies).map_err(|error| RequestError::Invalid(error.to_string()))
 }
 
+/// Whatever stood in the way here, a primary that fell silent may have carried it out.
+fn as_unknown(error: RequestError, quorum: Quorum) -> RequestError {
+    match error {
+        told @ RequestError::WriteOutcomeUnknown { .. } => told,
+        _ => unknown(quorum),
+    }
+}
+
 fn unknown(quorum: Quorum) -> RequestError {
     RequestError::WriteOutcomeUnknown { quorum, acknowledged: Tally::default(), replicas: Vec::new() }
 }
@@ -199,7 +205,7 @@ impl Task {
                 return;
             }
             let wake = machine.next_wake(self.begun.elapsed()).map(|at| self.begun + at);
-            let event = match next(&mut running, wake).await {
+            let event = match next(&mut running, wake).await.unwrap_or(Happened::Replica(Event::Tick)) {
                 Happened::Replica(event) => event,
                 Happened::OwnStore(Ok(own)) => {
                     minted = Some(own);
@@ -258,14 +264,5 @@ fn own_store_failed(node: NodeId, error: StoreError) -> Result<Event, RequestErr
 fn tell(reply: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
     if let Some(reply) = reply.take() {
         drop(reply.send(outcome));
-    }
-}
-
-/// The next thing that happens, a tick at `wake` at the latest.
-async fn next(running: &mut FuturesUnordered<BoxFuture<'_, Happened>>, wake: Option<Instant>) -> Happened {
-    let wake = wake.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
-    tokio::select! {
-        Some(happened) = running.next() => happened,
-        () = tokio::time::sleep_until(wake.into()) => Happened::Replica(Event::Tick),
     }
 }
