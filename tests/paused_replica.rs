@@ -35,7 +35,7 @@ async fn requests_stay_within_their_bound_while_a_replica_is_paused_and_thought_
     for round in 0..usually(1, 20) {
         for (place, key) in keys.iter().enumerate() {
             for verb in [Verb::Read, Verb::Write] {
-                let took = time_beside_a_paused_node(&mut cluster, key, verb).await;
+                let took = time_before_gossip_notices(&mut cluster, key, verb).await;
                 println!("round {round}: a {verb:?} took {took:?} with primary {} of the key paused", place + 1);
                 assert!(took < BOUND, "a {verb:?} took {took:?} with primary {} of the key paused", place + 1);
             }
@@ -43,7 +43,20 @@ async fn requests_stay_within_their_bound_while_a_replica_is_paused_and_thought_
     }
 }
 
-async fn time_beside_a_paused_node(cluster: &mut Cluster, key: &str, verb: Verb) -> Duration {
+/// On a busy machine gossip may be quicker than the request, and its checks, for once: that round shows nothing, and is
+/// made again.
+async fn time_before_gossip_notices(cluster: &mut Cluster, key: &str, verb: Verb) -> Duration {
+    for _ in 0..10 {
+        if let Some(took) = time_beside_a_paused_node(cluster, key, verb).await {
+            return took;
+        }
+        cluster.wait_noticed_alive(PAUSED).await;
+    }
+    panic!("gossip is always quicker than a {verb:?}");
+}
+
+/// None if gossip had noticed by the end of it.
+async fn time_beside_a_paused_node(cluster: &mut Cluster, key: &str, verb: Verb) -> Option<Duration> {
     // A client of its own: one that had met the paused node before would avoid it for a while.
     let bucket = cluster.client().await.bucket("carts").unwrap();
     let before = bucket.get(key.to_owned()).await.unwrap();
@@ -63,9 +76,9 @@ async fn time_beside_a_paused_node(cluster: &mut Cluster, key: &str, verb: Verb)
         }
     }
     let took = begun.elapsed();
-    for other in (1..=cluster.size()).filter(|other| *other != PAUSED) {
-        assert!(cluster.sees_alive(other, PAUSED).await.unwrap(), "n{other} has noticed already");
-    }
+    let others = (1..=cluster.size()).filter(|other| *other != PAUSED);
+    let views = futures::future::join_all(others.map(|other| cluster.sees_alive(other, PAUSED))).await;
+    let unnoticed = views.into_iter().all(|alive| alive.unwrap());
     cluster.resume(PAUSED);
     cluster.wait_hints_drained().await;
     let expected = match verb {
@@ -73,7 +86,7 @@ async fn time_beside_a_paused_node(cluster: &mut Cluster, key: &str, verb: Verb)
         Verb::Write => "after",
     };
     assert_eq!(texts(&bucket.get(key.to_owned()).r(level("all")).await.unwrap()), [expected]);
-    took
+    unnoticed.then_some(took)
 }
 
 #[tokio::test(flavor = "multi_thread")]

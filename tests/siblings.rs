@@ -2,7 +2,9 @@
 
 use starling_client::Client;
 use starling_core::clock::Clock;
-use starling_tests::{Cluster, eventually, level, texts, usually};
+use starling_core::ids::RequestId;
+use starling_proto::data::Put;
+use starling_tests::{Cluster, eventually, level, put_request, texts, usually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_with_one_context_make_two_siblings_and_a_merge_leaves_one() {
@@ -12,8 +14,16 @@ async fn two_writers_with_one_context_make_two_siblings_and_a_merge_leaves_one()
     bucket.put("alice", "apples").w(level("all")).await.unwrap();
     let seen = bucket.get("alice").await.unwrap().context();
 
-    bucket.put("alice", "apples, pears").context(seen.clone()).w(level("all")).await.unwrap();
-    bucket.put("alice", "apples, plums").context(seen).w(level("all")).await.unwrap();
+    // At the same moment, through two of its primaries.
+    let primaries = cluster.primaries(&client, "carts", "alice");
+    let (one, other) = (cluster.direct(primaries[0]).await, cluster.direct(primaries[1]).await);
+    let write = |value: &str, request: u128| Put {
+        context: seen.clone().map(|context| context.as_bytes().clone()),
+        w: level("all"),
+        ..put_request("carts", "alice", value, RequestId(request))
+    };
+    let (pears, plums) = tokio::join!(one.put(write("apples, pears", 1)), other.put(write("apples, plums", 2)));
+    assert!(pears.is_ok() && plums.is_ok(), "{pears:?}, {plums:?}");
     check_every_replica(&cluster, &client, &["apples, pears", "apples, plums"]).await;
 
     let both = bucket.get("alice").await.unwrap();

@@ -189,11 +189,11 @@ impl Router {
             RequestError::Refused(_) | RequestError::NotServing(_) => {
                 self.penalise(address, Setback::NotDone(error.to_string()))
             }
-            RequestError::ReadQuorumNotMet { .. } | RequestError::WriteOutcomeUnknown { .. } => {
-                Setback::Quorum(final_error(error, address))
-            }
+            RequestError::ReadQuorumNotMet { .. }
+            | RequestError::WriteOutcomeUnknown { .. }
+            | RequestError::Incomplete(_) => Setback::Quorum(final_error(error, address)),
             RequestError::Internal(_) => Setback::Fault(final_error(error, address)),
-            RequestError::Invalid(_) | RequestError::Incomplete(_) => Setback::Final(final_error(error, address)),
+            RequestError::Invalid(_) => Setback::Final(final_error(error, address)),
         }
     }
 

@@ -2,8 +2,7 @@
 //!
 //! Opaque to clients. On the wire: a version byte, the encoded body, and the low 32 bits of XXH3-64 over both, little-
 //! endian. The body names the cluster and the key, so that a context used on another key is refused instead of removing
-//! somebody else's siblings (R5), and says what was seen: the clock, and the youngest requests behind it (R7). Version 1
-//! had no requests, and is still understood.
+//! somebody else's siblings (R5), and says what was seen: the clock, and the youngest requests behind it (R7).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,8 +18,8 @@ use crate::token::Token;
 /// Longest context that is decoded: room for more than 10,000 histories, which no key reaches in practice.
 pub const MAX_CONTEXT_BYTES: usize = 256 * 1024;
 
+/// Version 1 lacked the requests: what is superseded through it could come back to life.
 const VERSION: u8 = 2;
-const VERSION_WITHOUT_REQUESTS: u8 = 1;
 const CHECKSUM_BYTES: usize = 4;
 
 /// A context that cannot be used.
@@ -73,10 +72,6 @@ impl Context {
         }
         match versioned.split_first() {
             Some((&VERSION, body)) => Ok(codec::decode(body, MAX_CONTEXT_BYTES, "a context")?),
-            Some((&VERSION_WITHOUT_REQUESTS, body)) => {
-                let (cluster, key, clock): (_, _, Clock) = codec::decode(body, MAX_CONTEXT_BYTES, "a context")?;
-                Ok(Context::new(cluster, key, clock.into()))
-            }
             Some((&other, _)) => Err(InvalidContext::UnknownVersion(other)),
             None => Err(InvalidContext::Damaged),
         }
@@ -125,13 +120,6 @@ mod tests {
     #[test]
     fn version_2_is_frozen() {
         assert_eq!(hex(&context().encode()), "02030401010205010607fde5f7d6c674fd8c3cedd91860");
-    }
-
-    #[test]
-    fn version_1_is_still_understood() {
-        let old = [1, 3, 4, 1, 1, 2, 5, 0x18, 0x32, 0xc3, 0x83];
-        let seen = Context::decode(&old).unwrap().seen_of(ClusterId(3), Token(4)).unwrap();
-        assert_eq!(seen, clock().into());
     }
 
     #[test]

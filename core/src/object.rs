@@ -78,7 +78,7 @@ pub struct Seen {
     pub requests: RequestRing,
 }
 
-/// What is seen through a clock alone: earlier contexts had nothing else.
+/// A clock behind which no requests are known.
 impl From<Clock> for Seen {
     fn from(clock: Clock) -> Seen {
         Seen { clock, requests: RequestRing::default() }

@@ -10,8 +10,8 @@
 //!    are, so an impossible write still waits for those that are within their usual delay.
 //! 5. After the answer the machine goes on until every attempt has ended, so that a primary which fails late still gets
 //!    its hint. Slowness alone leaves no more hints then: only a primary that has been silent for `give_up_after` does, and
-//!    one that nobody stands in for. Past the deadline nobody else is asked: on a ring of many dead nodes that would go
-//!    on for long.
+//!    one that nobody stands in for. Past the deadline one stand-in for each primary has to do: on a ring of many dead
+//!    nodes it would go on for long.
 
 use std::time::Duration;
 
@@ -176,7 +176,8 @@ impl Put {
 
     fn stand_in(&mut self, now: Duration, node: NodeId, hedge: bool, actions: &mut Vec<Action>) {
         let superfluous = self.answered && self.is_provided_for(node);
-        if now >= self.plan.deadline || superfluous || self.stood_in_by_coordinator(node) {
+        let too_late = now >= self.plan.deadline && self.has_stand_in(node);
+        if superfluous || too_late || self.stood_in_by_coordinator(node) {
             return;
         }
         if let Some((to, stands_in_for)) = self.attempts.replace(now, node, hedge) {
@@ -186,11 +187,18 @@ impl Put {
 
     /// Another than `node` has stored it, or may still, for the primary that `node` was asked for.
     fn is_provided_for(&self, node: NodeId) -> bool {
-        let Some(primary) = self.attempts.iter().find(|a| a.node == node).map(Attempt::on_behalf_of) else {
-            return false;
-        };
         let provides = |a: &Attempt| a.node != node && (a.outcome == Outcome::Stored || a.would_be_replaced());
-        self.attempts.iter().any(|attempt| attempt.on_behalf_of() == primary && provides(attempt))
+        self.on_behalf_of_the_same(node).any(provides)
+    }
+
+    /// A fallback was asked already for the primary that `node` was asked for.
+    fn has_stand_in(&self, node: NodeId) -> bool {
+        self.on_behalf_of_the_same(node).any(|attempt| !attempt.is_primary())
+    }
+
+    fn on_behalf_of_the_same(&self, node: NodeId) -> impl Iterator<Item = &Attempt> {
+        let primary = self.attempts.iter().find(|attempt| attempt.node == node).map(Attempt::on_behalf_of);
+        self.attempts.iter().filter(move |attempt| Some(attempt.on_behalf_of()) == primary)
     }
 
     /// A coordinator that is a fallback holds a hint for the first primary itself.

@@ -36,6 +36,7 @@ fn plan(quorum: Quorum) -> Plan {
 }
 
 /// A write, told step by step.
+#[derive(Clone)]
 struct Story(Put);
 
 impl Story {
@@ -277,13 +278,19 @@ fn what_has_become_impossible_does_not_wait_for_the_slow() {
 }
 
 #[test]
-fn past_the_deadline_nobody_else_is_asked_to_stand_in() {
+fn past_the_deadline_one_stand_in_for_each_primary_has_to_do() {
     let mut write = Story::of(Plan { deadline: ms(10), ..plan(write_quorum("2", "default", 3)) });
     write.at(0, Event::Coordinated, "store n2, store n3");
     write.at(1, stored(2), "acknowledged by 2+0 (n1 stored, n2 stored, n3 pending)");
+    let mut impatient = write.clone();
     write.at(9, unreachable(3), "hint n4 for n3");
     write.at(11, unreachable(4), "");
     assert!(write.0.is_done());
+
+    // Its client may be gone; the silent primary is to have its hint all the same.
+    impatient.at(GIVEN_UP, Event::Tick, "hint n4 for n3");
+    impatient.at(GIVEN_UP + 1, unreachable(4), "");
+    assert!(impatient.0.is_done());
 }
 
 #[test]

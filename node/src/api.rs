@@ -50,26 +50,31 @@ impl DataService for Api {
         self.node.put(limits, request).instrument(span).await
     }
 
-    async fn get_own(self, _: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
+    async fn get_own(self, context: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
+        let span = self.node.span_of("get_own", &context);
         let layout = self.node.serving_layout()?;
         let asked = key.clone();
-        let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(request_error)?;
+        let own = self.node.read_store(move |store| store.get(&asked)).instrument(span).await;
+        let object = own.map_err(request_error)?;
         present(&layout, &key, &object.unwrap_or_default())
     }
 
     async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
         let limits = self.node.request(&context)?;
-        self.node.list_keys(limits, request).await
+        let span = self.node.span_of("keys", &context);
+        self.node.list_keys(limits, request).instrument(span).await
     }
 
     async fn buckets(self, context: CallContext) -> Result<Vec<BucketName>, RequestError> {
         let limits = self.node.request(&context)?;
-        self.node.list_buckets(limits).await
+        let span = self.node.span_of("buckets", &context);
+        self.node.list_buckets(limits).instrument(span).await
     }
 
     async fn locate(self, context: CallContext, key: ObjectKey) -> Result<Location, RequestError> {
         let limits = self.node.request(&context)?;
-        self.node.locate(limits, key).await
+        let span = self.node.span_of("locate", &context);
+        self.node.locate(limits, key).instrument(span).await
     }
 
     async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {

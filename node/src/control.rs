@@ -1,14 +1,12 @@
 //! The control service: how this node is, how it sees the cluster, and making one.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_gossip::Standing;
 use starling_proto::control::{ClusterView, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView};
 use starling_proto::{BUILD, CallContext};
-use starling_storage::AdoptError;
 
 use crate::node::Node;
 
@@ -76,18 +74,8 @@ impl ControlService for Control {
         if !names_this_node {
             return Err(ControlError::Invalid("the layout does not name this node's directory".to_owned()));
         }
-        let ours = self.node.store.layout().map(|ours| ours.cluster());
-        if ours.is_none() && !self.node.reservation.holds(layout.cluster(), Instant::now()) {
-            return Err(ControlError::Invalid(
-                "it is not kept free for this cluster any more; run init again".to_owned(),
-            ));
-        }
         let checksum = layout.checksum();
-        self.node.adopt(layout).await.map(|()| checksum).map_err(|error| match error {
-            AdoptError::OtherCluster { ours, .. } => ControlError::AlreadyMember(ours),
-            AdoptError::Forked(_) => ControlError::Invalid(error.to_string()),
-            AdoptError::Store(_) => ControlError::Internal(error.to_string()),
-        })
+        self.node.adopt_if_reserved(layout).await.map(|()| checksum)
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

@@ -9,8 +9,8 @@
 //! for later; an object that it will not take is passed over, for those behind it. Objects move a few at a time, so that
 //! they share syncs on both sides, within a budget of bytes a second for all targets together, on the bulk connection.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::FuturesUnordered;
@@ -20,11 +20,12 @@ use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::report::{Failure, Refusal, Role};
 use starling_proto::hello::Class;
-use starling_proto::peer::{Offer, PeerError, PeerServiceClient, Store};
-use starling_storage::{Hint, StoreError};
-use tokio::sync::Mutex;
+use starling_proto::peer::{Offer, PeerServiceClient, Store};
+use starling_storage::Hint;
+use tokio::sync::Mutex as AsyncMutex;
 
-use crate::link::{Link, new_trace};
+use crate::coordinator::own_failure;
+use crate::link::{Link, as_failure, fits_a_frame, new_trace};
 use crate::node::Node;
 
 /// Hints offered at once.
@@ -34,17 +35,56 @@ const AT_ONCE: usize = 16;
 /// Between two looks for hints to deliver.
 const INTERVAL: Duration = Duration::from_millis(250);
 const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// What its target would not take is offered again after this long.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
+/// So many such copies are remembered.
+const MOST_REFUSED: usize = 10_000;
+
+/// What all handing off has in common.
+pub struct Handoff {
+    pace: Pace,
+    refused: Mutex<Refused>,
+}
+
+impl Handoff {
+    pub fn new(bytes_a_second: u64) -> Handoff {
+        Handoff { pace: Pace::new(bytes_a_second), refused: Mutex::default() }
+    }
+}
+
+/// Copies that their target would not take, and when: they are not sent again at every turn.
+#[derive(Default)]
+struct Refused(BTreeMap<(NodeId, ObjectKey), Instant>);
+
+impl Refused {
+    fn note(&mut self, target: NodeId, key: ObjectKey, now: Instant) {
+        if self.0.len() >= MOST_REFUSED {
+            // What is forgotten is tried again sooner: a waste, and no harm.
+            self.0.pop_first();
+        }
+        self.0.insert((target, key), now);
+    }
+
+    fn is_recent(&mut self, target: NodeId, key: &ObjectKey, now: Instant) -> bool {
+        let place = (target, key.clone());
+        let recent = self.0.get(&place).is_some_and(|at| now.saturating_duration_since(*at) < REFUSED_INTERVAL);
+        if !recent {
+            self.0.remove(&place);
+        }
+        recent
+    }
+}
 
 /// Shares a number of bytes a second out among all that is handed off.
-pub struct Pace {
+struct Pace {
     bytes_a_second: f64,
     /// When the next object may go.
-    next: Mutex<Instant>,
+    next: AsyncMutex<Instant>,
 }
 
 impl Pace {
-    pub fn new(bytes_a_second: u64) -> Pace {
-        Pace { bytes_a_second: bytes_a_second as f64, next: Mutex::new(Instant::now()) }
+    fn new(bytes_a_second: u64) -> Pace {
+        Pace { bytes_a_second: bytes_a_second as f64, next: AsyncMutex::new(Instant::now()) }
     }
 
     /// Waits until it is the turn of an object of that many bytes.
@@ -99,11 +139,7 @@ impl Node {
         let hints = page.iter().map(|hint| (hint.key.clone(), hint.clock.clone())).collect();
         let offer = Offer { layout, hints };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.offer(context, offer).await };
-        let reply = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(|error| match error {
-            PeerError::Refused(refusal) => Failure::Refused(refusal),
-            PeerError::Unknown => Failure::SyncFailed,
-            PeerError::Internal(_) => Failure::Refused(Refusal::Damaged),
-        })?;
+        let reply = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
         let settle = |(hint, wanted)| self.settle(link, hint, wanted);
         let offered = page.into_iter().zip(reply.wanted);
         stream::iter(offered).map(settle).buffer_unordered(AT_ONCE).try_collect().await
@@ -111,6 +147,10 @@ impl Node {
 
     /// Sees to it that the target has the object, and drops the marker.
     async fn settle(&self, link: &Link, hint: Hint, wanted: bool) -> Result<(), Failure> {
+        let refused = || self.handoff.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted && refused().is_recent(link.node, &hint.key, Instant::now()) {
+            return Ok(());
+        }
         let confirmed = match wanted {
             false => Ok(Some(hint.clock)),
             true => self.send_home(link, &hint.key).await,
@@ -123,6 +163,7 @@ impl Node {
             Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
                 self.counters.hints_not_taken.add(1);
                 tracing::debug!(target = %link.node, %refusal, key = ?hint.key, "a copy stays where it is");
+                refused().note(link.node, hint.key, Instant::now());
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -135,8 +176,11 @@ impl Node {
         let asked = key.clone();
         let held = self.read_store(move |store| store.get(&asked)).await.map_err(own_failure)?;
         let Some(object) = held else { return Ok(None) };
+        if !fits_a_frame(key, &object) {
+            return Err(Failure::Refused(Refusal::TooLarge));
+        }
         let clock = object.clock().clone();
-        self.handoff_pace.wait(object.value_bytes()).await;
+        self.handoff.pace.wait(object.value_bytes()).await;
         let store = Store { layout, key: key.clone(), object, role: Role::Primary };
         link.store(store, new_trace(), CALL_LIMIT).await?;
         self.counters.hints_delivered.add(1);
@@ -144,10 +188,18 @@ impl Node {
     }
 }
 
-fn own_failure(error: StoreError) -> Failure {
-    match error {
-        StoreError::Refused(refusal) => Failure::Refused(refusal),
-        StoreError::Unknown => Failure::SyncFailed,
-        StoreError::Write(_) | StoreError::Damaged(_) => Failure::Refused(Refusal::Damaged),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_is_left_alone_for_a_while() {
+        let key = |text: &'static str| ObjectKey::new("b".parse().unwrap(), text).unwrap();
+        let (mut refused, now) = (Refused::default(), Instant::now());
+        refused.note(NodeId(1), key("a"), now);
+        assert!(refused.is_recent(NodeId(1), &key("a"), now));
+        assert!(!refused.is_recent(NodeId(2), &key("a"), now) && !refused.is_recent(NodeId(1), &key("b"), now));
+        assert!(!refused.is_recent(NodeId(1), &key("a"), now + REFUSED_INTERVAL));
+        assert!(refused.0.is_empty(), "what is over is forgotten");
     }
 }

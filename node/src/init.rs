@@ -14,6 +14,7 @@ use starling_core::layout::{FirstLayout, Layout, LayoutError, Member};
 use starling_core::name::NodeName;
 use starling_proto::call_within;
 use starling_proto::control::{ControlError, Init, NodeStanding};
+use starling_storage::AdoptError;
 
 use crate::membership::control_of;
 use crate::node::Node;
@@ -164,18 +165,34 @@ impl Node {
     }
 
     async fn have_adopted(self: &Arc<Self>, layout: &Layout) -> Result<(), ControlError> {
-        let mut missing = Vec::new();
-        for member in layout.members() {
+        // All at once, while they are reserved.
+        let adopted = layout.members().iter().map(|member| async move {
             let adopted = if member.node == self.id() {
-                self.adopt(layout.clone()).await.map_err(|error| error.to_string())
+                self.adopt_if_reserved(layout.clone()).await.map_err(|error| error.to_string())
             } else {
                 adopt_at(&member.address, layout).await
             };
-            if let Err(reason) = adopted {
-                missing.push(format!("{}: {reason}", member.name));
-            }
-        }
+            adopted.map_err(|reason| format!("{}: {reason}", member.name)).err()
+        });
+        let missing: Vec<String> = futures::future::join_all(adopted).await.into_iter().flatten().collect();
         if missing.is_empty() { Ok(()) } else { Err(ControlError::Incomplete(missing.join("; "))) }
+    }
+
+    /// Adopts a layout that an init brings, here or from another node.
+    ///
+    /// # Errors
+    /// [`ControlError`] if this node is not kept free for that cluster any more, or belongs to another.
+    pub async fn adopt_if_reserved(self: &Arc<Self>, layout: Layout) -> Result<(), ControlError> {
+        if self.store.layout().is_none() && !self.reservation.holds(layout.cluster(), Instant::now()) {
+            return Err(ControlError::Invalid(
+                "it is not kept free for this cluster any more; run init again".to_owned(),
+            ));
+        }
+        self.adopt(layout).await.map_err(|error| match error {
+            AdoptError::OtherCluster { ours, .. } => ControlError::AlreadyMember(ours),
+            AdoptError::Forked(_) => ControlError::Invalid(error.to_string()),
+            AdoptError::Store(_) => ControlError::Internal(error.to_string()),
+        })
     }
 
     /// Waits until every member is connected to every other, if that does not take too long.

@@ -152,7 +152,7 @@ pub fn fits_a_frame(key: &ObjectKey, object: &Object) -> bool {
     key.key().len() + object.value_bytes() <= MAX_FRAME_BYTES - FRAME_MARGIN_BYTES
 }
 
-fn as_failure(error: PeerError) -> Failure {
+pub fn as_failure(error: PeerError) -> Failure {
     match error {
         PeerError::Refused(refusal) => Failure::Refused(refusal),
         PeerError::Unknown => Failure::SyncFailed,

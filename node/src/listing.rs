@@ -24,7 +24,8 @@ use starling_proto::hello::Class;
 use starling_proto::peer::{List, ListReply, PeerServiceClient};
 use starling_storage::{Listed, Store, StoreError};
 
-use crate::coordinator::Request;
+use crate::coordinator::{Request, own_failure};
+use crate::link::as_failure;
 use crate::node::Node;
 
 /// Most buckets that are listed.
@@ -37,7 +38,7 @@ const STRAGGLERS: Duration = Duration::from_millis(250);
 /// The partitions are merged as they are read, a few records of each at a time, so that a page costs little more than what
 /// is on it, however many partitions there are.
 pub fn list_own(store: &Store, request: &List) -> Result<ListReply, StoreError> {
-    let limit = request.limit.min(MAX_PAGE);
+    let limit = request.limit.clamp(1, MAX_PAGE);
     let at_once = (limit / request.partitions.len().max(1)).clamp(4, limit.max(4));
     let cursors: Result<Vec<Cursor>, StoreError> =
         request.partitions.iter().map(|partition| Cursor::open(store, request, *partition, at_once)).collect();
@@ -141,23 +142,23 @@ impl Node {
 
     async fn list_at(&self, at: NodeId, list: List, request: &Request) -> Result<ListReply, Failure> {
         if at == self.id() {
-            return self.read_store(move |store| list_own(store, &list)).await.map_err(|_| Failure::NoAnswer);
+            return self.read_store(move |store| list_own(store, &list)).await.map_err(own_failure);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
         let call = |client: Arc<PeerServiceClient>, context| async move { client.list(context, list).await };
-        link.call(request.trace, within(request), call).await?.map_err(|_| Failure::NoAnswer)
+        link.call(request.trace, within(request), call).await?.map_err(as_failure)
     }
 
     async fn buckets_at(&self, at: NodeId, request: &Request) -> Result<Vec<BucketName>, Failure> {
         if at == self.id() {
             let layout = Arc::clone(&request.layout);
             let own = self.read_store(move |store| own_buckets(store, &layout)).await;
-            return own.map_err(|_| Failure::NoAnswer);
+            return own.map_err(own_failure);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
         let version = request.layout.version();
         let call = |client: Arc<PeerServiceClient>, context| async move { client.buckets(context, version).await };
-        link.call(request.trace, within(request), call).await?.map_err(|_| Failure::NoAnswer)
+        link.call(request.trace, within(request), call).await?.map_err(as_failure)
     }
 }
 

@@ -20,7 +20,7 @@ use tracing::Instrument;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::handoff::Pace;
+use crate::handoff::Handoff;
 use crate::init::Reservation;
 use crate::peers::Peers;
 
@@ -33,7 +33,7 @@ pub struct Node {
     pub peers: Peers,
     pub counters: Counters,
     pub hedges: Budget,
-    pub handoff_pace: Pace,
+    pub handoff: Handoff,
     pub started: Instant,
     pub reservation: Reservation,
     /// Requests being coordinated; further ones are refused.
@@ -61,7 +61,7 @@ impl Node {
             peers: Peers::default(),
             counters: Counters::default(),
             hedges: Budget::default(),
-            handoff_pace: Pace::new(config.handoff_rate),
+            handoff: Handoff::new(config.handoff_rate),
             started: Instant::now(),
             reservation: Reservation::default(),
             requests: Arc::new(Semaphore::new(config.max_requests)),
@@ -123,9 +123,9 @@ impl Node {
         })
     }
 
-    /// A span for what this node does for another one's request.
+    /// A span for what this node does for somebody's request.
     pub fn span_of(&self, what: &'static str, context: &CallContext) -> tracing::Span {
-        tracing::debug_span!(parent: &self.span, "peer", what, trace = %context.trace_id())
+        tracing::info_span!(parent: &self.span, "call", what, trace = %context.trace_id())
     }
 
     pub fn span(&self) -> &tracing::Span {

@@ -69,7 +69,8 @@ impl PeerService for Replica {
     }
 
     async fn forward(self, context: CallContext, put: Put) -> Result<Written, RequestError> {
-        let span = self.node.span_of("forwarded put", &context);
+        let span = tracing::info_span!(parent: self.node.span(), "forwarded put", request = %put.request,
+            trace = %context.trace_id());
         async move {
             let request = self.node.request(&context)?;
             self.node.coordinate_forwarded(request, put).await
@@ -78,8 +79,9 @@ impl PeerService for Replica {
         .await
     }
 
-    async fn offer(self, _: CallContext, request: Offer) -> Result<OfferReply, PeerError> {
+    async fn offer(self, context: CallContext, request: Offer) -> Result<OfferReply, PeerError> {
         self.layout(request.layout)?;
+        let span = self.node.span_of("offer", &context);
         let wanted = move |store: &starling_storage::Store| {
             let lacks = |(key, clock)| match store.get(&key) {
                 Ok(own) => Ok(!own.is_some_and(|object| object.clock().covers_all(&clock))),
@@ -89,18 +91,23 @@ impl PeerService for Replica {
             };
             request.hints.into_iter().map(lacks).collect::<Result<Vec<bool>, StoreError>>()
         };
-        let wanted = self.node.read_store(wanted).await.map_err(peer_error)?;
+        let wanted = self.node.read_store(wanted).instrument(span.clone()).await;
+        let wanted = wanted.map_err(|error| span.in_scope(|| peer_error(error)))?;
         Ok(OfferReply { wanted })
     }
 
-    async fn list(self, _: CallContext, request: List) -> Result<ListReply, PeerError> {
+    async fn list(self, context: CallContext, request: List) -> Result<ListReply, PeerError> {
         self.layout(request.layout)?;
-        self.node.read_store(move |store| listing::list_own(store, &request)).await.map_err(peer_error)
+        let span = self.node.span_of("list", &context);
+        let listed = self.node.read_store(move |store| listing::list_own(store, &request)).await;
+        listed.map_err(|error| span.in_scope(|| peer_error(error)))
     }
 
-    async fn buckets(self, _: CallContext, layout: LayoutVersion) -> Result<Vec<BucketName>, PeerError> {
+    async fn buckets(self, context: CallContext, layout: LayoutVersion) -> Result<Vec<BucketName>, PeerError> {
         let layout = self.layout(layout)?;
-        self.node.read_store(move |store| listing::own_buckets(store, &layout)).await.map_err(peer_error)
+        let span = self.node.span_of("buckets", &context);
+        let listed = self.node.read_store(move |store| listing::own_buckets(store, &layout)).await;
+        listed.map_err(|error| span.in_scope(|| peer_error(error)))
     }
 
     async fn clock(self, _: CallContext) -> u64 {

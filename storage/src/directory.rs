@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A directory is made in an order that no crash can leave ambiguous: the store is built as `db.new`, then `STARLING.new`
-//! is written, then the one is renamed and then the other, each step synced before the next. Whoever finds the directory after a crash either finishes the renames or starts
-//! over; a store without its `STARLING` is never taken for an empty one.
+//! is written, then the one is renamed and then the other, each step synced before the next. Whoever finds the directory
+//! after a crash either finishes the renames or starts over; a store without its `STARLING` is never taken for an empty
+//! one.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};

@@ -269,11 +269,11 @@ impl Store {
     }
 
     /// Up to `limit` keys of a bucket in a partition that start with `prefix` and come after `after`, ascending, deleted
-    /// ones included. A record that cannot be read is passed over, for the others' sake: other replicas have it. Blocks
-    /// on the disk.
+    /// ones included. Blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError`] if the store does not serve.
+    /// [`StoreError`] if the store does not serve, or a record is damaged: a listing that passed it over would claim that
+    /// there is nothing.
     pub fn list(
         &self,
         partition: Partition,
@@ -295,11 +295,7 @@ impl Store {
             let Some((last, _)) = found.last() else { break };
             from = keys::next_after(last);
             for (key, value) in found {
-                let key = key.slice(start.len()..);
-                match object_in(&value) {
-                    Ok(object) => listed.push(Listed { key, outline: object.outline() }),
-                    Err(error) => complain_of("is not listed", &error, &key),
-                }
+                listed.push(Listed { key: key.slice(start.len()..), outline: object_in(&value)?.outline() });
             }
         }
         Ok(listed)
@@ -450,7 +446,10 @@ impl Store {
             let (Some(key), Some(value)) = (keys::object_of(record.as_bytes()), value) else { continue };
             match object_in(&value) {
                 Ok(object) => hints.push(Hint { key, clock: object.clock().clone() }),
-                Err(error) => complain_of("cannot be handed off", &error, key.key()),
+                Err(error) => {
+                    tracing::error!(%error, "a hint cannot be handed off");
+                    tracing::debug!(?key, "the key of that hint");
+                }
             }
         }
         Ok(())
@@ -608,11 +607,6 @@ impl Drop for FailOnPanic<'_> {
             self.0.fail("a writer has panicked");
         }
     }
-}
-
-fn complain_of(what: &str, error: &StoreError, key: &[u8]) {
-    tracing::error!(%error, "a record {what}");
-    tracing::debug!(key = %key.escape_ascii(), "the key of that record");
 }
 
 fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {

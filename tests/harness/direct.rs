@@ -7,7 +7,7 @@ use starling_core::object::Value;
 use starling_core::quorum::Level;
 use starling_proto::connection::{client_limits, client_transport, dial_tcp};
 use starling_proto::data::{DataServiceClient, Put, RequestError, Written};
-use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
 use starling_proto::{BUILD, call_within};
 
 use crate::CALL;
@@ -18,6 +18,10 @@ pub struct Direct {
 
 impl Direct {
     pub(crate) async fn dial(address: &str) -> Direct {
+        Direct::try_dial(address).await.unwrap()
+    }
+
+    pub(crate) async fn try_dial(address: &str) -> Result<Direct, HelloError> {
         let hello = Hello {
             class: Class::Data,
             protocols: PROTOCOLS,
@@ -26,8 +30,8 @@ impl Direct {
             features: Features::default(),
             build: BUILD.to_owned(),
         };
-        let (stream, _welcome) = dial_tcp(address, &hello, CALL).await.unwrap();
-        Direct { service: DataServiceClient::new(client_limits(), client_transport(stream)).spawn() }
+        let (stream, _welcome) = dial_tcp(address, &hello, CALL).await?;
+        Ok(Direct { service: DataServiceClient::new(client_limits(), client_transport(stream)).spawn() })
     }
 
     /// The first of the replicas that the answer reports is the coordinator.

@@ -156,6 +156,11 @@ impl Cluster {
         Direct::dial(self.address(index)).await
     }
 
+    /// As [`Cluster::direct`], where the node may not want the connection.
+    pub async fn try_direct(&self, index: usize) -> Result<Direct, String> {
+        Direct::try_dial(self.address(index)).await.map_err(|error| error.to_string())
+    }
+
     pub fn kill(&mut self, index: usize) {
         self.up.remove(&index);
         blocking(|| self.processes.kill(index).unwrap());
@@ -269,6 +274,13 @@ impl Cluster {
     pub async fn wait_noticed_dead(&self, index: usize) {
         for other in self.up.iter().copied() {
             self.wait_alive(other, index, false).await;
+        }
+    }
+
+    /// Waits until all others take it for alive.
+    pub async fn wait_noticed_alive(&self, index: usize) {
+        for other in (1..=self.size()).filter(|other| *other != index) {
+            self.wait_alive(other, index, true).await;
         }
     }
 

@@ -321,8 +321,10 @@ impl<'a> Ledger<'a> {
     /// Whoever did not store it has a hint somewhere, unless there was nobody left to take it.
     fn check_hints(&self) -> Result<(), String> {
         let nobody_left = self.asked.len() == self.world.nodes.len();
-        // Past the deadline nobody else is asked.
-        let late = |(node, at): (&NodeId, &Duration)| !self.has_stored(*node) && *at >= ms(self.world.deadline);
+        // Past the deadline a stand-in that fails is not replaced.
+        let late = |(node, at): (&NodeId, &Duration)| {
+            !self.is_primary(*node) && !self.has_stored(*node) && *at >= ms(self.world.deadline)
+        };
         if nobody_left || self.over_at.iter().any(late) || !self.coordinated() {
             return Ok(());
         }

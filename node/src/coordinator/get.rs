@@ -10,14 +10,13 @@ use starling_core::ids::NodeId;
 use starling_core::object::Object;
 use starling_core::preference::PreferenceList;
 use starling_core::quorum::Quorum;
-use starling_core::report::{Failure, Refusal, Role};
+use starling_core::report::{Failure, Role};
 use starling_proto::data::{Get, RequestError};
 use starling_proto::hello::Class;
 use starling_proto::peer::{Read, Store};
-use starling_storage::StoreError;
 use tokio::sync::oneshot;
 
-use crate::coordinator::{Request, Task, next};
+use crate::coordinator::{Request, Task, next, own_failure};
 use crate::link::Link;
 use crate::node::Node;
 
@@ -140,16 +139,5 @@ impl Task {
             }
         }
         .boxed()
-    }
-}
-
-fn own_failure(error: StoreError) -> Failure {
-    match error {
-        StoreError::Refused(refusal) => Failure::Refused(refusal),
-        StoreError::Unknown => Failure::SyncFailed,
-        StoreError::Write(_) | StoreError::Damaged(_) => {
-            tracing::warn!(%error, "the own store could not answer");
-            Failure::Refused(Refusal::Damaged)
-        }
     }
 }

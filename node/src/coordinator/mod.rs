@@ -18,9 +18,10 @@ use starling_core::ids::NodeId;
 use starling_core::layout::{Layout, LayoutVersion};
 use starling_core::name::ObjectKey;
 use starling_core::preference::PreferenceList;
-use starling_core::report::{Refusal, ReplicaReport};
+use starling_core::report::{Failure, Refusal, ReplicaReport};
 use starling_proto::TraceId;
 use starling_proto::data::RequestError;
+use starling_storage::StoreError;
 
 use crate::link::Link;
 use crate::node::Node;
@@ -76,6 +77,18 @@ impl Task {
 
     fn layout(&self) -> LayoutVersion {
         self.request.layout.version()
+    }
+}
+
+/// Why the own store did not do its part.
+pub fn own_failure(error: StoreError) -> Failure {
+    match error {
+        StoreError::Refused(refusal) => Failure::Refused(refusal),
+        StoreError::Unknown => Failure::SyncFailed,
+        StoreError::Write(_) | StoreError::Damaged(_) => {
+            tracing::warn!(%error, "the own store could not do its part");
+            Failure::Refused(Refusal::Damaged)
+        }
     }
 }
 

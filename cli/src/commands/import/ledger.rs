@@ -23,6 +23,16 @@ impl Ledger {
         Ledger { done, failures, ahead: BTreeSet::new() }
     }
 
+    /// Goes back to where all is settled for good. What replaces values has to keep to the order of the file: a record that
+    /// is tried again by itself would put an older value in the place of a newer one of the same key.
+    pub fn rewind(&mut self) {
+        let first_again = self.failures.values().filter(|failure| failure.again).map(|failure| failure.record).min();
+        if let Some(first) = first_again.filter(|first| *first <= self.done) {
+            self.done = first - 1;
+            self.failures.split_off(&first);
+        }
+    }
+
     /// Whether a record is still to be worked on.
     pub fn wants(&self, number: u64) -> bool {
         number > self.done || self.failures.get(&number).is_some_and(|failure| failure.again)
@@ -66,6 +76,17 @@ pub mod tests {
         ledger.settle(1, None);
         assert_eq!((ledger.done, ledger.well()), (3, 2));
         assert!(ledger.wants(3) && ledger.wants(4) && !ledger.wants(2));
+    }
+
+    #[test]
+    fn what_replaces_goes_back_to_its_first_gap() {
+        let mut ledger = Ledger::new(9, [failure(2, false), failure(5, true), failure(7, false)]);
+        ledger.rewind();
+        assert_eq!(ledger, Ledger::new(4, [failure(2, false)]));
+        let settled = Ledger::new(9, [failure(2, false)]);
+        let mut again = settled.clone();
+        again.rewind();
+        assert_eq!(again, settled);
     }
 
     #[test]

@@ -202,7 +202,10 @@ impl Import {
                     key: args.key.clone(),
                     replace: args.replace,
                 };
-                let (state, ledger) = StateFile::open(input.clone(), options, args.restart)?;
+                let (state, mut ledger) = StateFile::open(input.clone(), options, args.restart)?;
+                if args.replace {
+                    ledger.rewind();
+                }
                 (Some(state), ledger)
             }
         };
