@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde::{Deserialize, Serialize};
 use starling_client::ClientError;
 use starling_core::ids::RequestId;
+use starling_core::report::{Outcome, ReplicaReport, Role};
 use starling_local::{InvalidShape, LocalError};
 
 use crate::names::Names;
@@ -120,7 +121,10 @@ impl Failure {
 
     pub fn from_clap(refusal: &clap::Error) -> Failure {
         let text = refusal.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        // The first line, and what is listed below it.
+        let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        let listed = rest.lines().take_while(|line| line.starts_with("  ")).map(str::trim);
+        let message = std::iter::once(first.trim_start_matches("error: ")).chain(listed).collect::<Vec<_>>().join(" ");
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
         Failure::usage(message).hint(tip.unwrap_or("see `--help`"))
     }
@@ -134,9 +138,9 @@ impl Failure {
             ClientError::RetriesSpent { .. } => Failure::new(Kind::Unreachable, message)
                 .hint("nothing was done: wait a little, or see with `starling cluster status` what is wrong"),
             ClientError::ReadQuorumNotMet { replicas, .. } => Failure {
+                hint: Some(after_a_missed_read(&replicas).to_owned()),
                 replicas: names.lines(&replicas),
                 ..Failure::new(Kind::QuorumNotMet, message)
-                    .hint("try again, or ask for fewer replicas with --r and --pr")
             },
             ClientError::WriteQuorumNotMet { replicas, .. } => {
                 Failure { replicas: names.lines(&replicas), ..Failure::unknown(message, intent) }
@@ -167,6 +171,15 @@ impl Failure {
     pub fn exit(&self) -> ExitCode {
         self.kind.code().into()
     }
+}
+
+fn after_a_missed_read(replicas: &[ReplicaReport]) -> &'static str {
+    let empty_handed = |replica: &ReplicaReport| replica.role != Role::Primary && replica.outcome == Outcome::NotFound;
+    if replicas.iter().any(empty_handed) {
+        return "a fallback that holds nothing counts for nothing, since it says nothing of what the primaries hold: \
+                `starling cluster status` shows who is up; try again when a primary is";
+    }
+    "try again, or ask for fewer replicas with --r and --pr"
 }
 
 impl From<LocalError> for Failure {
@@ -218,6 +231,9 @@ mod tests {
         let refusal = crate::args::Cli::try_parse_from(["starling", "delet"]).unwrap_err();
         let failure = Failure::from_clap(&refusal);
         assert_eq!(failure.message, "unrecognized subcommand 'delet'");
+        let refusal = crate::args::Cli::try_parse_from(["starling", "get", "tst"]).unwrap_err();
+        let message = Failure::from_clap(&refusal).message;
+        assert_eq!(message, "the following required arguments were not provided: <KEY>");
         assert!(failure.hint.unwrap().contains("'delete'"));
     }
 }

@@ -1,5 +1,6 @@
 //! Connections to the cluster, and why there is none.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -169,10 +170,19 @@ async fn first_status(seeds: &Seeds) -> Option<(&str, NodeStatus)> {
     None
 }
 
+fn any_paused(dir: &Path) -> bool {
+    let nodes = starling_local::ClusterView::read(dir).and_then(|view| view.status()).unwrap_or_default();
+    nodes.iter().any(|node| matches!(node.state, starling_local::NodeState::Paused { .. }))
+}
+
 fn nobody(error: &ClientError, seeds: &Seeds) -> Failure {
     let hint = match &seeds.source {
         Source::Flags | Source::Environment | Source::File(_) => {
             format!("check that the nodes run, and the addresses, which come from {}", seeds.source)
+        }
+        Source::LocalCluster(dir) if any_paused(dir) => {
+            "`starling local status` shows which nodes are paused, and `starling local resume NODE` lets one go on"
+                .to_owned()
         }
         Source::LocalCluster(_) => {
             "`starling local status` shows which nodes run, and `starling local up` starts them".to_owned()

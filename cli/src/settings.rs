@@ -117,6 +117,7 @@ fn read_file(
         folder.map(|folder| folder.join("starling/config.toml"))
     };
     let must_exist = named.is_some();
+    let place = if config.is_none() && must_exist { format!(", named by {CONFIG}") } else { String::new() };
     let Some(path) = named.or_else(usual) else { return Ok(None) };
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => return Ok(None),
@@ -124,8 +125,10 @@ fn read_file(
         Ok(text) => text,
     };
     let file = toml::from_str(&text).map_err(|error| {
-        Failure::usage(format!("{}: {}", path.display(), error.to_string().trim_end()))
-            .hint("it may hold one setting: nodes = [\"host:port\", …]")
+        Failure::usage(format!("{}{place}: {}", path.display(), error.to_string().trim_end())).hint(
+            "it may hold one setting, nodes = [\"host:port\", …]; a node's own settings are for `starling-node`: name \
+             this program's file with --config",
+        )
     })?;
     Ok(Some((path, file)))
 }

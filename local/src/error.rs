@@ -50,7 +50,7 @@ pub enum LocalError {
     StillRunning { running: Vec<NodeName>, waited: Duration },
     #[error("{name} (pid {pid}) has not {} after {} ms: it may be stuck in the kernel, see `ps -o pid,stat,wchan {pid}`", if *paused { "paused" } else { "resumed" }, waited.as_millis())]
     Unsettled { name: NodeName, pid: u32, paused: bool, waited: Duration },
-    #[error("{} still running: first run `starling local down`", with_verb(running))]
+    #[error("{} still running: first run `starling local stop`, or `starling local down` for all", with_verb(running))]
     WipeWhileRunning { running: Vec<NodeName> },
     #[error(
         "no starling-node to run; looked at {looked_at}. Build it with `cargo build -p starling-node`, or set STARLING_NODE_BIN"

@@ -34,7 +34,7 @@ impl fmt::Display for Protocol {
 
 /// A node's address is somebody else's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{protocol} port {} on {} is in use by {}: {}, or create the cluster on other ports", address.port(), address.ip(), held_by(holder.as_ref()), advice(holder.as_ref()))]
+#[error("{protocol} port {} on {} is in use by {}: {}, or make a new cluster on other ports, with --base-port", address.port(), address.ip(), held_by(holder.as_ref()), advice(holder.as_ref()))]
 pub struct PortBusy {
     pub address: SocketAddr,
     pub protocol: Protocol,

@@ -48,20 +48,24 @@ impl LocalCluster {
         self.adopt(name, child)
     }
 
-    /// Starts every node that is not running, in order, and returns their names. A paused node stays paused. After an
-    /// error the ones before it are running.
+    /// Starts every node that is not running, in order, and returns their names. A paused node stays paused. If a port is
+    /// taken none is started; after another error the ones before it are running.
     ///
     /// # Errors
     /// As [`LocalCluster::start`].
     pub fn start_all(&mut self) -> Result<Vec<NodeName>, LocalError> {
-        let mut started = Vec::new();
+        let mut down = Vec::new();
         for name in self.view.names() {
             if !self.view.state(&name)?.is_alive() {
-                self.start(&name)?;
-                started.push(name);
+                down.push(name);
             }
         }
-        Ok(started)
+        // All or none: half of a cluster would be left behind a port that is taken.
+        ports::require_free(down.iter().map(|name| self.view.node(name).address).collect())?;
+        for name in &down {
+            self.start(name)?;
+        }
+        Ok(down)
     }
 
     fn spawn(&self, name: &NodeName) -> Result<Child, LocalError> {

@@ -61,6 +61,16 @@ fn a_process_that_was_given_a_recycled_pid_is_not_signalled() {
 }
 
 #[test]
+fn a_busy_port_starts_none_of_the_nodes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = LocalCluster::create(dir.path(), shape(3)).unwrap();
+    let address = cluster.view().addresses()[1];
+    let _holder = TcpListener::bind(address).unwrap();
+    assert!(matches!(cluster.start_all(), Err(LocalError::PortBusy(busy)) if busy.address == address));
+    assert!(cluster.view().status().unwrap().iter().all(|node| !node.state.is_alive()), "the first was not started");
+}
+
+#[test]
 fn a_busy_port_is_explained_when_a_cluster_is_created() {
     let dir = tempfile::tempdir().unwrap();
     let holder = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -69,7 +79,9 @@ fn a_busy_port_is_explained_when_a_cluster_is_created() {
     let refused = LocalCluster::create(dir.path(), shape).unwrap_err().to_string();
     assert!(refused.starts_with(&format!("UDP port {port} on 127.0.0.1 is in use by `")), "{refused}");
     let pid = std::process::id();
-    assert!(refused.ends_with(&format!("(pid {pid}): stop it (`kill {pid}`), or create the cluster on other ports")));
+    assert!(refused.ends_with(&format!(
+        "(pid {pid}): stop it (`kill {pid}`), or make a new cluster on other ports, with --base-port"
+    )));
     assert!(matches!(LocalCluster::open(dir.path()), Err(LocalError::NoCluster { .. })));
 }
 
@@ -123,7 +135,7 @@ fn a_wipe_is_refused_while_a_node_runs_or_is_paused() {
     let data = cluster.view().data_dir(2).unwrap();
     assert!(matches!(cluster.wipe_node(2), Err(LocalError::WipeWhileRunning { .. })));
     let refused = cluster.wipe().unwrap_err().to_string();
-    assert_eq!(refused, "n2 is still running: first run `starling local down`");
+    assert_eq!(refused, "n2 is still running: first run `starling local stop`, or `starling local down` for all");
     assert!(data.exists());
 
     let mut cluster = LocalCluster::open(dir.path()).unwrap();

@@ -100,7 +100,7 @@ impl Node {
         for name in &request.members {
             if !view.by_name(name).is_some_and(|peer| peer.alive) {
                 return Err(ControlError::Invalid(format!(
-                    "no live node is named `{name}`; known: {}",
+                    "no live node is named `{name}`; known: {}. Nodes find each other within seconds: try again",
                     known.join(", ")
                 )));
             }

@@ -42,7 +42,7 @@ pub enum DirectoryError {
     OtherNode { path: PathBuf, owner: NodeName, asked: NodeName },
     #[error("{path} is not readable as the identity of a data directory: {reason}")]
     BadIdentity { path: PathBuf, reason: String },
-    #[error("data directory {path}: {source}")]
+    #[error("cannot use data directory {path}")]
     Io { path: PathBuf, source: io::Error },
 }
 

@@ -12,7 +12,7 @@ use starling_core::name::{BucketName, NodeName};
 use starling_core::object::SiblingMode;
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
-use starling_proto::control::{Init, PeerView};
+use starling_proto::control::{Init, NodeStatus, PeerView};
 
 use crate::args::{Global, Timeout};
 use crate::commands::node::status_of;
@@ -144,8 +144,14 @@ pub async fn init(control: &ControlClient, init: Init, timeout: Duration) -> Res
 async fn status(global: &Global) -> Result<StatusReport, Failure> {
     let (control, view) = any_control(global, STATUS_LIMIT).await?;
     let peers = roster(&control, &view).await;
-    let answers = join_all(peers.iter().map(|peer| status_of(&peer.address))).await;
+    let answers = join_all(peers.iter().map(status_of_peer)).await;
     Ok(StatusReport::new(&view, peers.into_iter().zip(answers).collect()))
+}
+
+/// How a node is, if it is still the one that answers at its address.
+async fn status_of_peer(peer: &PeerView) -> Result<NodeStatus, String> {
+    let status = status_of(&peer.address).await?;
+    if status.name == peer.name { Ok(status) } else { Err(format!("{} answers at its address", status.name)) }
 }
 
 impl InitArgs {

@@ -46,7 +46,7 @@ pub struct GetArgs {
     #[arg(long)]
     explain: bool,
     /// Print what this member (a name, or host:port) holds itself
-    #[arg(long, value_name = "NODE", conflicts_with_all = ["r", "pr", "wait_repair"])]
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["r", "pr", "wait_repair", "explain"])]
     replica: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use starling_core::name::NodeName;
 use starling_local::{Exit, LocalCluster, LocalError, NodeRef, NodeState};
 
+use crate::commands::local::wait::joined;
 use crate::failure::Failure;
 use crate::report::local::{DoneNode, DoneReport};
 
@@ -44,33 +45,58 @@ pub fn stop(cluster: &mut LocalCluster, which: &[NodeRef], within: Duration) -> 
 }
 
 pub fn wipe(args: WipeArgs, mut cluster: LocalCluster) -> Result<DoneReport, Failure> {
+    let ask = !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal();
     if !args.nodes.is_empty() {
+        let names = resolve(&cluster, &args.nodes)?;
+        if ask {
+            confirm(&format!("Remove all data of {}, which cannot come back into the cluster yet?", joined(&names)))?;
+        }
         return each(&mut cluster, "wiped", &args.nodes, |cluster, name| cluster.wipe_node(name).map(|()| None));
     }
     let nodes = cluster.view().names().iter().map(|name| done(name, None, None)).collect();
     // With nodes that run it will be refused anyway.
     let possible = present(&cluster)?.is_empty();
-    if possible && !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
-        confirm(&cluster)?;
+    if possible && ask {
+        let (dir, count) = (cluster.view().dir().display(), cluster.view().names().len());
+        confirm(&format!("Remove {count} nodes and all their data in {dir}?"))?;
     }
     cluster.wipe()?;
     Ok(DoneReport { done: "wiped", nodes })
 }
 
-/// Does something to one node after another, after all of them were found.
+/// Each node once, whatever it was called.
+fn resolve(cluster: &LocalCluster, which: &[NodeRef]) -> Result<Vec<NodeName>, LocalError> {
+    let mut names = Vec::new();
+    for node in which {
+        let name = cluster.view().resolve(node.clone())?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Does something to one node after another, after all of them were found. One that refuses ends it, with word of those
+/// that it was done to.
 fn each(
     cluster: &mut LocalCluster,
     what: &'static str,
     which: &[NodeRef],
     act: impl Fn(&mut LocalCluster, &NodeName) -> Result<Option<Exit>, LocalError>,
 ) -> Result<DoneReport, Failure> {
-    let names: Result<Vec<NodeName>, LocalError> =
-        which.iter().map(|node| cluster.view().resolve(node.clone())).collect();
-    let mut nodes = Vec::new();
-    for name in names? {
+    let mut nodes: Vec<DoneNode> = Vec::new();
+    for name in resolve(cluster, which)? {
         let pid = pid_of(cluster.view().state(&name)?);
-        let exit = act(cluster, &name)?;
-        nodes.push(done(&name, pid, exit));
+        match act(cluster, &name) {
+            Ok(exit) => nodes.push(done(&name, pid, exit)),
+            Err(error) if nodes.is_empty() => return Err(error.into()),
+            Err(error) => {
+                let before: Vec<&str> = nodes.iter().map(|node| node.node.as_str()).collect();
+                let failure = Failure::from(error);
+                let message = format!("{}; {what} before that: {}", failure.message, before.join(", "));
+                return Err(Failure { message, ..failure });
+            }
+        }
     }
     Ok(DoneReport { done: what, nodes })
 }
@@ -102,11 +128,9 @@ fn pid_of(state: NodeState) -> Option<u32> {
     }
 }
 
-fn confirm(cluster: &LocalCluster) -> Result<(), Failure> {
-    let dir = cluster.view().dir().display();
-    let nodes = cluster.view().names().len();
+fn confirm(question: &str) -> Result<(), Failure> {
     let mut answer = String::new();
-    let asked = write!(io::stderr(), "Remove {nodes} nodes and all their data in {dir}? [y/N] ");
+    let asked = write!(io::stderr(), "{question} [y/N] ");
     let read = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
     read.map_err(|error| Failure::io("ask", &error))?;
     match answer.trim() {

@@ -15,6 +15,7 @@ use starling_proto::control::{Init, NodeStanding, NodeStatus};
 use crate::commands::cluster::{Rules, init};
 use crate::commands::local::local_nodes;
 use crate::commands::local::wait::{address_of, joined, wait_acquainted, wait_connected, wait_until};
+use crate::commands::node::status_of;
 use crate::failure::{Failure, Kind};
 use crate::output::Out;
 use crate::report::local::{DoneNode, DoneReport, UpReport};
@@ -63,6 +64,9 @@ pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result
         out.note(format!("starting {} …", joined(&started)));
     }
     let awake = awake(&cluster, out)?;
+    if awake.is_empty() {
+        return Err(Failure::failed("all nodes are paused").hint("`starling local resume NODE …` lets them go on"));
+    }
     let limit = args.within;
     let statuses = wait_until(&mut cluster, &awake, limit, "answers", |_| true).await?;
     let identity = if statuses.iter().any(|status| matches!(status.standing, NodeStanding::Uninitialised)) {
@@ -77,7 +81,7 @@ pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result
     wait_until(&mut cluster, &awake, limit, "serves", |status| status.standing == NodeStanding::Serving).await?;
     if !started.is_empty() {
         wait_acquainted(&cluster, &awake, limit).await?;
-        wait_connected(&mut cluster, &awake, limit).await?;
+        wait_connected(&mut cluster, &awake, awake.len().saturating_sub(1), limit).await?;
     }
     let nodes = local_nodes(cluster.view()).await?;
     let started = started.iter().map(ToString::to_string).collect();
@@ -95,13 +99,19 @@ pub async fn start(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<Done
         let pid = cluster.start(name)?;
         nodes.push(DoneNode { node: name.to_string(), pid: Some(pid), exit: None });
     }
+    let (members, serving) = members(cluster).await?;
     let ready = |status: &NodeStatus| match status.standing {
-        NodeStanding::Serving | NodeStanding::Uninitialised => true,
+        NodeStanding::Serving => true,
+        // Among members it is one whose data is gone: it finds that out in a moment.
+        NodeStanding::Uninitialised => !members,
         NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping => false,
     };
-    let statuses = wait_until(cluster, &names, LIMIT, "serves", ready).await?;
-    if statuses.iter().all(|status| status.standing == NodeStanding::Serving) {
-        wait_connected(cluster, &running(cluster)?, LIMIT).await?;
+    wait_until(cluster, &names, LIMIT, "serves", ready).await?;
+    if members {
+        let others = |name: &NodeName| serving.iter().filter(|other| *other != name).count();
+        for name in &names {
+            wait_connected(cluster, std::slice::from_ref(name), others(name), LIMIT).await?;
+        }
     }
     Ok(DoneReport { done: "started", nodes })
 }
@@ -149,14 +159,20 @@ fn require_same_shape(args: &UpArgs, cluster: &LocalCluster) -> Result<(), Failu
     ))
 }
 
-fn running(cluster: &LocalCluster) -> Result<Vec<NodeName>, Failure> {
-    let mut running = Vec::new();
-    for name in cluster.view().names() {
-        if matches!(cluster.view().state(&name)?, NodeState::Running { .. }) {
-            running.push(name);
+/// Whether any node that runs belongs to a cluster; and which of them serve.
+async fn members(cluster: &LocalCluster) -> Result<(bool, Vec<NodeName>), Failure> {
+    let (mut any, mut serving) = (false, Vec::new());
+    for node in cluster.view().status()? {
+        if !matches!(node.state, NodeState::Running { .. }) {
+            continue;
+        }
+        let Ok(status) = status_of(&node.address.to_string()).await else { continue };
+        any |= status.cluster.is_some();
+        if status.standing == NodeStanding::Serving {
+            serving.push(status.name);
         }
     }
-    Ok(running)
+    Ok((any, serving))
 }
 
 /// The nodes that can answer: a paused one stays paused.

@@ -34,7 +34,7 @@ pub async fn wait_until(
                 return Err(ended(cluster, name, &exit.to_string()));
             }
             let answer = status_of(&address).await;
-            if let Some(failure) = answer.as_ref().ok().and_then(hopeless) {
+            if let Some(failure) = answer.as_ref().ok().and_then(|status| hopeless(cluster, status)) {
                 return Err(failure);
             }
             if answer.as_ref().is_ok_and(&ready) {
@@ -56,11 +56,11 @@ pub fn address_of(cluster: &LocalCluster, name: &NodeName) -> Result<String, Fai
 }
 
 /// No patience makes these serve.
-fn hopeless(status: &NodeStatus) -> Option<Failure> {
+fn hopeless(cluster: &LocalCluster, status: &NodeStatus) -> Option<Failure> {
     let name = &status.name;
     match &status.standing {
         NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => {
-            Some(Failure::failed(format!("{name} does not serve: {reason}")).hint(see_log(name)))
+            Some(Failure::failed(format!("{name} does not serve: {reason}")).hint(see_log(cluster, name)))
         }
         NodeStanding::Uninitialised | NodeStanding::Serving | NodeStanding::Stopping => None,
     }
@@ -88,11 +88,21 @@ fn ended(cluster: &LocalCluster, name: &NodeName, exit: &str) -> Failure {
 fn with_last_words(cluster: &LocalCluster, name: &NodeName, message: String) -> Failure {
     let words = cluster.log_tail(name, LAST_WORDS).unwrap_or_default();
     let words: String = words.iter().map(|line| format!("\n  {line}")).collect();
-    Failure::failed(format!("{message}; its log ends with{words}")).hint(see_log(name))
+    Failure::failed(format!("{message}; its log ends with{words}")).hint(see_log(cluster, name))
 }
 
-fn see_log(name: &NodeName) -> String {
-    format!("`starling local logs {name}` shows more; `starling local down` stops what runs")
+fn see_log(cluster: &LocalCluster, name: &NodeName) -> String {
+    let dir = dir_flag(cluster);
+    format!("`starling local logs {name}{dir}` shows more; `starling local down{dir}` stops what runs")
+}
+
+/// What has to follow a command for it to find this cluster.
+fn dir_flag(cluster: &LocalCluster) -> String {
+    let dir = cluster.view().dir();
+    match LocalCluster::default_dir() {
+        Ok(default) if default == dir => String::new(),
+        _ => format!(" --dir {}", dir.display()),
+    }
 }
 
 /// Waits until one node takes all others for alive.
@@ -113,9 +123,13 @@ pub async fn wait_acquainted(cluster: &LocalCluster, names: &[NodeName], limit: 
     }
 }
 
-/// Waits until each of the nodes has a connection to every other: the first request meets a cluster that is whole.
-pub async fn wait_connected(cluster: &mut LocalCluster, names: &[NodeName], limit: Duration) -> Result<(), Failure> {
-    let others = names.len().saturating_sub(1);
+/// Waits until each of the nodes has a connection to that many others: the first request meets a cluster that is whole.
+pub async fn wait_connected(
+    cluster: &mut LocalCluster,
+    names: &[NodeName],
+    others: usize,
+    limit: Duration,
+) -> Result<(), Failure> {
     wait_until(cluster, names, limit, "is connected to the others", |status| status.connected.len() >= others).await?;
     Ok(())
 }
