@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -20,6 +20,8 @@ use crate::output::units::size;
 const MAX_LINE_BYTES: usize = 16 << 20;
 /// What some programs begin a UTF-8 file with. It is no part of the first record. (The csv reader skips it by itself.)
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Why a csv row is none that the end of the file cuts off.
+const UNCLOSED: &str = "a quote is opened and never closed: all that follows belongs to it";
 /// How many field names are suggested.
 const SUGGESTED: usize = 12;
 
@@ -48,7 +50,7 @@ pub struct Source {
 
 enum Reader {
     Jsonl { file: BufReader<File>, line: u64, offset: u64 },
-    Csv { file: Box<csv::Reader<File>>, header: Vec<String>, key_column: usize },
+    Csv { file: Box<csv::Reader<File>>, header: Vec<String>, key_column: usize, size: u64 },
 }
 
 impl Source {
@@ -85,7 +87,12 @@ impl Source {
             Reader::Jsonl { file, line, offset } => next_line(file, line, offset)
                 .map_err(|error| reading(&self.path, &error))?
                 .map(|(at, text)| (at, *offset, text.and_then(|text| object_record(text, &self.field)))),
-            Reader::Csv { file, header, key_column } => next_row(file, header, *key_column, &self.path)?,
+            Reader::Csv { file, header, key_column, size } => {
+                let from = file.position().byte();
+                let row = next_row(file, header, *key_column, &self.path)?;
+                let unclosed = row.as_ref().is_some_and(|(_, end, _)| end == size) && ends_in_quotes(&self.path, from)?;
+                row.map(|(line, end, content)| (line, end, if unclosed { Err(UNCLOSED.to_owned()) } else { content }))
+            }
         };
         let Some((line, end, content)) = read else { return Ok(None) };
         self.records += 1;
@@ -93,7 +100,7 @@ impl Source {
     }
 }
 
-fn reading(path: &Path, error: &std::io::Error) -> Failure {
+fn reading(path: &Path, error: &io::Error) -> Failure {
     Failure::io(format_args!("read {}", path.display()), error)
 }
 
@@ -107,7 +114,7 @@ fn no_field(field: &str, names: &[String]) -> Failure {
 type Line = (u64, Result<Vec<u8>, String>);
 
 /// The next line that is not blank, without its end, and its number. One that is too long is skipped.
-fn next_line(file: &mut BufReader<File>, line: &mut u64, offset: &mut u64) -> std::io::Result<Option<Line>> {
+fn next_line(file: &mut BufReader<File>, line: &mut u64, offset: &mut u64) -> io::Result<Option<Line>> {
     loop {
         let mut text = Vec::new();
         let read = file.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut text)?;
@@ -154,15 +161,29 @@ fn checked_key(key: String) -> Result<Bytes, String> {
 }
 
 fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
+    let size = file.metadata().map_err(|error| reading(path, &error))?.len();
     let mut file = csv::Reader::from_reader(file);
     let header = file.headers().map_err(|error| csv_failure(path, &error))?;
     let header: Vec<String> = header.iter().map(str::to_owned).collect();
     let key_column = header.iter().position(|name| name == field).ok_or_else(|| no_field(field, &header))?;
-    Ok(Reader::Csv { file: Box::new(file), header, key_column })
+    Ok(Reader::Csv { file: Box::new(file), header, key_column, size })
 }
 
 fn csv_failure(path: &Path, error: &csv::Error) -> Failure {
     Failure::failed(format!("cannot read {}: {error}", path.display()))
+}
+
+/// Whether the row that begins here, the last, has a quoted field without an end. The csv reader takes the end of the file for
+/// that, and does not tell. But what follows a whole row is another row, and what follows an open quote is more of the field.
+fn ends_in_quotes(path: &Path, from: u64) -> Result<bool, Failure> {
+    let open = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        Ok(file.chain(&b"\nanother"[..]))
+    };
+    let rows = open().map_err(|error| reading(path, &error))?;
+    let mut rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(rows);
+    Ok(rows.byte_records().count() == 1)
 }
 
 type Row = (u64, u64, Result<Content, String>);
@@ -277,6 +298,19 @@ mod tests {
             (3, 4, ok("9", r#"{"id":"9","name":"x"}"#)),
         ];
         assert_eq!(read(RecordFormat::Csv, "id", text), expected);
+    }
+
+    #[test]
+    fn a_quote_that_is_never_closed_makes_no_record_of_the_rest_of_the_file() {
+        let unclosed = [(2, 3, Err(UNCLOSED.to_owned()))];
+        for text in ["id,name\na,1\nc,\"open\nd,4\ne,5\n", "id,name\na,1\n\"c", "id,name\na,1\nc,\"\"\"\n"] {
+            assert_eq!(read(RecordFormat::Csv, "id", text)[1..], unclosed, "{text}");
+        }
+        for (text, name) in [("c,\"closed\n\"", "closed\\n"), ("c,\"\"\"\"\n\n", "\\\""), ("c,in\"side", "in\\\"side")]
+        {
+            let expected = ok("c", &format!("{{\"id\":\"c\",\"name\":\"{name}\"}}"));
+            assert_eq!(read(RecordFormat::Csv, "id", &format!("id,name\n{text}")), [(1, 2, expected)]);
+        }
     }
 
     #[test]
