@@ -235,7 +235,7 @@ fn record_failure(record: u64, line: u64, content: &Content, kind: Problem, mess
 }
 
 /// Whether the same attempt may succeed a little later.
-fn may_pass(kind: Kind) -> bool {
+pub fn may_pass(kind: Kind) -> bool {
     match kind {
         Kind::Unreachable | Kind::QuorumNotMet | Kind::OutcomeUnknown => true,
         Kind::Usage

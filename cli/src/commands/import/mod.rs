@@ -65,6 +65,9 @@ With --verify nothing is written: every record is read back, and has to be the o
 
 /// How often the state file is written.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// So many records without an answer, one after another, end a run that works on few at once. (On more: as many as those, so
+/// that each of them was tried to the last, and none of the others had better luck meanwhile.)
+const FEWEST_UNANSWERED: u64 = 5;
 /// Records waiting in each lane.
 const LANE_QUEUE: usize = 2;
 
@@ -180,6 +183,8 @@ struct Import {
     skipped: u64,
     tally: Tally,
     end: End,
+    /// After so many records in a row without an answer, no other will get one.
+    enough_unanswered: u64,
     progress: Progress,
     started: Instant,
 }
@@ -214,7 +219,8 @@ impl Import {
         }
         let progress = Progress::new(input.size, out.is_watched());
         let (skipped, tally, started) = (ledger.well(), Tally::default(), Instant::now());
-        Ok(Import { input, state, ledger, skipped, tally, end: End::Early, progress, started })
+        let enough_unanswered = u64::from(args.concurrency).max(FEWEST_UNANSWERED);
+        Ok(Import { input, state, ledger, skipped, tally, end: End::Early, enough_unanswered, progress, started })
     }
 
     /// Until all records are settled, or it is interrupted, or it makes no sense to go on: then why.
@@ -272,7 +278,7 @@ impl Import {
     }
 
     /// Takes a result in. Says why it should end, if it should: no other record will do better than one that no node could
-    /// be reached for.
+    /// be reached for, or than all of the last.
     fn settle(&mut self, settled: Settled, stop: &AtomicBool) -> Option<Failure> {
         let Settled { number, end, outcome } = settled;
         self.tally.add(&outcome);
@@ -283,13 +289,27 @@ impl Import {
         let is_new = failure.is_some() && !self.ledger.failures.contains_key(&number);
         self.ledger.settle(number, failure.filter(|_| !is_new || self.keeps_more()));
         self.progress.show(end, self.tally.records, self.failed(), self.started.elapsed());
-        let unreachable = cause.filter(|cause| cause.kind == Kind::Unreachable);
-        let hopeless = unreachable.map(|cause| cause.hint(format!("start the nodes; then {}", self.next())));
-        let halted = hopeless.or_else(|| (is_new && self.failed() > MOST_FAILED as u64).then(too_many));
+        let halted = cause
+            .and_then(|cause| self.hopeless(cause))
+            .or_else(|| (is_new && self.failed() > MOST_FAILED as u64).then(too_many));
         if halted.is_some() {
             stop.store(true, Ordering::Relaxed);
         }
         halted
+    }
+
+    fn hopeless(&self, cause: Failure) -> Option<Failure> {
+        let next = self.next();
+        let unanswered = self.tally.unanswered;
+        match cause.kind {
+            Kind::Unreachable => Some(cause.hint(format!("start the nodes; then {next}"))),
+            _ if unanswered < self.enough_unanswered => None,
+            kind => {
+                let message = format!("{unanswered} records in a row failed, the last of them: {}", cause.message);
+                let look = "`starling cluster status` shows who is down";
+                Some(Failure::new(kind, message).hint(format!("{look}; once they are up, {next}")))
+            }
+        }
     }
 
     /// A verification goes on over any number of differences, and keeps only so many. An import needs all of them to go on

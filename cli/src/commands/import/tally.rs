@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::commands::import::lane::Outcome;
+use crate::commands::import::lane::{Outcome, may_pass};
 use crate::failure::{FAILED, Failure, Kind, UNDECIDED};
 use crate::report::import::Problem;
 
@@ -19,6 +19,8 @@ pub struct Tally {
     pub different: u64,
     pub missing: u64,
     pub failed: u64,
+    /// Records that no attempt succeeded with, since the last that the cluster had an answer for.
+    pub unanswered: u64,
     /// Of the first record that was neither done nor left undone for certain.
     undecided: Option<Kind>,
 }
@@ -26,6 +28,11 @@ pub struct Tally {
 impl Tally {
     pub fn add(&mut self, outcome: &Outcome) {
         self.records += 1;
+        match outcome {
+            Outcome::Failed(failure, _) if failure.kind == Problem::Malformed => {}
+            Outcome::Failed(_, Some(cause)) if may_pass(cause.kind) => self.unanswered += 1,
+            _ => self.unanswered = 0,
+        }
         match outcome {
             Outcome::Stored { bytes, siblings } => {
                 self.stored += 1;
@@ -126,6 +133,18 @@ mod tests {
         assert_eq!(end(&[Outcome::Matching]), expected(0));
         assert_eq!(end(&[Outcome::Matching, failed(Problem::Different)]), expected(1));
         assert_eq!(end(&[failed(Problem::Missing), failed(UNKNOWN)]), expected(1));
+    }
+
+    #[test]
+    fn any_answer_ends_a_row_of_unanswered_records_and_a_malformed_one_does_not() {
+        let request = |kind| {
+            let listed = RecordFailure { kind: Problem::Request(kind), ..failure(1, true) };
+            Outcome::Failed(listed, Some(Failure::new(kind, "no")))
+        };
+        let unanswered = || request(Kind::QuorumNotMet);
+        assert_eq!(tally(&[STORED, unanswered(), failed(Problem::Malformed), unanswered()]).unanswered, 2);
+        assert_eq!(tally(&[unanswered(), STORED]).unanswered, 0);
+        assert_eq!(tally(&[unanswered(), request(Kind::Refused)]).unanswered, 0);
     }
 
     #[test]
