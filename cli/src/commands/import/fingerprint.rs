@@ -1,5 +1,6 @@
-//! By what a file is known again: its size, when it was changed, and what its first and last megabyte hold. Hashing all of a
-//! large file would take longer than importing what is left of it.
+//! By what a file is known again: its size, and what its first and last megabyte hold. Hashing all of a large file would take
+//! longer than importing what is left of it. While it is read, also when it was changed: between two runs a file may be moved
+//! away and brought back, but during one nobody has a reason to touch it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -27,6 +28,11 @@ impl Fingerprint {
     /// The file cannot be read.
     pub fn of(path: &Path) -> Result<Fingerprint, Failure> {
         Fingerprint::read(path).map_err(|error| Failure::io(format_args!("read {}", path.display()), &error))
+    }
+
+    /// Whether it is the same file, as far as one can tell, or another copy of it.
+    pub fn has_content_of(&self, other: &Fingerprint) -> bool {
+        (self.size, &self.hash) == (other.size, &other.hash)
     }
 
     /// # Errors
@@ -66,7 +72,7 @@ fn hash_of_ends(file: &mut File, size: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -74,6 +80,22 @@ mod tests {
     fn write(path: &Path, content: &[u8]) {
         fs::write(path, content).unwrap();
         File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+
+    #[test]
+    fn a_copy_has_the_same_content_whenever_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |content: &[u8], modified: SystemTime| {
+            let path = dir.path().join("records");
+            write(&path, content);
+            File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+            Fingerprint::of(&path).unwrap()
+        };
+        let before = of(b"records", SystemTime::UNIX_EPOCH);
+        let copy = of(b"records", SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        assert!(copy.has_content_of(&before) && copy != before);
+        assert!(!of(b"recorded", SystemTime::UNIX_EPOCH).has_content_of(&before));
+        assert!(!of(b"recordz", SystemTime::UNIX_EPOCH).has_content_of(&before));
     }
 
     #[test]

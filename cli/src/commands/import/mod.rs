@@ -333,7 +333,7 @@ impl Import {
     }
 
     fn save(&self) -> Result<(), Failure> {
-        self.state.as_ref().map_or(Ok(()), |state| state.save(&self.ledger))
+        self.state.as_ref().map_or(Ok(()), |state| state.save(&self.ledger, self.end == End::Outdated))
     }
 
     fn failures(&self) -> Vec<RecordFailure> {

@@ -36,6 +36,9 @@ struct Saved {
     format: u32,
     /// The records up to this one are settled, but for those that failed.
     done: u64,
+    /// The input was changed while it was read: which records are settled is anybody's guess.
+    #[serde(default)]
+    outdated: bool,
     input: Fingerprint,
     options: Options,
     /// Bounded: an import ends when there are too many.
@@ -77,10 +80,11 @@ impl StateFile {
     }
 
     /// Replaces the file in one step: whoever reads it, and a crash, finds the old state or the new one.
-    pub fn save(&self, ledger: &Ledger) -> Result<(), Failure> {
+    pub fn save(&self, ledger: &Ledger, outdated: bool) -> Result<(), Failure> {
         let saved = Saved {
             format: FORMAT,
             done: ledger.done,
+            outdated,
             input: self.input.clone(),
             options: self.options.clone(),
             // A failure ahead of the mark will be met again.
@@ -154,7 +158,11 @@ fn load(path: &Path, input: &Fingerprint, options: &Options) -> Result<Ledger, F
     }
     let saved: Saved = toml::from_str(&text).map_err(malformed)?;
     let stood = format!("an earlier import stood at record {}", saved.done);
-    if saved.input != *input {
+    if saved.outdated {
+        return Err(Failure::failed(format!("{} was changed while an earlier import read it", input.path.display()))
+            .hint("--restart imports it from its beginning"));
+    }
+    if !saved.input.has_content_of(input) {
         return Err(Failure::failed(format!("{} has changed since {stood}", input.path.display()))
             .hint("bring the same file back, or --restart to import the changed one from its beginning"));
     }
@@ -169,6 +177,8 @@ fn load(path: &Path, input: &Fingerprint, options: &Options) -> Result<Ledger, F
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
     use crate::commands::import::ledger::tests::failure;
     use crate::output::bytes::Blob;
@@ -199,7 +209,7 @@ mod tests {
         /// A run that ends with this.
         fn leave(&self, ledger: &Ledger) -> PathBuf {
             let (state, _) = self.open(options(), false).unwrap();
-            state.save(ledger).unwrap();
+            state.save(ledger, false).unwrap();
             state.path.clone()
         }
     }
@@ -234,6 +244,20 @@ mod tests {
             "{}",
             refused.message
         );
+        assert_eq!(fixture.open(options(), true).unwrap().1, Ledger::default());
+    }
+
+    #[test]
+    fn the_same_file_brought_back_is_gone_on_with_but_not_after_a_run_that_saw_it_change() {
+        let fixture = Fixture::new();
+        fixture.leave(&Ledger::new(1, []));
+        File::options().write(true).open(&fixture.input).unwrap().set_modified(UNIX_EPOCH).unwrap();
+        let (state, ledger) = fixture.open(options(), false).unwrap();
+        assert_eq!(ledger, Ledger::new(1, []));
+        state.save(&ledger, true).unwrap();
+        drop(state);
+        let refused = fixture.open(options(), false).err().unwrap();
+        assert!(refused.message.ends_with("was changed while an earlier import read it"), "{}", refused.message);
         assert_eq!(fixture.open(options(), true).unwrap().1, Ledger::default());
     }
 
