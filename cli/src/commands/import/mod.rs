@@ -183,6 +183,7 @@ struct Import {
     skipped: u64,
     tally: Tally,
     end: End,
+    interrupted: bool,
     /// After so many records in a row without an answer, no other will get one.
     enough_unanswered: u64,
     progress: Progress,
@@ -220,7 +221,18 @@ impl Import {
         let progress = Progress::new(input.size, out.is_watched());
         let (skipped, tally, started) = (ledger.well(), Tally::default(), Instant::now());
         let enough_unanswered = u64::from(args.concurrency).max(FEWEST_UNANSWERED);
-        Ok(Import { input, state, ledger, skipped, tally, end: End::Early, enough_unanswered, progress, started })
+        Ok(Import {
+            input,
+            state,
+            ledger,
+            skipped,
+            tally,
+            end: End::Early,
+            interrupted: false,
+            enough_unanswered,
+            progress,
+            started,
+        })
     }
 
     /// Until all records are settled, or it is interrupted, or it makes no sense to go on: then why.
@@ -246,7 +258,9 @@ impl Import {
             (Ok(()), Ok(Some(records))) if *records == self.ledger.done => End::Complete,
             (Ok(()), _) => End::Early,
         };
-        Ok(halted.or(read.err()).or(ended.err()).or(unchanged.err()))
+        // One that came too late to cut anything short is not worth a word.
+        let interrupted = (self.interrupted && self.end == End::Early).then(|| self.interruption());
+        Ok(halted.or(read.err()).or(ended.err()).or(unchanged.err()).or(interrupted))
     }
 
     /// Counts what comes of each record. Ends when nobody is left to send anything.
@@ -268,9 +282,10 @@ impl Import {
                 _ = saving.tick() => self.save()?,
                 _ = interrupts.recv() => {
                     // The first lets what is under way end; the second does not wait for that.
+                    self.interrupted = true;
                     if stop.swap(true, Ordering::Relaxed) {
                         self.save()?;
-                        return Err(Failure::failed("interrupted").hint(self.next()));
+                        return Err(self.interruption());
                     }
                 }
             }
@@ -316,6 +331,10 @@ impl Import {
     /// from, and ends.
     fn keeps_more(&self) -> bool {
         self.state.is_some() || self.ledger.failures.len() < MOST_FAILED
+    }
+
+    fn interruption(&self) -> Failure {
+        Failure::failed("interrupted").hint(self.next())
     }
 
     fn next(&self) -> &'static str {
