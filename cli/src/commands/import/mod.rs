@@ -35,7 +35,7 @@ use crate::args::Global;
 use crate::commands::import::fingerprint::Fingerprint;
 use crate::commands::import::lane::{Lane, Outcome, Settled, deal};
 use crate::commands::import::ledger::{Ledger, MOST_FAILED};
-use crate::commands::import::progress::Progress;
+use crate::commands::import::progress::{Position, Progress};
 use crate::commands::import::source::Source;
 use crate::commands::import::state::{Options, StateFile};
 use crate::commands::import::tally::Tally;
@@ -303,7 +303,7 @@ impl Import {
         };
         let is_new = failure.is_some() && !self.ledger.failures.contains_key(&number);
         self.ledger.settle(number, failure.filter(|_| !is_new || self.keeps_more()));
-        self.progress.show(end, self.tally.records, self.failed(), self.started.elapsed());
+        self.progress.show(Position { record: number, end }, self.tally.records, self.failed(), self.started.elapsed());
         let halted = cause
             .and_then(|cause| self.hopeless(cause))
             .or_else(|| (is_new && self.failed() > MOST_FAILED as u64).then(too_many));
