@@ -1,7 +1,7 @@
 //! Records, read from a file one by one.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use starling_core::name::{InvalidName, MAX_KEY_BYTES};
 
 use crate::commands::import::RecordFormat;
 use crate::failure::Failure;
-use crate::output::units::size;
+use crate::output::units::{plural, size};
 
 /// A line longer than this is no record. (A csv row has to fit memory; the node refuses what is too large for it.)
 const MAX_LINE_BYTES: usize = 16 << 20;
@@ -105,10 +105,13 @@ fn reading(path: &Path, error: &io::Error) -> Failure {
 }
 
 fn no_field(field: &str, names: &[String]) -> Failure {
+    let failure = Failure::failed(format!("the first record has no field `{field}` to take the key from"));
+    if names.is_empty() {
+        return failure.hint("it has no fields at all");
+    }
     let more = if names.len() > SUGGESTED { ", …" } else { "" };
     let some: Vec<&str> = names.iter().take(SUGGESTED).map(String::as_str).collect();
-    Failure::failed(format!("the first record has no field `{field}` to take the key from"))
-        .hint(format!("choose one with --key; there are {}{more}", some.join(", ")))
+    failure.hint(format!("choose one with --key; there are {}{more}", some.join(", ")))
 }
 
 type Line = (u64, Result<Vec<u8>, String>);
@@ -165,8 +168,26 @@ fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
     let mut file = csv::Reader::from_reader(file);
     let header = file.headers().map_err(|error| csv_failure(path, &error))?;
     let header: Vec<String> = header.iter().map(str::to_owned).collect();
+    if file.position().byte() == size && !header.is_empty() && ends_in_quotes(path, 0)? {
+        return Err(Failure::failed(format!("the header of {} is no header: {UNCLOSED}", path.display())));
+    }
+    check_names(&header, path)?;
     let key_column = header.iter().position(|name| name == field).ok_or_else(|| no_field(field, &header))?;
     Ok(Reader::Csv { file: Box::new(file), header, key_column, size })
+}
+
+/// A JSON object has a field once.
+fn check_names(header: &[String], path: &Path) -> Result<(), Failure> {
+    if header.is_empty() {
+        return Err(Failure::failed(format!("{} is empty", path.display()))
+            .hint("the first row of a csv file names its columns"));
+    }
+    let mut seen = HashSet::new();
+    match header.iter().find(|name| !seen.insert(name.as_str())) {
+        None => Ok(()),
+        Some(twice) => Err(Failure::failed(format!("two columns of {} are named `{twice}`", path.display()))
+            .hint("give each column a name of its own: they become the fields of a JSON object")),
+    }
 }
 
 fn csv_failure(path: &Path, error: &csv::Error) -> Failure {
@@ -202,7 +223,7 @@ fn next_row(
         Err(error) => match error.kind() {
             csv::ErrorKind::Io(_) => return Err(csv_failure(path, &error)),
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
-                Err(format!("{len} fields, where the header has {expected_len}"))
+                Err(format!("{}, where the header has {expected_len}", plural(*len, "field")))
             }
             _ => Err("not UTF-8".to_owned()),
         },
@@ -294,7 +315,7 @@ mod tests {
         let text = "id,name\n7,\"O'Neil, \"\"Z\"\"\"\n8\n9,x\n";
         let expected = [
             (1, 2, ok("7", r#"{"id":"7","name":"O'Neil, \"Z\""}"#)),
-            (2, 3, Err("1 fields, where the header has 2".to_owned())),
+            (2, 3, Err("1 field, where the header has 2".to_owned())),
             (3, 4, ok("9", r#"{"id":"9","name":"x"}"#)),
         ];
         assert_eq!(read(RecordFormat::Csv, "id", text), expected);
@@ -321,7 +342,28 @@ mod tests {
         let refused = Source::open(&path, RecordFormat::Jsonl, "key").unwrap().check_first().unwrap_err();
         assert_eq!(refused.message, "the first record has no field `key` to take the key from");
         assert_eq!(refused.hint.unwrap(), "choose one with --key; there are a, b");
+        std::fs::write(&path, "{}\n").unwrap();
+        let refused = Source::open(&path, RecordFormat::Jsonl, "key").unwrap().check_first().unwrap_err();
+        assert_eq!(refused.hint.unwrap(), "it has no fields at all");
         std::fs::write(&path, "b,a\n1,2\n").unwrap();
         assert!(Source::open(&path, RecordFormat::Csv, "key").is_err());
+    }
+
+    #[test]
+    fn a_header_that_makes_no_objects_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records");
+        for (text, message) in [
+            ("", "is empty"),
+            ("\n\n", "is empty"),
+            ("id,n,id\n1,2,3\n", "two columns of "),
+            ("id,\"n\n1,2\n", "a quote is opened and never closed"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let refused = Source::open(&path, RecordFormat::Csv, "id").err().unwrap();
+            assert!(refused.message.contains(message), "{}", refused.message);
+        }
+        std::fs::write(&path, "id,n").unwrap();
+        assert!(Source::open(&path, RecordFormat::Csv, "id").unwrap().next().unwrap().is_none());
     }
 }
