@@ -121,8 +121,9 @@ impl ImportReport {
             text.push_str(&format!("{} of those that failed did so in an earlier run\n", count(self.carried)));
         }
         if self.with_siblings > 0 {
+            let has = if self.with_siblings == 1 { "has" } else { "have" };
             text.push_str(&format!(
-                "{} existed and have siblings now: import with --replace to overwrite\n",
+                "{} existed and {has} siblings now: import with --replace to overwrite\n",
                 plural(self.with_siblings, "key")
             ));
         }
@@ -157,7 +158,10 @@ fn listed(counts: &[(u64, &str, bool)]) -> String {
 }
 
 fn rate(elapsed_ms: u64, per_second: u64) -> String {
-    format!("in {} ({} records/s)", latency(Duration::from_millis(elapsed_ms)), count(per_second))
+    if elapsed_ms == 0 {
+        return "in less than 1 ms".to_owned();
+    }
+    format!("in {} ({}/s)", latency(Duration::from_millis(elapsed_ms)), plural(per_second, "record"))
 }
 
 /// The first failures, and how many there are beside them out of `all`.
@@ -310,6 +314,14 @@ the same command tries the failed ones again
         assert!(text.contains("went on after 7 records") && text.ends_with("goes on from here\n"), "{text}");
         let text = ImportReport { outdated: true, ..interrupted }.human(&Paper::plain());
         assert!(!text.contains("goes on from here"), "{text}");
+    }
+
+    #[test]
+    fn one_is_told_as_one_and_no_time_as_next_to_none() {
+        let one = ImportReport { with_siblings: 1, per_second: 1, ..report() }.human(&Paper::plain());
+        assert!(one.contains("1 key existed and has siblings now") && one.contains("(1 record/s)"), "{one}");
+        let none = ImportReport { elapsed_ms: 0, per_second: 2_000, ..report() }.human(&Paper::plain());
+        assert!(none.contains("3.0 MiB in less than 1 ms\n"), "{none}");
     }
 
     #[test]
