@@ -18,7 +18,8 @@ mod source;
 mod state;
 mod tally;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,6 +125,7 @@ pub enum RecordFormat {
 
 pub async fn run(args: ImportArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
     check_reads_are_made(&args)?;
+    check_is_file(&args.file)?;
     let format = format_of(&args)?;
     let input = Fingerprint::of(&args.file)?;
     let mut source = Source::open(&args.file, format, &args.key)?;
@@ -147,6 +149,19 @@ fn check_reads_are_made(args: &ImportArgs) -> Result<(), Failure> {
     let asked = args.r != Level::Default || args.pr != Level::Default;
     if asked && !args.replace && !args.verify {
         return Err(Failure::usage("--r and --pr are for reads, and only --replace and --verify read"));
+    }
+    Ok(())
+}
+
+/// It is read several times over: to know it again, to look at its first record, and by each run that goes on.
+fn check_is_file(path: &Path) -> Result<(), Failure> {
+    let no_file = match fs::metadata(path) {
+        Ok(metadata) => !metadata.is_file(),
+        Err(_) => path == Path::new("-"),
+    };
+    if no_file {
+        return Err(Failure::usage(format!("an import cannot read {}: it is no file", path.display()))
+            .hint("it has to read its input more than once; save what comes from standard input or a pipe in a file"));
     }
     Ok(())
 }
@@ -424,4 +439,22 @@ async fn all_well(mut lanes: JoinSet<()>) -> Result<(), Failure> {
 fn too_many() -> Failure {
     Failure::failed(format!("more than {MOST_FAILED} records failed: it was stopped"))
         .hint("they are listed above; a corrected file is imported with --restart")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_only_once_is_refused_and_what_is_not_there_is_left_to_the_reader() {
+        for path in ["-", "/dev/null", "/"] {
+            let refused = check_is_file(Path::new(path)).unwrap_err();
+            assert_eq!(refused.kind, Kind::Usage, "{path}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("records.csv");
+        assert!(check_is_file(&path).is_ok(), "the error that tells why follows");
+        fs::write(&path, "id\n").unwrap();
+        assert!(check_is_file(&path).is_ok());
+    }
 }
