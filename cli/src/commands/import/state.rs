@@ -6,8 +6,9 @@
 //! of it. It is removed when nothing is left to be done.
 
 use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,7 @@ pub struct StateFile {
     path: PathBuf,
     input: Fingerprint,
     options: Options,
-    /// Held for as long as this value lives; the kernel takes it back from a process that dies. The file stays: somebody
-    /// may have opened it to take it next.
+    /// Held for as long as this value lives; the kernel takes it back from a process that dies.
     _lock: File,
 }
 
@@ -74,7 +74,7 @@ impl StateFile {
         restart: bool,
     ) -> Result<(StateFile, Ledger), Failure> {
         let path = path_for(cache, &input.path, &options);
-        let lock = take_lock(&path.with_extension("lock"))?;
+        let lock = take_lock(&lock_for(&path))?;
         let ledger = if restart { Ledger::default() } else { load(&path, &input, &options)? };
         Ok((StateFile { path, input, options, _lock: lock }, ledger))
     }
@@ -97,14 +97,17 @@ impl StateFile {
             .map_err(|error| Failure::io(format_args!("write {}", self.path.display()), &error))
     }
 
-    /// All is done: nothing to go on with.
+    /// All is done: nothing to go on with. The lock goes last, while it is held: until then nobody else begins.
     pub fn remove(&self) -> Result<(), Failure> {
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Failure::io(format_args!("remove {}", self.path.display()), &error))
+        for path in [&self.path, &lock_for(&self.path)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Failure::io(format_args!("remove {}", path.display()), &error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -127,19 +130,36 @@ fn path_for(cache: Option<PathBuf>, input: &Path, options: &Options) -> PathBuf 
     }
 }
 
+fn lock_for(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
 fn take_lock(path: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| Failure::io(format_args!("write {}", path.display()), &error);
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    let file = File::options().create(true).append(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Failure::failed("this file is being imported into this bucket by another command")
-                .hint("wait until it has ended"))
+    loop {
+        let file = File::options().create(true).append(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            // An import that ended meanwhile has removed it, and the next to come would take another.
+            Ok(()) if !is_at(&file, path).map_err(failed)? => {}
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::failed("this file is being imported into this bucket by another command")
+                    .hint("wait until it has ended"));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whether this path still leads to this file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let same = |found: Metadata, held: Metadata| (found.dev(), found.ino()) == (held.dev(), held.ino());
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(same(found?, file.metadata()?)),
     }
 }
 
@@ -268,6 +288,21 @@ mod tests {
         assert!(fixture.open(options(), false).err().unwrap().message.contains("by another command"));
         drop(first);
         assert!(fixture.open(options(), false).is_ok());
+    }
+
+    #[test]
+    fn a_finished_import_leaves_nothing_behind_and_its_lock_is_worth_nothing() {
+        let fixture = Fixture::new();
+        let path = fixture.leave(&Ledger::new(1, []));
+        let (state, _) = fixture.open(options(), false).unwrap();
+        let late = File::open(lock_for(&path)).unwrap();
+        state.remove().unwrap();
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+        drop(state);
+        late.try_lock().unwrap();
+        assert!(!is_at(&late, &lock_for(&path)).unwrap());
+        let _next = fixture.open(options(), false).unwrap();
+        assert!(!is_at(&late, &lock_for(&path)).unwrap(), "it is another file by now");
     }
 
     #[test]
