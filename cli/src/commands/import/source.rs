@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -49,8 +50,19 @@ pub struct Source {
 }
 
 enum Reader {
-    Jsonl { file: BufReader<File>, line: u64, offset: u64 },
-    Csv { file: Box<csv::Reader<File>>, header: Vec<String>, key_column: usize, size: u64 },
+    Jsonl {
+        file: BufReader<File>,
+        line: u64,
+        offset: u64,
+    },
+    Csv {
+        file: Box<csv::Reader<File>>,
+        header: Vec<String>,
+        key_column: usize,
+        size: u64,
+        /// Lines end in CR and LF. The csv reader ends a row at CR, and counts its line with the next.
+        crlf: bool,
+    },
 }
 
 impl Source {
@@ -87,11 +99,13 @@ impl Source {
             Reader::Jsonl { file, line, offset } => next_line(file, line, offset)
                 .map_err(|error| reading(&self.path, &error))?
                 .map(|(at, text)| (at, *offset, text.and_then(|text| object_record(text, &self.field)))),
-            Reader::Csv { file, header, key_column, size } => {
+            Reader::Csv { file, header, key_column, size, crlf } => {
                 let from = file.position().byte();
                 let row = next_row(file, header, *key_column, &self.path)?;
                 let unclosed = row.as_ref().is_some_and(|(_, end, _)| end == size) && ends_in_quotes(&self.path, from)?;
-                row.map(|(line, end, content)| (line, end, if unclosed { Err(UNCLOSED.to_owned()) } else { content }))
+                row.map(|(line, end, content)| {
+                    (line + u64::from(*crlf), end, if unclosed { Err(UNCLOSED.to_owned()) } else { content })
+                })
             }
         };
         let Some((line, end, content)) = read else { return Ok(None) };
@@ -173,7 +187,15 @@ fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
     }
     check_names(&header, path)?;
     let key_column = header.iter().position(|name| name == field).ok_or_else(|| no_field(field, &header))?;
-    Ok(Reader::Csv { file: Box::new(file), header, key_column, size })
+    let crlf = ends_in_crlf(file.get_ref(), file.position().byte()).map_err(|error| reading(path, &error))?;
+    Ok(Reader::Csv { file: Box::new(file), header, key_column, size, crlf })
+}
+
+/// Whether the csv reader, after a row, stands between CR and LF.
+fn ends_in_crlf(file: &File, end: u64) -> io::Result<bool> {
+    let mut bytes = [0; 2];
+    let read = file.read_at(&mut bytes, end.saturating_sub(1))?;
+    Ok(bytes[..read] == *b"\r\n")
 }
 
 /// A JSON object has a field once.
@@ -319,6 +341,15 @@ mod tests {
             (3, 4, ok("9", r#"{"id":"9","name":"x"}"#)),
         ];
         assert_eq!(read(RecordFormat::Csv, "id", text), expected);
+    }
+
+    #[test]
+    fn a_csv_row_has_its_line_however_lines_end() {
+        let lines = |text: &str| -> Vec<u64> {
+            read(RecordFormat::Csv, "id", text).into_iter().map(|(_, line, _)| line).collect()
+        };
+        assert_eq!(lines("id\r\n1\r\n\"2\r\n\"\r\n3"), [2, 3, 5]);
+        assert_eq!(lines("id\n1\n\"2\n\"\n3\n"), [2, 3, 5]);
     }
 
     #[test]
