@@ -50,19 +50,19 @@ pub struct Source {
 }
 
 enum Reader {
-    Jsonl {
-        file: BufReader<File>,
-        line: u64,
-        offset: u64,
-    },
-    Csv {
-        file: Box<csv::Reader<File>>,
-        header: Vec<String>,
-        key_column: usize,
-        size: u64,
-        /// Lines end in CR and LF. The csv reader ends a row at CR, and counts its line with the next.
-        crlf: bool,
-    },
+    Jsonl { file: BufReader<File>, line: u64, offset: u64 },
+    Csv(Box<Rows>),
+}
+
+/// What follows the header of a csv file.
+struct Rows {
+    file: csv::Reader<File>,
+    header: Vec<String>,
+    key_column: usize,
+    /// In bytes.
+    size: u64,
+    /// Lines end in CR and LF. The csv reader ends a row at CR, and counts its line with the next.
+    crlf: bool,
 }
 
 impl Source {
@@ -70,7 +70,7 @@ impl Source {
         let file = File::open(path).map_err(|error| Failure::io(format_args!("read {}", path.display()), &error))?;
         let reader = match format {
             RecordFormat::Jsonl => Reader::Jsonl { file: BufReader::new(file), line: 0, offset: 0 },
-            RecordFormat::Csv => open_csv(file, path, field)?,
+            RecordFormat::Csv => Reader::Csv(Box::new(open_csv(file, path, field)?)),
         };
         Ok(Source { path: path.to_owned(), field: field.to_owned(), records: 0, reader })
     }
@@ -99,14 +99,7 @@ impl Source {
             Reader::Jsonl { file, line, offset } => next_line(file, line, offset)
                 .map_err(|error| reading(&self.path, &error))?
                 .map(|(at, text)| (at, *offset, text.and_then(|text| object_record(text, &self.field)))),
-            Reader::Csv { file, header, key_column, size, crlf } => {
-                let from = file.position().byte();
-                let row = next_row(file, header, *key_column, &self.path)?;
-                let unclosed = row.as_ref().is_some_and(|(_, end, _)| end == size) && ends_in_quotes(&self.path, from)?;
-                row.map(|(line, end, content)| {
-                    (line + u64::from(*crlf), end, if unclosed { Err(UNCLOSED.to_owned()) } else { content })
-                })
-            }
+            Reader::Csv(rows) => next_row(rows, &self.path)?,
         };
         let Some((line, end, content)) = read else { return Ok(None) };
         self.records += 1;
@@ -177,7 +170,7 @@ fn checked_key(key: String) -> Result<Bytes, String> {
     if (1..=MAX_KEY_BYTES).contains(&length) { Ok(key.into()) } else { Err(InvalidName::KeyLength(length).to_string()) }
 }
 
-fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
+fn open_csv(file: File, path: &Path, field: &str) -> Result<Rows, Failure> {
     let size = file.metadata().map_err(|error| reading(path, &error))?.len();
     let mut file = csv::Reader::from_reader(file);
     let header = file.headers().map_err(|error| csv_failure(path, &error))?;
@@ -188,7 +181,7 @@ fn open_csv(file: File, path: &Path, field: &str) -> Result<Reader, Failure> {
     check_names(&header, path)?;
     let key_column = header.iter().position(|name| name == field).ok_or_else(|| no_field(field, &header))?;
     let crlf = ends_in_crlf(file.get_ref(), file.position().byte()).map_err(|error| reading(path, &error))?;
-    Ok(Reader::Csv { file: Box::new(file), header, key_column, size, crlf })
+    Ok(Rows { file, header, key_column, size, crlf })
 }
 
 /// Whether the csv reader, after a row, stands between CR and LF.
@@ -231,17 +224,13 @@ fn ends_in_quotes(path: &Path, from: u64) -> Result<bool, Failure> {
 
 type Row = (u64, u64, Result<Content, String>);
 
-fn next_row(
-    file: &mut csv::Reader<File>,
-    header: &[String],
-    key_column: usize,
-    path: &Path,
-) -> Result<Option<Row>, Failure> {
+fn next_row(rows: &mut Rows, path: &Path) -> Result<Option<Row>, Failure> {
+    let Rows { file, header, key_column, size, crlf } = rows;
     let mut row = csv::StringRecord::new();
-    let line = file.position().line();
+    let begin = file.position().clone();
     let content = match file.read_record(&mut row) {
         Ok(false) => return Ok(None),
-        Ok(true) => row_record(&row, header, key_column),
+        Ok(true) => row_record(&row, header, *key_column),
         Err(error) => match error.kind() {
             csv::ErrorKind::Io(_) => return Err(csv_failure(path, &error)),
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
@@ -250,7 +239,10 @@ fn next_row(
             _ => Err("not UTF-8".to_owned()),
         },
     };
-    Ok(Some((line, file.position().byte(), content)))
+    let end = file.position().byte();
+    let unclosed = end == *size && ends_in_quotes(path, begin.byte())?;
+    let content = if unclosed { Err(UNCLOSED.to_owned()) } else { content };
+    Ok(Some((begin.line() + u64::from(*crlf), end, content)))
 }
 
 fn row_record(row: &csv::StringRecord, header: &[String], key_column: usize) -> Result<Content, String> {
