@@ -21,16 +21,27 @@ async fn a_crowd_of_clients_keeps_neither_peers_nor_operators_out() {
 
     // A peer that comes back is let in, and whoever asks how things are gets an answer.
     cluster.kill(2);
+    for index in [1, 3] {
+        wait_connections(&cluster, index, 1).await;
+    }
     cluster.launch(2);
-    for index in [2, 1] {
-        eventually("the peer that came back is connected", || async {
-            let connected = cluster.status(index).await?.connected.len();
-            if connected == 2 { Ok(()) } else { Err(format!("n{index} is connected to {connected} of 2")) }
-        })
-        .await;
+    for index in 1..=3 {
+        wait_connections(&cluster, index, 2).await;
     }
     let bucket = Client::connect([cluster.address(2)]).await.unwrap().bucket("carts").unwrap();
     bucket.put("alice", "apples").w(level("all")).await.unwrap();
     assert_eq!(texts(&bucket.get("alice").r(level("all")).await.unwrap()), ["apples"]);
     drop(crowd);
+}
+
+async fn wait_connections(cluster: &Cluster, index: usize, expected: usize) {
+    eventually("the node has lost, or found, its peer", || async {
+        let connected = cluster.status(index).await?.connected.len();
+        if connected == expected {
+            Ok(())
+        } else {
+            Err(format!("n{index} is connected to {connected}, not {expected}"))
+        }
+    })
+    .await;
 }
