@@ -25,7 +25,7 @@ use crate::record::Record;
 use crate::store::StoreLimits;
 
 /// An index entry says only that the marker exists; the byte is its format.
-const HINT_ENTRY: &[u8] = &[1];
+pub(crate) const HINT_ENTRY: &[u8] = &[1];
 
 /// What the writer needs to know beyond the records.
 pub(crate) struct Surroundings<'a> {

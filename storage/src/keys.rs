@@ -59,6 +59,11 @@ pub(crate) fn split_hint(bytes: &[u8]) -> Option<(NodeId, RecordKey)> {
     Some((NodeId(u64::from_be_bytes(*target)), RecordKey(record.to_vec())))
 }
 
+/// The partition that a record's key lies in.
+pub(crate) fn partition_of(bytes: &[u8]) -> Option<Partition> {
+    bytes.first_chunk::<2>().map(|partition| Partition(u16::from_be_bytes(*partition)))
+}
+
 /// The name of the object that a record's key was made of.
 pub(crate) fn object_of(bytes: &[u8]) -> Option<ObjectKey> {
     let (_partition, rest) = bytes.split_first_chunk::<2>()?;
@@ -106,7 +111,7 @@ mod tests {
     fn names_come_back_out_of_keys() {
         let object = key("carts", b"a\0b\xff");
         let record = RecordKey::new(Partition(7), &object);
-        assert_eq!(object_of(record.as_bytes()), Some(object));
+        assert_eq!((object_of(record.as_bytes()), partition_of(record.as_bytes())), (Some(object), Some(Partition(7))));
         assert_eq!(split_hint(&record.hint_for(NodeId(9))), Some((NodeId(9), record)));
         assert_eq!(split_hint(b"short"), None);
     }

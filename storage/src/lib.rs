@@ -4,7 +4,8 @@
 //! through this crate: objects with their own marks and hint markers, its identity and runs, its peers' runs, layouts.
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
-//! for what one batch does; [`store`] for what the node sees; [`directory`] for the files.
+//! for what one batch does; [`store`] for what the node sees; [`directory`] for the files; [`inspect`] for a look at what
+//! lies in an engine, past the store.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still: hash
 //! trees, reaping, expiry, repair of damaged records.
@@ -13,6 +14,7 @@ pub mod directory;
 pub mod engine;
 mod error;
 mod fold;
+pub mod inspect;
 mod keys;
 #[cfg(feature = "rocksdb")]
 mod log_check;
@@ -28,7 +30,9 @@ pub use directory::{DataDirectory, DirectoryError, Identity};
 pub use engine::{Batch, Engine, EngineError, Space};
 pub use error::StoreError;
 pub use fold::{Confirmed, Minted};
-pub use memory::{MemoryDisk, MemoryEngine};
+pub use memory::{MemoryDisk, MemoryEngine, Observer};
+pub use record::UnreadableRecord;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Expect, RocksEngine, RocksOptions};
 pub use store::{AdoptError, Health, Hint, Listed, OpenError, Store, StoreLimits};
+pub use writer::{Jobs, Prepared, Writer};

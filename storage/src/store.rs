@@ -1,6 +1,7 @@
 //! The store: what the rest of a node sees of its disk.
 //!
-//! Reads go straight to the engine, on the caller's thread. Changes of records go through the writer of their shard.
+//! Reads go straight to the engine, on the caller's thread. Changes of records go through the writer of their shard, which
+//! has a thread of its own unless somebody else drives it.
 //! Changes of the node's own affairs (runs, layouts) are few, and committed where they are asked for.
 
 use std::collections::BTreeMap;
@@ -28,7 +29,7 @@ use crate::fold::{Confirmed, Minted};
 use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
 use crate::record::Record;
-use crate::writer::{self, Job};
+use crate::writer::{Job, Writer};
 
 /// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +121,10 @@ pub struct Listed {
 pub struct Store {
     shared: Arc<Shared>,
     queues: Mutex<Vec<mpsc::Sender<Job>>>,
-    writers: Mutex<Vec<JoinHandle<()>>>,
+    /// Closed once no writer is at work any more.
+    at_work: watch::Sender<()>,
+    /// Of the writers that have one.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the directory locked.
     _directory: Option<DataDirectory>,
 }
@@ -163,7 +167,8 @@ impl Store {
         let directory = DataDirectory::open(path, name, fresh, build)?;
         let engine = RocksEngine::open(&directory.store(), Expect::Store, options)?;
         let identity = directory.identity().clone();
-        Store::open(Arc::new(engine), identity, limits, Some(directory))
+        let (store, writers) = Store::open(Arc::new(engine), identity, limits, Some(directory))?;
+        store.with_threads(writers)
     }
 
     /// Opens a store over any engine; one that is empty is claimed for `identity`.
@@ -171,6 +176,20 @@ impl Store {
     /// # Errors
     /// [`OpenError`] if the engine fails or belongs to another identity.
     pub fn open_engine(engine: Arc<dyn Engine>, identity: Identity, limits: StoreLimits) -> Result<Store, OpenError> {
+        let (store, writers) = Store::open_driven(engine, identity, limits)?;
+        store.with_threads(writers)
+    }
+
+    /// As [`Store::open_engine`], but starts no thread: a change is carried out only as the writers are driven. Each of
+    /// them has its own keys, so all have to be.
+    ///
+    /// # Errors
+    /// As for [`Store::open_engine`].
+    pub fn open_driven(
+        engine: Arc<dyn Engine>,
+        identity: Identity,
+        limits: StoreLimits,
+    ) -> Result<(Store, Vec<Writer>), OpenError> {
         if meta::read_identity(&*engine)?.is_none() {
             claim(&*engine, &identity)?;
         }
@@ -182,7 +201,7 @@ impl Store {
         identity: Identity,
         limits: StoreLimits,
         directory: Option<DataDirectory>,
-    ) -> Result<Store, OpenError> {
+    ) -> Result<(Store, Vec<Writer>), OpenError> {
         let expected = (identity.node, identity.directory);
         let found = meta::read_identity(&*engine)?.unwrap_or((NodeId(0), DirectoryId(0)));
         if found != expected {
@@ -209,8 +228,22 @@ impl Store {
             limits,
             run,
         });
-        let (queues, writers) = start_writers(&shared).map_err(OpenError::Thread)?;
-        Ok(Store { shared, queues: Mutex::new(queues), writers: Mutex::new(writers), _directory: directory })
+        let at_work = watch::Sender::new(());
+        let shards = (0..SHARDS).map(|_| {
+            let (sender, queue) = mpsc::channel(limits.queue);
+            (sender, Writer::new(Arc::clone(&shared), queue, at_work.subscribe()))
+        });
+        let (queues, writers) = shards.unzip();
+        let (queues, threads) = (Mutex::new(queues), Mutex::default());
+        Ok((Store { shared, queues, at_work, threads, _directory: directory }, writers))
+    }
+
+    fn with_threads(self, writers: Vec<Writer>) -> Result<Store, OpenError> {
+        for (shard, writer) in writers.into_iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("writer-{shard}")).spawn(move || writer.run());
+            lock(&self.threads).push(thread.map_err(OpenError::Thread)?);
+        }
+        Ok(self)
     }
 
     pub fn identity(&self) -> &Identity {
@@ -427,10 +460,18 @@ impl Store {
         self.shared.engine.free_bytes()
     }
 
-    /// Carries out what is queued, takes nothing more, and marks the stop as clean. Blocks until then.
+    /// Takes no more changes, and waits until the writers have carried out what is queued: the part of closing that needs
+    /// whoever drives them.
+    pub async fn drain(&self) {
+        lock(&self.queues).clear();
+        self.at_work.closed().await;
+    }
+
+    /// Carries out what is queued, takes nothing more, and marks the stop as clean. Blocks until then. Writers that are
+    /// driven have to be drained before ([`Store::drain`]): a stop with one still at work is not a clean one.
     pub fn close(&self) {
-        self.stop_writers();
-        if self.shared.check_health().is_ok() {
+        self.stop_threads();
+        if self.at_work.is_closed() && self.shared.check_health().is_ok() {
             let mut batch = Batch::default();
             meta::write_run(&mut batch, &OwnRun { stopped_cleanly: true, ..self.shared.run });
             // If this fails, the next start finds an unclean stop, which is safe.
@@ -472,12 +513,12 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Unknown))
     }
 
-    /// Lets the writers finish what is queued and waits for their end.
-    fn stop_writers(&self) {
+    /// Lets the writers finish what is queued and waits for the end of those that have a thread.
+    fn stop_threads(&self) {
         lock(&self.queues).clear();
-        for writer in std::mem::take(&mut *lock(&self.writers)) {
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
             // A panic has ended the store's health already.
-            drop(writer.join());
+            drop(thread.join());
         }
     }
 
@@ -495,7 +536,7 @@ impl Drop for Store {
     /// Not a clean stop. But no writer outlives the lock of the directory; nobody waits for what is queued any more, so
     /// this takes as long as the batch under way.
     fn drop(&mut self) {
-        self.stop_writers();
+        self.stop_threads();
     }
 }
 
@@ -548,7 +589,7 @@ impl Shared {
         self.health.send_replace(Health::Retired { reason: reason.to_owned() });
     }
 
-    fn fail(&self, reason: &str) {
+    pub fn fail(&self, reason: &str) {
         tracing::error!(reason, "the store has failed; the node stops serving until it is restarted");
         self.health.send_if_modified(|health| {
             // A retired directory stays retired: no restart will help it.
@@ -578,34 +619,6 @@ fn count_hints(engine: &dyn Engine) -> Result<BTreeMap<NodeId, u64>, EngineError
         }
         let Some((last, _)) = page.last() else { return Ok(counts) };
         from = keys::next_after(last);
-    }
-}
-
-type Writers = (Vec<mpsc::Sender<Job>>, Vec<JoinHandle<()>>);
-
-fn start_writers(shared: &Arc<Shared>) -> std::io::Result<Writers> {
-    let (mut queues, mut writers) = (Vec::new(), Vec::new());
-    for shard in 0..SHARDS {
-        let (sender, receiver) = mpsc::channel(shared.limits.queue);
-        let shared = Arc::clone(shared);
-        let run = move || {
-            let _guard = FailOnPanic(&shared);
-            writer::run(&shared, receiver);
-        };
-        writers.push(thread::Builder::new().name(format!("writer-{shard}")).spawn(run)?);
-        queues.push(sender);
-    }
-    Ok((queues, writers))
-}
-
-/// Ends the store with its writer: half of the keys without one would look like a healthy node that is always stopping.
-struct FailOnPanic<'a>(&'a Shared);
-
-impl Drop for FailOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.fail("a writer has panicked");
-        }
     }
 }
 

@@ -1,12 +1,19 @@
 //! The single writer of a store shard, with its group commit.
 //!
-//! It drains its queue, reads the records that the jobs touch, folds the jobs onto them, commits one batch with one sync,
-//! and only then answers. Nothing else changes records, so nothing needs a lock, and a busy node pays one sync for many
-//! writes. A job whose asker is gone, or whose deadline has passed, by the time it is taken up is dropped, not done.
+//! It drains its queue ([`Writer::next`]), reads the records that the jobs touch and folds the jobs onto them
+//! ([`Writer::prepare`]), commits one batch with one sync, and only then answers ([`Writer::commit`]). Nothing else
+//! changes records, so nothing needs a lock, and a busy node pays one sync for many writes. A job whose asker is gone, or
+//! whose deadline has passed, by the time it is taken up is dropped, not done.
 //!
 //! A failed sync makes the whole batch unknown and ends the store (R13).
+//!
+//! A writer does nothing of itself. A store that is opened as usual gives each of its writers a thread; a simulation, in
+//! which no thread may run beside the others, takes the steps itself and decides how long a sync takes
+//! ([`Store::open_driven`](crate::Store::open_driven)).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use starling_core::clock::Clock;
@@ -15,8 +22,9 @@ use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::engine::Batch;
 use crate::error::StoreError;
 use crate::fold::{Confirmed, Fold, Minted, Place, Surroundings};
 use crate::store::Shared;
@@ -119,61 +127,145 @@ impl Outcome {
     }
 }
 
-/// The writer's loop; ends when the queue is closed and empty.
-pub(crate) fn run(shared: &Arc<Shared>, mut queue: mpsc::Receiver<Job>) {
-    while let Some(first) = queue.blocking_recv() {
-        carry_out(shared, fill_batch(first, &mut queue));
+/// The writer of one shard. Whoever drives it goes round `next`, `prepare`, `commit` until there is nothing more to take.
+pub struct Writer {
+    shared: Arc<Shared>,
+    queue: mpsc::Receiver<Job>,
+    /// By it the store sees that this writer still works.
+    _at_work: watch::Receiver<()>,
+}
+
+/// Changes that were taken from the queue together.
+pub struct Jobs(Vec<Job>);
+
+/// A batch that was worked out and is not durable yet, with the answers that depend on it.
+pub struct Prepared {
+    work: Work,
+    outcomes: Vec<Outcome>,
+}
+
+/// What has to be done before the answers may be told.
+enum Work {
+    /// The batch, and by how much the number of markers for each target changes with it.
+    Commit(Batch, BTreeMap<NodeId, i64>),
+    /// Another process mints under this directory's name. Nothing of this batch may join in.
+    Retire(String),
+}
+
+impl Prepared {
+    /// What will be committed; none if nothing changes.
+    pub fn batch(&self) -> Option<&Batch> {
+        match &self.work {
+            Work::Commit(batch, _) => Some(batch).filter(|batch| !batch.is_empty()),
+            Work::Retire(_) => None,
+        }
+    }
+
+    fn of(fold: Fold, outcomes: Vec<Outcome>) -> Prepared {
+        let work = match outcomes.iter().find_map(Outcome::directory_copied) {
+            Some(copied) => Work::Retire(copied.to_string()),
+            None => {
+                let (batch, hints_changed) = fold.finish();
+                Work::Commit(batch, hints_changed)
+            }
+        };
+        Prepared { work, outcomes }
+    }
+
+    /// Nothing is left to do.
+    fn refused(jobs: Vec<Job>, refusal: Refusal) -> Prepared {
+        refuse_all(jobs, refusal);
+        Prepared { work: Work::Commit(Batch::default(), BTreeMap::new()), outcomes: Vec::new() }
     }
 }
 
-fn fill_batch(first: Job, queue: &mut mpsc::Receiver<Job>) -> Vec<Job> {
-    let mut bytes = first.bytes();
-    let mut jobs = vec![first];
-    while jobs.len() < BATCH_JOBS && bytes < BATCH_BYTES {
-        let Ok(job) = queue.try_recv() else { break };
-        bytes += job.bytes();
-        jobs.push(job);
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>, at_work: watch::Receiver<()>) -> Writer {
+        Writer { shared, queue, _at_work: at_work }
     }
-    jobs
+
+    /// Goes on until the queue is closed and empty. Blocks.
+    pub(crate) fn run(mut self) {
+        while let Some(first) = self.queue.blocking_recv() {
+            let jobs = self.fill_batch(first);
+            self.commit(self.prepare(jobs));
+        }
+    }
+
+    /// Waits for a job and takes what else is queued; none once the store takes no more and nothing is left.
+    pub async fn next(&mut self) -> Option<Jobs> {
+        let first = self.queue.recv().await?;
+        Some(self.fill_batch(first))
+    }
+
+    fn fill_batch(&mut self, first: Job) -> Jobs {
+        let mut bytes = first.bytes();
+        let mut jobs = vec![first];
+        while jobs.len() < BATCH_JOBS && bytes < BATCH_BYTES {
+            let Ok(job) = self.queue.try_recv() else { break };
+            bytes += job.bytes();
+            jobs.push(job);
+        }
+        Jobs(jobs)
+    }
+
+    /// Works out what the jobs make of the records; those that must not be begun any more are refused here. A writer's
+    /// batches are prepared and committed one after another: each is folded onto what the one before has left.
+    pub fn prepare(&self, Jobs(jobs): Jobs) -> Prepared {
+        let now = Instant::now();
+        let jobs = jobs.into_iter().filter(|job| !job.is_abandoned());
+        let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.partition(|job| job.is_late(now));
+        refuse_all(late, Refusal::DeadlinePassed);
+        let Some(layout) = self.shared.layout() else { return Prepared::refused(jobs, Refusal::NotAMember) };
+        if let Err(refusal) = self.shared.check_health() {
+            return Prepared::refused(jobs, refusal);
+        }
+        let hints = self.shared.hints();
+        let around = Surroundings {
+            node: self.shared.identity.node,
+            layout: &layout,
+            minter: self.shared.minter(),
+            limits: self.shared.limits,
+            disk_is_full: self.shared.disk_is_full(),
+            hints: &hints,
+        };
+        let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(job.key(), &around), job)).collect();
+        let mut fold = Fold::read(&*self.shared.engine, &around, jobs.iter().map(|(place, _)| place));
+        let outcomes: Vec<Outcome> = jobs.into_iter().map(|(place, job)| job.apply(&place, &mut fold)).collect();
+        Prepared::of(fold, outcomes)
+    }
+
+    /// Makes the batch durable, then tells the answers. Blocks on the disk.
+    pub fn commit(&self, Prepared { work, outcomes }: Prepared) {
+        let befell = self.make_durable(work).err();
+        outcomes.into_iter().for_each(|outcome| outcome.tell(befell.as_ref()));
+    }
+
+    fn make_durable(&self, work: Work) -> Result<(), StoreError> {
+        match work {
+            Work::Commit(batch, hints_changed) => {
+                if !batch.is_empty() {
+                    self.shared.commit(batch).map_err(|_failed| StoreError::Unknown)?;
+                }
+                self.shared.count_hints(&hints_changed);
+                Ok(())
+            }
+            Work::Retire(reason) => {
+                self.shared.retire(&reason);
+                Err(StoreError::Refused(Refusal::NotAMember))
+            }
+        }
+    }
 }
 
-fn carry_out(shared: &Shared, jobs: Vec<Job>) {
-    let now = Instant::now();
-    let jobs = jobs.into_iter().filter(|job| !job.is_abandoned());
-    let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.partition(|job| job.is_late(now));
-    refuse_all(late, Refusal::DeadlinePassed);
-    let Some(layout) = shared.layout() else { return refuse_all(jobs, Refusal::NotAMember) };
-    if let Err(refusal) = shared.check_health() {
-        return refuse_all(jobs, refusal);
+impl Drop for Writer {
+    /// A writer that panics ends the store with it: half of the keys without one would look like a healthy node that is
+    /// always stopping.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.shared.fail("a writer has panicked");
+        }
     }
-    let hints = shared.hints();
-    let around = Surroundings {
-        node: shared.identity.node,
-        layout: &layout,
-        minter: shared.minter(),
-        limits: shared.limits,
-        disk_is_full: shared.disk_is_full(),
-        hints: &hints,
-    };
-    let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(job.key(), &around), job)).collect();
-    let mut fold = Fold::read(&*shared.engine, &around, jobs.iter().map(|(place, _)| place));
-    let outcomes: Vec<Outcome> = jobs.into_iter().map(|(place, job)| job.apply(&place, &mut fold)).collect();
-    let befell = commit(shared, fold, &outcomes).err();
-    outcomes.into_iter().for_each(|outcome| outcome.tell(befell.as_ref()));
-}
-
-fn commit(shared: &Shared, fold: Fold, outcomes: &[Outcome]) -> Result<(), StoreError> {
-    if let Some(copied) = outcomes.iter().find_map(Outcome::directory_copied) {
-        // Another process mints under this directory's name. Nothing of this batch may join in.
-        shared.retire(&copied.to_string());
-        return Err(StoreError::Refused(Refusal::NotAMember));
-    }
-    let (batch, hints_changed) = fold.finish();
-    if !batch.is_empty() {
-        shared.commit(batch).map_err(|_failed| StoreError::Unknown)?;
-    }
-    shared.count_hints(&hints_changed);
-    Ok(())
 }
 
 fn refuse_all(jobs: Vec<Job>, refusal: Refusal) {

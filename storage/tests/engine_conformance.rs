@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -310,6 +311,61 @@ fn what_a_failed_sync_has_written_may_or_may_not_survive_the_crash() {
         assert_eq!(get(&engine, Space::Objects, b"b"), None);
         put(&engine, Space::Objects, b"b", b"the disk is well again");
     }
+}
+
+#[test]
+fn a_sync_covers_the_log_before_it_and_shows_its_own_batch_only() {
+    let write = |value: &'static [u8]| batch([(Space::Objects, b"a", Some(value))]);
+    for survivors in [0, 1] {
+        let (disk, engine) = memory_with(b"a");
+        for value in [b"first".as_slice(), b"second", b"third"] {
+            disk.append(write(value));
+        }
+        assert_eq!((get(&engine, Space::Objects, b"a"), disk.unsynced()), (Some(b"synced".to_vec()), 3));
+        engine.commit(write(b"second")).unwrap();
+        assert_eq!((get(&engine, Space::Objects, b"a"), disk.unsynced()), (Some(b"second".to_vec()), 1));
+        engine.commit(write(b"first")).unwrap();
+        assert_eq!(get(&engine, Space::Objects, b"a"), Some(b"second".to_vec()), "the order is the log's");
+        disk.append(write(b"fourth"));
+        engine.commit(write(b"fifth")).unwrap();
+        disk.append(write(b"sixth"));
+        disk.crash(survivors);
+        let expected: &[u8] = if survivors == 1 { b"sixth" } else { b"fifth" };
+        assert_eq!(get(&MemoryEngine::open(disk), Space::Objects, b"a"), Some(expected.to_vec()));
+    }
+}
+
+#[test]
+fn a_batch_that_anothers_sync_has_covered_survives_a_crash_unseen() {
+    let (disk, engine) = memory_with(b"a");
+    let durable: Arc<Mutex<usize>> = Arc::default();
+    let count = Arc::clone(&durable);
+    disk.observe(Arc::new(move |_batch| *count.lock().unwrap() += 1));
+    disk.append(batch([(Space::Objects, b"b", Some(b"covered"))]));
+    put(&engine, Space::Objects, b"c", b"synced");
+    assert_eq!((get(&engine, Space::Objects, b"b"), *durable.lock().unwrap()), (None, 2));
+    let copy = MemoryEngine::open(disk.copy());
+    disk.crash(0);
+    for engine in [copy, MemoryEngine::open(disk.clone())] {
+        assert_eq!(get(&engine, Space::Objects, b"b"), Some(b"covered".to_vec()));
+    }
+    disk.append(batch([(Space::Objects, b"b", Some(b"survives"))]));
+    disk.crash(usize::MAX);
+    assert_eq!(get(&MemoryEngine::open(disk), Space::Objects, b"b"), Some(b"survives".to_vec()));
+    assert_eq!(*durable.lock().unwrap(), 3, "each is told of once");
+}
+
+#[test]
+fn a_restored_disk_is_as_the_copy_was() {
+    let (disk, engine) = memory_with(b"a");
+    let old = disk.copy();
+    put(&engine, Space::Objects, b"a", b"moved on");
+    disk.append(batch([(Space::Objects, b"b", Some(b"on its way"))]));
+    disk.restore(&old);
+    assert!(engine.get(Space::Objects, b"a").is_err(), "its disk was replaced");
+    let engine = MemoryEngine::open(disk);
+    assert_eq!(get(&engine, Space::Objects, b"a"), Some(b"synced".to_vec()));
+    assert_eq!(get(&engine, Space::Objects, b"b"), None);
 }
 
 #[test]

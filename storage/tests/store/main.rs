@@ -7,6 +7,7 @@ mod support;
 mod batches;
 #[cfg(feature = "rocksdb")]
 mod directories;
+mod driven;
 mod failures;
 mod hints;
 mod layouts;
