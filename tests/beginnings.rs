@@ -7,9 +7,10 @@ use starling_core::ids::ClusterId;
 use starling_core::layout::{BucketRules, FirstLayout, Layout, Member};
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
-use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::ControlServiceClient;
 use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::network::{Tcp, dial};
 use starling_proto::{BUILD, call_within};
 use starling_tests::{Cluster, usually};
 
@@ -79,7 +80,7 @@ async fn control(cluster: &Cluster, index: usize) -> ControlServiceClient {
         features: Features::default(),
         build: BUILD.to_owned(),
     };
-    let (stream, _welcome) = dial_tcp(cluster.address(index), &hello, CALL).await.unwrap();
+    let (stream, _welcome) = dial(&Tcp, cluster.address(index), &hello, CALL).await.unwrap();
     ControlServiceClient::new(client_limits(), client_transport(stream)).spawn()
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_proto::data::{DataServiceClient, Location, RequestError};
+use starling_proto::network::{Network, Tcp};
 
 use crate::bucket::Bucket;
 use crate::error::ClientError;
@@ -50,8 +51,20 @@ impl Client {
         seeds: impl IntoIterator<Item = S>,
         options: ClientOptions,
     ) -> Result<Client, ClientError> {
+        Client::connect_over(Arc::new(Tcp), seeds, options).await
+    }
+
+    /// As [`Client::connect_with`], over any network. All that the client does from then on goes over it.
+    ///
+    /// # Errors
+    /// As for [`Client::connect`].
+    pub async fn connect_over<S: Into<String>>(
+        network: Arc<dyn Network>,
+        seeds: impl IntoIterator<Item = S>,
+        options: ClientOptions,
+    ) -> Result<Client, ClientError> {
         let seeds = seeds.into_iter().map(Into::into).collect();
-        let router = Router::learn(seeds, options.timeout).await?;
+        let router = Router::learn(network, seeds, options.timeout).await?;
         Ok(Client { router: Arc::new(router), options })
     }
 

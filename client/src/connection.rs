@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use starling_core::ids::ClusterId;
 use starling_proto::BUILD;
-use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::DataServiceClient;
 use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
+use starling_proto::network::{Network, dial};
 
 /// Dialling takes at most this long.
 const DIAL_LIMIT: Duration = Duration::from_millis(1000);
@@ -17,8 +18,8 @@ const DIAL_LIMIT: Duration = Duration::from_millis(1000);
 pub(crate) type Connection = Arc<DataServiceClient>;
 
 /// Connections by address. One that broke is dialled anew by the next request.
-#[derive(Default)]
 pub(crate) struct Pool {
+    network: Arc<dyn Network>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
 }
 
@@ -31,6 +32,14 @@ struct Slot {
 }
 
 impl Pool {
+    pub fn new(network: Arc<dyn Network>) -> Pool {
+        Pool { network, slots: Mutex::default() }
+    }
+
+    pub fn network(&self) -> &dyn Network {
+        &*self.network
+    }
+
     pub async fn get(&self, address: &str, cluster: Option<ClusterId>) -> Result<Connection, HelloError> {
         let slot = self.slot(address);
         if let Some(connection) = slot.live() {
@@ -40,7 +49,7 @@ impl Pool {
         if let Some(connection) = slot.live() {
             return Ok(connection);
         }
-        let (stream, _welcome) = dial_tcp(address, &greeting(Class::Data, cluster), DIAL_LIMIT).await?;
+        let (stream, _welcome) = dial(&*self.network, address, &greeting(Class::Data, cluster), DIAL_LIMIT).await?;
         let client = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
         Ok(slot.keep(Arc::new(client)))
     }

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use starling_core::layout::Layout;
 use starling_proto::call_within;
-use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ClusterView, ControlError, ControlServiceClient, Init, NodeStatus};
 use starling_proto::hello::Class;
+use starling_proto::network::{Network, Tcp, dial};
 
 use crate::connection::{dial_limit, greeting};
 use crate::error::{Attempt, ClientError};
@@ -22,7 +23,15 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError::Unavailable`] if the node cannot be reached.
     pub async fn connect(address: &str) -> Result<ControlClient, ClientError> {
-        let dialled = dial_tcp(address, &greeting(Class::Control, None), dial_limit()).await;
+        ControlClient::connect_over(&Tcp, address).await
+    }
+
+    /// As [`ControlClient::connect`], over any network.
+    ///
+    /// # Errors
+    /// As for [`ControlClient::connect`].
+    pub async fn connect_over(network: &dyn Network, address: &str) -> Result<ControlClient, ClientError> {
+        let dialled = dial(network, address, &greeting(Class::Control, None), dial_limit()).await;
         let (stream, _welcome) = dialled.map_err(|error| {
             let attempt = Attempt { address: address.to_owned(), reason: error.to_string() };
             ClientError::Unavailable { tried: vec![attempt] }

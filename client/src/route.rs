@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_proto::data::{DataServiceClient, RequestError};
+use starling_proto::network::Network;
 use starling_proto::{CallContext, RpcError, TraceId, call_for, call_within};
 
 use crate::atlas::Atlas;
@@ -69,8 +70,12 @@ pub(crate) struct Router {
 
 impl Router {
     /// Learns the layout from the first seed that has one.
-    pub async fn learn(seeds: Vec<String>, timeout: Duration) -> Result<Router, ClientError> {
-        let (pool, deadline) = (Pool::default(), Instant::now() + timeout);
+    pub async fn learn(
+        network: Arc<dyn Network>,
+        seeds: Vec<String>,
+        timeout: Duration,
+    ) -> Result<Router, ClientError> {
+        let (pool, deadline) = (Pool::new(network), Instant::now() + timeout);
         let layout = first_answer(seeds.clone(), deadline, |seed| fetch_layout(&pool, seed, timeout)).await?;
         Ok(Router {
             seeds,
@@ -212,8 +217,9 @@ impl Router {
         known.extend(strangers);
         let within = deadline.saturating_duration_since(Instant::now());
         let ask = |address: String| async move {
-            let answer = async { ControlClient::connect(&address).await?.cluster(within).await };
-            let view = answer.await.map_err(|error| error.to_string())?;
+            let asked =
+                async { ControlClient::connect_over(self.pool.network(), &address).await?.cluster(within).await };
+            let view = asked.await.map_err(|error| error.to_string())?;
             match self.atlas.load().corrected(&view) {
                 Some(_) => Ok(view),
                 None => Err("belongs to another cluster, or is behind".to_owned()),

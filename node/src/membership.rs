@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use starling_core::layout::Layout;
 use starling_gossip::{Gossip, HintTargets, ShortText, Standing};
 use starling_proto::call_within;
-use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
 use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::network::{Tcp, dial};
 use starling_proto::{BUILD, hello::HelloError};
 use starling_storage::{AdoptError, StoreError};
 
@@ -163,7 +164,7 @@ pub async fn control_of(address: &str) -> Result<ControlServiceClient, HelloErro
         features: Features::default(),
         build: BUILD.to_owned(),
     };
-    let (stream, _welcome) = dial_tcp(address, &hello, CONTROL_LIMIT).await?;
+    let (stream, _welcome) = dial(&Tcp, address, &hello, CONTROL_LIMIT).await?;
     Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
 }
 

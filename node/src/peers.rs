@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use starling_core::ids::{NodeId, RunVerdict};
 use starling_proto::BUILD;
-use starling_proto::connection::{ByteStream, client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::hello::{Class, Features, Hello, HelloError, NotWelcome, PROTOCOLS, Welcome};
+use starling_proto::network::{ByteStream, Tcp, dial};
 use starling_proto::peer::PeerServiceClient;
 
 use crate::link::Link;
@@ -136,7 +137,7 @@ impl Node {
             build: BUILD.to_owned(),
         };
         let dialled = tokio::select! {
-            dialled = dial_tcp(&address, &hello, DIAL_LIMIT) => dialled,
+            dialled = dial(&Tcp, &address, &hello, DIAL_LIMIT) => dialled,
             () = self.stopping.cancelled() => return Ok(Stayed::No),
         };
         if let Err(HelloError::NotWelcome(refusal)) = &dialled {

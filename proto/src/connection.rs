@@ -1,7 +1,5 @@
 //! From a stream of bytes to a service, and back.
 
-use std::time::Duration;
-
 use bincode::Options as _;
 use bincode::config::{Bounded, DefaultOptions, WithOtherLimit};
 use futures::{Stream, StreamExt as _};
@@ -12,13 +10,12 @@ use tarpc::server::limits::requests_per_channel::MaxRequests;
 use tarpc::server::{BaseChannel, Channel as _};
 use tarpc::{ClientMessage, Response, Transport};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_serde::formats::Bincode;
 use tokio_util::codec::Framed;
 use tokio_util::codec::length_delimited::LengthDelimitedCodec;
 
-use crate::hello::{self, Hello, HelloError, Welcome};
+use crate::network::ByteStream;
 
 /// Longest frame. A message that would be longer is not sent; one that is announced as longer breaks the connection.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -26,24 +23,6 @@ pub const MAX_FRAME_BYTES: usize = 32 << 20;
 pub const FRAME_MARGIN_BYTES: usize = 1 << 20;
 /// Calls that a connection's server works on at once; further ones are refused as overloaded.
 pub const MAX_CALLS_PER_CONNECTION: usize = 256;
-
-/// Any byte stream that a connection can run over: TCP now, TLS or a simulated network as well.
-pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> ByteStream for S {}
-
-/// Opens a TCP connection and says hello on it.
-///
-/// # Errors
-/// [`HelloError`] if nobody listens, or no connection stands after `within`.
-pub async fn dial_tcp(address: &str, hello: &Hello, within: Duration) -> Result<(TcpStream, Welcome), HelloError> {
-    let connect = async {
-        let mut stream = TcpStream::connect(address).await.map_err(HelloError::Unreachable)?;
-        stream.set_nodelay(true)?;
-        let welcome = hello::dial(&mut stream, hello).await?;
-        Ok((stream, welcome))
-    };
-    tokio::time::timeout(within, connect).await.unwrap_or(Err(HelloError::TimedOut))
-}
 
 /// How many calls a client keeps in flight on one connection, and how many more wait.
 pub fn client_limits() -> tarpc::client::Config {

@@ -2,20 +2,21 @@
 //!
 //! A connection begins with [`hello`], whose bytes are frozen: it says who is there, and agrees on a protocol. After it the
 //! stream speaks one tarpc service, by the class of the connection: [`data`] for clients, [`peer`] among nodes (twice,
-//! so that bulk transfers never queue before a read), [`control`] for administration. [`connection`] turns any stream of
-//! bytes into one of these, bounded in frame size and calls in flight.
+//! so that bulk transfers never queue before a read), [`control`] for administration. [`network`] opens and accepts streams
+//! of bytes; [`connection`] turns any of them into one of these, bounded in frame size and calls in flight.
 //!
 //! tarpc numbers a service's methods, and bincode an enum's variants, in the order of their declaration. So both are only
 //! ever appended to, and golden tests pin the bytes. A struct cannot grow at all, as bincode writes no field names: what
 //! needs another field becomes a new type of a new method. A new method is called, and a new variant sent, only to a peer
 //! whose hello advertised its feature.
 //!
-//! Left out on purpose: what the calls mean (node), retries (client), TLS (any `AsyncRead + AsyncWrite` fits).
+//! Left out on purpose: what the calls mean (node), retries (client), TLS (a [`network`] of its own).
 
 pub mod connection;
 pub mod control;
 pub mod data;
 pub mod hello;
+pub mod network;
 pub mod peer;
 
 pub use tarpc::client::RpcError;

@@ -5,9 +5,10 @@ use starling_core::ids::RequestId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Value;
 use starling_core::quorum::Level;
-use starling_proto::connection::{client_limits, client_transport, dial_tcp};
+use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::{DataServiceClient, Put, RequestError, Written};
 use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
+use starling_proto::network::{Tcp, dial};
 use starling_proto::{BUILD, call_within};
 
 use crate::CALL;
@@ -30,7 +31,7 @@ impl Direct {
             features: Features::default(),
             build: BUILD.to_owned(),
         };
-        let (stream, _welcome) = dial_tcp(address, &hello, CALL).await?;
+        let (stream, _welcome) = dial(&Tcp, address, &hello, CALL).await?;
         Ok(Direct { service: DataServiceClient::new(client_limits(), client_transport(stream)).spawn() })
     }
 
