@@ -10,7 +10,7 @@
 //!
 //! Where to read next: [`announcement`] for what a node says, `encoding.rs` for how it is written, `translator.rs` for
 //! how chitchat's state becomes a [`view`], [`settings`] for how soon a silent node is given up, and `gossip.rs` for the
-//! task that keeps it going.
+//! task that keeps it going. [`transport`] is what another network than UDP has to bring.
 //!
 //! Left out on purpose: layouts, which move by RPC, by version and checksum (a value here stays below
 //! [`MAX_VALUE_BYTES`]); who is right when two runs claim one node, which `hello` decides; encryption; goodbyes: a node
@@ -24,6 +24,7 @@ mod gossip;
 pub mod settings;
 mod socket;
 mod translator;
+pub mod transport;
 pub mod view;
 
 pub use announcement::{Address, Announcement, HintTargets, ShortText, Standing};
