@@ -16,7 +16,6 @@ use starling_proto::call_within;
 use starling_proto::control::{ControlError, Init, NodeStanding};
 use starling_storage::AdoptError;
 
-use crate::membership::control_of;
 use crate::node::Node;
 
 const CALL_LIMIT: Duration = Duration::from_secs(2);
@@ -114,7 +113,7 @@ impl Node {
             let found = if *name == self.config.name {
                 self.store.layout().map(|layout| Layout::clone(&layout))
             } else {
-                let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
+                let control = self.control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
                 control.layout(call_within(CALL_LIMIT)).await.map_err(|e| unreachable(name, &e))?
             };
             let Some(layout) = found else { continue };
@@ -160,7 +159,7 @@ impl Node {
         if *name == self.config.name {
             return Ok(self.candidate_for(cluster));
         }
-        let control = control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
+        let control = self.control_of(&self.address_named(name)?).await.map_err(|e| unreachable(name, &e))?;
         control.candidate(call_within(CALL_LIMIT), cluster).await.map_err(|e| unreachable(name, &e))
     }
 
@@ -170,7 +169,7 @@ impl Node {
             let adopted = if member.node == self.id() {
                 self.adopt_if_reserved(layout.clone()).await.map_err(|error| error.to_string())
             } else {
-                adopt_at(&member.address, layout).await
+                self.adopt_at(&member.address, layout).await
             };
             adopted.map_err(|reason| format!("{}: {reason}", member.name)).err()
         });
@@ -195,6 +194,13 @@ impl Node {
         })
     }
 
+    async fn adopt_at(&self, address: &str, layout: &Layout) -> Result<(), String> {
+        let control = self.control_of(address).await.map_err(|error| error.to_string())?;
+        let adopted =
+            control.adopt(call_within(CALL_LIMIT), layout.clone()).await.map_err(|error| error.to_string())?;
+        adopted.map(|_checksum| ()).map_err(|error| error.to_string())
+    }
+
     /// Waits until every member is connected to every other, if that does not take too long.
     async fn wait_until_whole(&self, layout: &Layout) {
         self.peers.redial();
@@ -212,7 +218,7 @@ impl Node {
         if member.node == self.id() {
             return self.peers.connected().len();
         }
-        let Ok(control) = control_of(&member.address).await else { return 0 };
+        let Ok(control) = self.control_of(&member.address).await else { return 0 };
         control.status(call_within(CALL_LIMIT)).await.map_or(0, |status| status.connected.len())
     }
 
@@ -253,12 +259,6 @@ fn check_same(request: &Init, begun: &Layout) -> Result<(), ControlError> {
     let differs = "these members have a layout with other replicas, partitions, weights or buckets: \
                    see `starling cluster status` and `starling cluster ring`";
     if same { Ok(()) } else { Err(ControlError::Invalid(differs.to_owned())) }
-}
-
-async fn adopt_at(address: &str, layout: &Layout) -> Result<(), String> {
-    let control = control_of(address).await.map_err(|error| error.to_string())?;
-    let adopted = control.adopt(call_within(CALL_LIMIT), layout.clone()).await.map_err(|error| error.to_string())?;
-    adopted.map(|_checksum| ()).map_err(|error| error.to_string())
 }
 
 fn unreachable(name: &NodeName, error: &dyn std::fmt::Display) -> ControlError {

@@ -5,7 +5,8 @@
 //! takes it in there → the store makes it durable. The read path is the same with `core/get`.
 //!
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
-//! held copies home), [`listing`], [`control`] (administration), [`config`], and [`run`] which starts and ends it all.
+//! held copies home), [`listing`], [`control`] (administration), [`config`], [`environment`] (what a node needs of the
+//! world), [`lifecycle`] which starts and ends it all, and `run` which makes a process of it.
 //!
 //! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still: changes of the
 //! layout, anti-entropy, reaping, HTTP, TLS.
@@ -16,9 +17,11 @@ pub mod config;
 pub mod control;
 pub mod coordinator;
 mod counters;
+pub mod environment;
 pub mod handoff;
 pub mod init;
 mod latency;
+pub mod lifecycle;
 pub mod link;
 pub mod listing;
 pub mod logging;
@@ -26,7 +29,9 @@ pub mod membership;
 pub mod node;
 mod peers;
 pub mod replica;
+#[cfg(feature = "rocksdb")]
 mod run;
 mod server;
 
+#[cfg(feature = "rocksdb")]
 pub use run::run;

@@ -10,7 +10,7 @@ use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
 use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
-use starling_proto::network::{Tcp, dial};
+use starling_proto::network::dial;
 use starling_proto::{BUILD, hello::HelloError};
 use starling_storage::{AdoptError, StoreError};
 
@@ -56,7 +56,7 @@ impl Node {
     async fn adopt_to_the_end(self: Arc<Self>, layout: Layout) -> Result<(), AdoptError> {
         let store = Arc::clone(&self.store);
         let version = layout.version();
-        let adopted = tokio::task::spawn_blocking(move || store.adopt(layout)).await;
+        let adopted = self.environment.block(move || store.adopt(layout)).await;
         adopted.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))?;
         let before = self.layout.send_replace(self.store.layout());
         if before.is_none() {
@@ -75,7 +75,7 @@ impl Node {
             let known = view.live().find(|peer| peer.node != self.id() && peer.announcement.layout.is_some());
             if let Some(peer) = known {
                 let address = peer.announcement.address.as_str().to_owned();
-                match fetch_layout(&address).await {
+                match self.fetch_layout(&address).await {
                     Ok(Some(layout)) => self.consider(layout).await,
                     Ok(None) => {}
                     Err(error) => tracing::debug!(address, %error, "cannot fetch a layout"),
@@ -139,6 +139,27 @@ impl Node {
             tracing::warn!(%error, "gossip did not stop cleanly");
         }
     }
+
+    /// A control connection to another node, for a few calls.
+    ///
+    /// # Errors
+    /// [`HelloError`] if it cannot be reached.
+    pub async fn control_of(&self, address: &str) -> Result<ControlServiceClient, HelloError> {
+        let hello = Hello {
+            class: Class::Control,
+            protocols: PROTOCOLS,
+            cluster: None,
+            from: None,
+            features: Features::default(),
+            build: BUILD.to_owned(),
+        };
+        let (stream, _welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
+        Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
+    }
+
+    async fn fetch_layout(&self, address: &str) -> anyhow::Result<Option<Layout>> {
+        Ok(self.control_of(address).await?.layout(call_within(CONTROL_LIMIT)).await?)
+    }
 }
 
 fn announced(standing: &NodeStanding) -> Standing {
@@ -149,25 +170,4 @@ fn announced(standing: &NodeStanding) -> Standing {
         }
         NodeStanding::Stopping => Standing::Leaving,
     }
-}
-
-/// A control connection to another node, for a few calls.
-///
-/// # Errors
-/// [`HelloError`] if it cannot be reached.
-pub async fn control_of(address: &str) -> Result<ControlServiceClient, HelloError> {
-    let hello = Hello {
-        class: Class::Control,
-        protocols: PROTOCOLS,
-        cluster: None,
-        from: None,
-        features: Features::default(),
-        build: BUILD.to_owned(),
-    };
-    let (stream, _welcome) = dial(&Tcp, address, &hello, CONTROL_LIMIT).await?;
-    Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
-}
-
-async fn fetch_layout(address: &str) -> anyhow::Result<Option<Layout>> {
-    Ok(control_of(address).await?.layout(call_within(CONTROL_LIMIT)).await?)
 }

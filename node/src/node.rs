@@ -1,7 +1,7 @@
 //! A node: everything its services and background tasks share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
@@ -20,15 +20,17 @@ use tracing::Instrument;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::environment::Environment;
 use crate::handoff::Handoff;
 use crate::init::Reservation;
 use crate::peers::Peers;
 
-/// Reads of the disk that run at once; each occupies a thread.
+/// Reads of the disk that run at once; in production each occupies a thread.
 const DISK_READS: usize = 32;
 
 pub struct Node {
     pub config: Config,
+    pub environment: Environment,
     pub store: Arc<Store>,
     pub peers: Peers,
     pub counters: Counters,
@@ -55,7 +57,12 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(config: Config, store: Arc<Store>, gossip: watch::Receiver<Arc<View>>) -> Arc<Node> {
+    pub fn new(
+        config: Config,
+        environment: Environment,
+        store: Arc<Store>,
+        gossip: watch::Receiver<Arc<View>>,
+    ) -> Arc<Node> {
         let span = tracing::info_span!("node", name = %config.name);
         Arc::new(Node {
             peers: Peers::default(),
@@ -75,6 +82,7 @@ impl Node {
             span,
             disk: Arc::new(Semaphore::new(DISK_READS)),
             config,
+            environment,
             store,
         })
     }
@@ -167,7 +175,12 @@ impl Node {
         }
     }
 
-    /// Reads the store on a thread that may block.
+    /// Milliseconds since the Unix epoch.
+    pub fn wall_millis(&self) -> u64 {
+        self.environment.wall.millis()
+    }
+
+    /// Reads the store where that may block.
     ///
     /// # Errors
     /// Those of the read.
@@ -179,13 +192,13 @@ impl Node {
         // deadlines.
         let room = Arc::clone(&self.disk).acquire_owned().await.map_err(|_| StoreError::Refused(Refusal::Stopping))?;
         let store = Arc::clone(&self.store);
-        let result = tokio::task::spawn_blocking(move || {
+        let read = move || {
             let result = read(&store);
             // Not before: whoever waits may have gone while the disk was busy with this.
             drop(room);
             result
-        });
-        result.await.unwrap_or_else(|panic| Err(StoreError::Damaged(panic.to_string())))
+        };
+        self.environment.block(read).await.unwrap_or_else(|panic| Err(StoreError::Damaged(panic.to_string())))
     }
 }
 
@@ -201,10 +214,4 @@ impl NotServing {
         let reason = "it does not belong to a cluster yet; make one with `starling cluster init`".to_owned();
         NotServing { refusal: Refusal::NotAMember, reason }
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub fn wall_clock() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,11 +8,11 @@ use starling_core::ids::{NodeId, RunVerdict};
 use starling_proto::BUILD;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::hello::{Class, Features, Hello, HelloError, NotWelcome, PROTOCOLS, Welcome};
-use starling_proto::network::{ByteStream, Tcp, dial};
+use starling_proto::network::{ByteStream, dial};
 use starling_proto::peer::PeerServiceClient;
 
 use crate::link::Link;
-use crate::node::{Node, wall_clock};
+use crate::node::Node;
 
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -137,7 +137,7 @@ impl Node {
             build: BUILD.to_owned(),
         };
         let dialled = tokio::select! {
-            dialled = dial(&Tcp, &address, &hello, DIAL_LIMIT) => dialled,
+            dialled = dial(&*self.environment.network, &address, &hello, DIAL_LIMIT) => dialled,
             () = self.stopping.cancelled() => return Ok(Stayed::No),
         };
         if let Err(HelloError::NotWelcome(refusal)) = &dialled {
@@ -196,7 +196,7 @@ impl Node {
         link.tried.send_replace(true);
         let clocks = async {
             loop {
-                link.compare_clocks(wall_clock, DIAL_LIMIT).await;
+                link.compare_clocks(|| self.wall_millis(), DIAL_LIMIT).await;
                 tokio::time::sleep(CLOCK_INTERVAL).await;
             }
         };

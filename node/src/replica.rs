@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use crate::link::fits_a_frame;
 use crate::listing;
-use crate::node::{Node, wall_clock};
+use crate::node::Node;
 
 #[derive(Clone)]
 pub struct Replica {
@@ -111,7 +111,7 @@ impl PeerService for Replica {
     }
 
     async fn clock(self, _: CallContext) -> u64 {
-        wall_clock()
+        self.node.wall_millis()
     }
 }
 

@@ -10,10 +10,9 @@ use starling_proto::connection::{channel, drive};
 use starling_proto::control::{ControlService, NodeStanding};
 use starling_proto::data::DataService;
 use starling_proto::hello::{self, Class, Features, Hello, HelloError, Introduction, NotWelcome, PROTOCOLS, Welcome};
-use starling_proto::network::ByteStream;
+use starling_proto::network::{ByteStream, Listener};
 use starling_proto::peer::PeerService;
 use tarpc::server::Channel;
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::Api;
@@ -55,7 +54,7 @@ impl Room {
 }
 
 /// Accepts until the node stops.
-pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
+pub async fn accept_connections(node: Arc<Node>, mut listener: Box<dyn Listener>) {
     let room = Arc::new(Room::new(node.config.max_connections));
     loop {
         let accepted = tokio::select! {
@@ -63,7 +62,7 @@ pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
             () = node.stopping.cancelled() => return,
         };
         let stream = match accepted {
-            Ok((stream, _from)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 // Out of file descriptors, most likely: give those that end a moment.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -74,11 +73,9 @@ pub async fn accept_connections(node: Arc<Node>, listener: TcpListener) {
         let Ok(stranger) = Arc::clone(&room.strangers).try_acquire_owned() else { continue };
         let (serving, room) = (Arc::clone(&node), Arc::clone(&room));
         node.spawn(async move {
-            if stream.set_nodelay(true).is_ok() {
-                tokio::select! {
-                    () = serve(&serving, stream, &room, stranger) => {}
-                    () = serving.stopping.cancelled() => {}
-                }
+            tokio::select! {
+                () = serve(&serving, stream, &room, stranger) => {}
+                () = serving.stopping.cancelled() => {}
             }
         });
     }

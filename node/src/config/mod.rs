@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use starling_core::coordinate::ObjectLimits;
 use starling_core::name::{NodeName, Zone};
-use starling_storage::{RocksOptions, StoreLimits};
+#[cfg(feature = "rocksdb")]
+use starling_storage::RocksOptions;
+use starling_storage::StoreLimits;
 use tracing_subscriber::EnvFilter;
 
 pub use keys::{KEYS, Key};
@@ -49,6 +51,7 @@ pub struct Config {
     pub max_requests: usize,
     pub max_connections: usize,
     pub store: StoreLimits,
+    #[cfg(feature = "rocksdb")]
     pub rocks: RocksOptions,
 }
 
@@ -118,6 +121,7 @@ impl Config {
                 queue: read.bounded("write_queue"),
                 disk_reserve: read.size("disk_reserve"),
             },
+            #[cfg(feature = "rocksdb")]
             rocks: RocksOptions {
                 block_cache: usize_of(read.size("block_cache")),
                 write_buffer: usize_of(read.size("write_buffer")),

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use crate::api::{context_of, seen_by_writer};
 use crate::coordinator::{Request, Task, next};
 use crate::link::Link;
-use crate::node::{Node, wall_clock};
+use crate::node::Node;
 
 /// What a coordinator's task tells whoever waits for it.
 type Outcome = Result<(Answer, Option<Minted>), RequestError>;
@@ -101,7 +101,7 @@ impl Node {
             value: put.value,
             request: put.request,
             mode,
-            wall: Stamp::from_millis(wall_clock()),
+            wall: Stamp::from_millis(self.wall_millis()),
             fresh_birth: Birth(rand::random()),
         };
         let task = Task::begin(&self, request, key.clone(), |link: &Link| link.writes.slow_after())?;
