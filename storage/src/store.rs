@@ -1,8 +1,8 @@
 //! The store: what the rest of a node sees of its disk.
 //!
 //! Reads go straight to the engine, on the caller's thread. Changes of records go through the writer of their shard, which
-//! has a thread of its own unless somebody else drives it.
-//! Changes of the node's own affairs (runs, layouts) are few, and committed where they are asked for.
+//! has a thread of its own unless somebody else drives it. Changes of the node's own affairs (runs, layouts) are few, and
+//! committed where they are asked for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
