@@ -6,6 +6,7 @@
 //! A write removes exactly what its context covers. In a last-write-wins bucket it also removes all that the coordinator
 //! holds, and is stamped above it (R6). A repeated request changes nothing (R7).
 
+use crate::fault::{self, Fault};
 use crate::ids::{Birth, RequestId};
 use crate::mark::{DirectoryCopied, Minter, OwnMark};
 use crate::object::{Object, Seen, Sibling, SiblingMode, Value};
@@ -89,6 +90,7 @@ pub fn coordinate(
 
 fn superseded(object: &Object, mut seen: Seen, mode: SiblingMode) -> Seen {
     match mode {
+        SiblingMode::Keep if fault::is_on(Fault::IgnoreContext) => return Seen::default(),
         SiblingMode::Keep => {}
         SiblingMode::LastWriteWins => seen.merge(&object.seen()),
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::{Attempt, Attempts, tally};
 use crate::clock::Clock;
+use crate::fault::{self, Fault};
 use crate::ids::NodeId;
 use crate::object::{Object, SiblingMode};
 use crate::quorum::{Quorum, Tally};
@@ -347,10 +348,12 @@ impl Get {
     /// The attempts whose answers count towards the quorum.
     fn counting(&self) -> impl Iterator<Item = &Attempt> {
         self.attempts.iter().filter(|attempt| {
-            let complete = self.replies.iter().any(|r| r.from == attempt.node && r.standing == Standing::Complete);
+            let counts = |standing| standing == Standing::Complete || fault::is_on(Fault::CountFilling);
+            let complete = self.replies.iter().any(|r| r.from == attempt.node && counts(r.standing));
+            let counts_without = attempt.is_primary() || fault::is_on(Fault::CountFallbackNotFound);
             match attempt.outcome {
                 Outcome::Found { .. } => complete,
-                Outcome::NotFound => complete && attempt.is_primary(),
+                Outcome::NotFound => complete && counts_without,
                 Outcome::Pending | Outcome::Stored | Outcome::Failed(_) => false,
             }
         })

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod codec;
 pub mod context;
 pub mod coordinate;
+pub mod fault;
 pub mod get;
 pub mod ids;
 pub mod layout;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Dot};
+use crate::fault::{self, Fault};
 use crate::ids::RequestId;
 use crate::request::{RequestRing, RequestTrace, ValueHash};
 use crate::stamp::Stamp;
@@ -162,6 +163,10 @@ impl Object {
 
     /// Takes in everything `other` knows. Commutative, associative, idempotent; never refuses (R14).
     pub fn merge(&mut self, other: &Object) {
+        if fault::is_on(Fault::LastArrivalWins) {
+            other.clone_into(self);
+            return;
+        }
         let ours = std::mem::take(&mut self.siblings);
         let (stay, superseded): (Vec<_>, Vec<_>) =
             ours.into_iter().partition(|s| other.has(&s.dot) || !other.clock.covers(&s.dot));
@@ -206,7 +211,8 @@ impl Object {
     /// The traces that a request left here, as far as this object remembers: several if it was tried at several replicas.
     pub fn traces_of(&self, request: RequestId) -> impl Iterator<Item = RequestTrace> {
         let live = self.siblings.iter().filter(move |sibling| sibling.request == request).map(Sibling::trace);
-        live.chain(self.requests.traces_of(request).copied())
+        let all = live.chain(self.requests.traces_of(request).copied());
+        all.filter(|_| !fault::is_on(Fault::ForgetRequests))
     }
 
     /// The live siblings that a reader sees, by dot; empty if the key is absent or deleted.
@@ -237,11 +243,15 @@ impl Object {
     /// ring, which says that a writer has seen and superseded that very write. It takes the same value to be the same
     /// write: a client that uses a request id twice must not make another's write invisible.
     fn distinct_live(&self) -> impl Iterator<Item = &Sibling> {
+        let forgets = fault::is_on(Fault::ForgetRequests);
         let mut shown = BTreeSet::new();
         self.siblings
             .iter()
-            .filter(|s| s.is_live() && self.requests.traces_of(s.request).all(|trace| trace.value_hash != s.value_hash))
-            .filter(move |s| shown.insert((s.request, s.value_hash)))
+            .filter(move |s| {
+                s.is_live()
+                    && (forgets || self.requests.traces_of(s.request).all(|trace| trace.value_hash != s.value_hash))
+            })
+            .filter(move |s| shown.insert((s.request, s.value_hash)) || forgets)
     }
 
     /// A write that was tried twice is as old as its first try, even where only the second is still a sibling: minted late,
@@ -254,6 +264,15 @@ impl Object {
     fn first_stamp(&self, sibling: &Sibling) -> Stamp {
         let tries = self.traces_of(sibling.request).filter(|trace| trace.value_hash == sibling.value_hash);
         tries.map(|trace| trace.stamp).min().unwrap_or(sibling.stamp)
+    }
+
+    /// The object as it goes to another replica: as it is.
+    pub fn as_sent(&self) -> Object {
+        let mut sent = self.clone();
+        if fault::is_on(Fault::ClockAheadOfSiblings) && sent.siblings.len() > 1 {
+            sent.siblings.remove(0);
+        }
+        sent
     }
 
     fn has(&self, dot: &Dot) -> bool {

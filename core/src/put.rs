@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use crate::attempt::{Attempt, Attempts, tally};
+use crate::fault::{self, Fault};
 use crate::ids::NodeId;
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Refusal, ReplicaReport, Role};
@@ -230,7 +231,11 @@ impl Put {
     }
 
     fn stored(&self) -> Tally {
-        tally(self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored))
+        let stored = tally(self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored));
+        if fault::is_on(Fault::FallbackCountsAsPrimary) {
+            return Tally { primaries: stored.primaries + stored.fallbacks, fallbacks: 0 };
+        }
+        stored
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_core::clock::Clock;
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::report::{Failure, Refusal, Role};
@@ -119,6 +120,9 @@ impl Node {
     }
 
     async fn hand_off_to(&self, target: NodeId) -> Result<(), Failure> {
+        if fault::is_on(Fault::DropCopyForDeparted) && !self.view().is_alive(target) {
+            return self.take_for_confirmed(target).await;
+        }
         if !self.view().is_alive(target) || self.serving_layout().is_err() {
             return Ok(());
         }
@@ -132,6 +136,15 @@ impl Node {
             after = Some(last.key.clone());
             self.deliver(&link, page).await?;
         }
+    }
+
+    /// The fault in person: a target that is silent is taken for one that has left, and owes nothing any more.
+    async fn take_for_confirmed(&self, target: NodeId) -> Result<(), Failure> {
+        let page = self.read_store(move |store| store.hints_for(target, None, PAGE)).await.map_err(own_failure)?;
+        for hint in page {
+            self.store.confirm(hint.key, target, hint.clock).await.map_err(own_failure)?;
+        }
+        Ok(())
     }
 
     async fn deliver(&self, link: &Link, page: Vec<Hint>) -> Result<(), Failure> {

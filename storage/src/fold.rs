@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use starling_core::clock::Clock;
 use starling_core::coordinate::{Coordinated, Write, coordinate};
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::mark::Minter;
@@ -82,6 +83,8 @@ struct Slot {
     now: Record,
     markers_before: BTreeSet<NodeId>,
     changed: bool,
+    #[cfg(feature = "deliberate-faults")]
+    before: Record,
 }
 
 impl Slot {
@@ -127,6 +130,10 @@ impl<'a> Fold<'a> {
         }
         let Surroundings { minter, limits, .. } = *self.around;
         let slot = self.slot(place)?;
+        #[cfg(feature = "deliberate-faults")]
+        if fault::is_on(Fault::BatchFromOneBase) {
+            slot.now = slot.before.clone();
+        }
         let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
         let object = slot.now.object.clone();
         if how == Coordinated::Minted {
@@ -159,7 +166,7 @@ impl<'a> Fold<'a> {
         if !slot.now.markers.contains(&by) {
             return Ok(Confirmed::NothingHeld);
         }
-        if !clock.covers_all(slot.now.object.clock()) {
+        if !clock.covers_all(slot.now.object.clock()) && !fault::is_on(Fault::DropMarkerUnseen) {
             return Ok(Confirmed::Outdated);
         }
         slot.changed = true;
@@ -236,5 +243,11 @@ fn open_slot(bytes: Option<Bytes>) -> Result<Slot, StoreError> {
     let Some(bytes) = bytes else { return Ok(Slot::default()) };
     let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
     let now = Record::decode(&bytes).map_err(unreadable)?;
-    Ok(Slot { markers_before: now.markers.clone(), now, changed: false })
+    Ok(Slot {
+        markers_before: now.markers.clone(),
+        #[cfg(feature = "deliberate-faults")]
+        before: now.clone(),
+        now,
+        changed: false,
+    })
 }

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use starling_core::fault::{self, Fault};
 
 use crate::engine::{Batch, Change, Engine, EngineError, Entry, Space};
 
@@ -160,6 +161,13 @@ impl State {
         self.synced -= done;
     }
 
+    /// What a read would find that did not wait for syncs.
+    fn unsynced(&self, space: Space, key: &[u8]) -> Option<Bytes> {
+        let changes = self.tail.iter().rev().flat_map(|logged| logged.batch.changes());
+        let newest = changes.into_iter().find(|change| change.space == space && change.key == key);
+        newest.map_or_else(|| self.contents.get(&(space, key.to_vec())).cloned(), |change| change.value.clone())
+    }
+
     /// What a crash would leave at least.
     fn durable(&self) -> Contents {
         let mut contents = self.contents.clone();
@@ -200,6 +208,9 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        if fault::is_on(Fault::ReadBeforeSync) {
+            return Ok(self.state()?.unsynced(space, key));
+        }
         Ok(self.state()?.contents.get(&(space, key.to_vec())).cloned())
     }
 

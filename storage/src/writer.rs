@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use starling_core::clock::Clock;
 use starling_core::coordinate::{Write, WriteRefused};
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -169,6 +170,10 @@ impl Prepared {
                 Work::Commit(batch, hints_changed)
             }
         };
+        if fault::is_on(Fault::AcknowledgeBeforeSync) {
+            outcomes.into_iter().for_each(|outcome| outcome.tell(None));
+            return Prepared { work, outcomes: Vec::new() };
+        }
         Prepared { work, outcomes }
     }
 

@@ -227,7 +227,7 @@ impl Task {
 
     fn store_there<'a>(&self, node: &'a Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
         let link = node.peers.get(to, Class::Peer);
-        let store = Store { layout: self.layout(), key: self.key.clone(), object: object.clone(), role };
+        let store = Store { layout: self.layout(), key: self.key.clone(), object: object.as_sent(), role };
         let trace = self.request.trace;
         async move {
             let stored = match link {

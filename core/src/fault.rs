@@ -1,0 +1,112 @@
+//! Deliberate faults: ways to break the product on purpose, so that whoever tests it can be tested.
+//!
+//! Each is a mistake that a build could have, at the very place where it would be made. They exist only with the feature
+//! `deliberate-faults`, which no shipped build has: without it [`is_on`] is false, for the compiler as well.
+
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Fault {
+            pub const ALL: [Fault; [$($name),*].len()] = [$(Fault::$variant),*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Fault::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A write is acknowledged before its batch is synced.
+    AcknowledgeBeforeSync = "acknowledge-before-sync",
+    /// A read sees a batch before it is synced.
+    ReadBeforeSync = "read-before-sync",
+    /// R2: dots are counted by node, not by the own mark.
+    NoOwnMark = "no-own-mark",
+    /// R3: a directory that was restored from an old copy goes on as if nothing had happened.
+    MintAfterRestore = "mint-after-restore",
+    /// R3: marks of an earlier run are continued after a crash.
+    TrustMarksAfterCrash = "trust-marks-after-crash",
+    /// R4: two writes of one batch start from what the record was before it.
+    BatchFromOneBase = "batch-from-one-base",
+    /// R9: any confirmation drops a marker, whatever clock it confirms.
+    DropMarkerUnseen = "drop-marker-unseen",
+    /// R10: a copy held for a target that seems to have left is dropped.
+    DropCopyForDeparted = "drop-copy-for-departed",
+    /// A write removes nothing that its context covers.
+    IgnoreContext = "ignore-context",
+    /// A merge takes what arrived last.
+    LastArrivalWins = "last-arrival-wins",
+    /// A fallback's acknowledgement counts towards `pw`.
+    FallbackCountsAsPrimary = "fallback-counts-as-primary",
+    /// R7: a request that is repeated is a new write.
+    ForgetRequests = "forget-requests",
+    /// An object is sent without one of its siblings, under its whole clock.
+    ClockAheadOfSiblings = "clock-ahead-of-siblings",
+    /// A fallback that holds nothing of the key counts towards `r`.
+    CountFallbackNotFound = "count-fallback-notfound",
+    /// R8: a replica that is filling counts towards `r`.
+    CountFilling = "count-filling",
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Not the name of a fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no fault; there are {list}", list = Fault::ALL.map(Fault::name).join(", "))]
+pub struct UnknownFault(String);
+
+impl FromStr for Fault {
+    type Err = UnknownFault;
+
+    fn from_str(text: &str) -> Result<Fault, UnknownFault> {
+        Fault::ALL.into_iter().find(|fault| fault.name() == text).ok_or_else(|| UnknownFault(text.to_owned()))
+    }
+}
+
+#[cfg(feature = "deliberate-faults")]
+static SWITCHED_ON: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
+
+/// From now on this process makes that mistake, and no other.
+#[cfg(feature = "deliberate-faults")]
+pub fn switch_on(fault: Fault) {
+    SWITCHED_ON.store(fault as u8, std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether this process makes that mistake.
+#[cfg(feature = "deliberate-faults")]
+pub fn is_on(fault: Fault) -> bool {
+    SWITCHED_ON.load(std::sync::atomic::Ordering::Relaxed) == fault as u8
+}
+
+/// Never, in a build without deliberate faults.
+#[cfg(not(feature = "deliberate-faults"))]
+pub const fn is_on(_: Fault) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_known_by_their_names() {
+        for fault in Fault::ALL {
+            assert_eq!(fault.name().parse(), Ok(fault));
+        }
+        assert!("carelessness".parse::<Fault>().is_err());
+    }
+}
