@@ -220,14 +220,14 @@ impl Retry {
 
     /// The other nodes would ask the same replicas: they are spared until these have had time to recover.
     fn miss(&mut self, address: String, error: ClientError) {
-        self.in_doubt = true;
+        self.in_doubt |= left_something(&error);
         self.quorum_failures += 1;
         self.hope(address, error.to_string());
         if self.quorum_failures > QUORUM_RETRIES {
-            self.ended = Some(error);
+            self.ended = Some(self.refused(error));
             return;
         }
-        self.missed = Some(error);
+        self.missed = self.missed.take().filter(left_something).or(Some(error));
         self.round.missed_quorum = true;
         self.round.waiting.clear();
     }
@@ -235,10 +235,11 @@ impl Retry {
     /// What a refusal means. It tells nothing of the attempts before it.
     fn refused(&mut self, error: ClientError) -> ClientError {
         match self.effect {
-            Effect::Write if self.in_doubt => {
+            Effect::Write if self.in_doubt && !left_something(&error) => {
                 let tried = std::mem::take(&mut self.tried);
                 let reason = format!("an attempt was not answered, and its repetition was refused ({error})");
-                self.missed.take().unwrap_or(ClientError::OutcomeUnknown { reason, tried })
+                let missed = self.missed.take().filter(left_something);
+                missed.unwrap_or(ClientError::OutcomeUnknown { reason, tried })
             }
             Effect::Write | Effect::Nothing => error,
         }
@@ -246,7 +247,7 @@ impl Retry {
 
     fn given_up(&mut self, limit: Limit) -> ClientError {
         if let Some(missed) = self.missed.take() {
-            return missed;
+            return self.refused(missed);
         }
         let tried = std::mem::take(&mut self.tried);
         match (self.in_doubt, limit, self.effect, self.fault.take()) {
@@ -257,6 +258,12 @@ impl Retry {
             (_, Limit::Deadline | Limit::Faults, _, None) => ClientError::Unavailable { tried },
         }
     }
+}
+
+/// Whether a quorum that was missed may have left the write on some replicas. A delete without a context reads first, and
+/// does nothing if that fails.
+fn left_something(missed: &ClientError) -> bool {
+    matches!(missed, ClientError::WriteQuorumNotMet { .. })
 }
 
 /// Without the address, which stands before it.
@@ -349,6 +356,13 @@ mod tests {
         let quorum = Quorum::of_write(Level::All, Level::Default, ReplicaCount::DEFAULT).unwrap();
         let (acknowledged, replicas) = (Tally::default(), Vec::new());
         Setback::Quorum(ClientError::WriteQuorumNotMet { quorum, acknowledged, replicas })
+    }
+
+    /// Of the read that a delete without a context begins with.
+    fn read_quorum_missed() -> Setback {
+        let quorum = Quorum::of_read(Level::All, Level::Default, ReplicaCount::DEFAULT).unwrap();
+        let (counted, replicas) = (Tally::default(), Vec::new());
+        Setback::Quorum(ClientError::ReadQuorumNotMet { quorum, counted, replicas })
     }
 
     fn invalid() -> Setback {
@@ -470,6 +484,29 @@ mod tests {
         story.is_silent();
         story.fails(invalid());
         assert!(matches!(story.gives_up(), ClientError::Invalid(_)), "a read leaves nothing behind");
+    }
+
+    #[test]
+    fn a_delete_that_could_not_read_leaves_what_its_earlier_attempts_did_in_doubt() {
+        let mut story = Story::of(Effect::Write, &["a:1"]);
+        story.fails(quorum_missed());
+        story.pauses();
+        story.round(&["a:1"]);
+        story.fails(read_quorum_missed());
+        assert!(matches!(story.gives_up(), ClientError::WriteQuorumNotMet { .. }));
+
+        let mut story = Story::of(Effect::Write, &["a:1", "b:1"]);
+        story.is_silent();
+        story.fails(read_quorum_missed());
+        story.now += TIMEOUT;
+        assert!(matches!(story.gives_up(), ClientError::OutcomeUnknown { .. }));
+
+        let mut story = Story::of(Effect::Write, &["a:1"]);
+        story.fails(read_quorum_missed());
+        story.pauses();
+        story.round(&["a:1"]);
+        story.fails(read_quorum_missed());
+        assert!(matches!(story.gives_up(), ClientError::ReadQuorumNotMet { .. }), "nothing was done");
     }
 
     #[test]
