@@ -1,0 +1,368 @@
+//! What happens in a run, worked out from the seed before it begins: how large the cluster is, who uses it, how the
+//! network is, and what breaks when. A plan can be made smaller; what is left of it happens as before.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+
+use crate::kernel::entropy::{Stream, stream};
+use crate::kernel::network::{HostId, Weather, Wire};
+use crate::kernel::time::Moment;
+
+/// How long everything goes well at first, while the cluster is made.
+pub const QUIET: Duration = Duration::from_secs(4);
+
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub clients: usize,
+    /// Of each client, at most.
+    pub operations: usize,
+    /// Clients that do something, and how much of what they would do: fewer in a run that was made smaller.
+    pub active_clients: usize,
+    pub active_operations: usize,
+    pub keys: usize,
+    pub weather: Weather,
+    /// From the first operation to the final heal.
+    pub load: Duration,
+    pub episodes: Vec<Episode>,
+}
+
+/// Something that goes wrong, and for how long.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Episode {
+    pub from: Duration,
+    pub lasts: Duration,
+    pub trouble: Trouble,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trouble {
+    /// One that comes and goes is mended for the second half of each `period`.
+    Partition {
+        shape: Shape,
+        cuts: BTreeSet<Wire>,
+        period: Option<Duration>,
+    },
+    /// kill -9: what the process had written is with the operating system.
+    Kill {
+        node: HostId,
+    },
+    /// Of the unsynced end of the log this share is left.
+    PowerCut {
+        nodes: BTreeSet<HostId>,
+        left: f64,
+    },
+    Pause {
+        node: HostId,
+    },
+    /// SIGTERM, and a start afterwards.
+    Restart {
+        node: HostId,
+    },
+    Weather {
+        wires: BTreeSet<Wire>,
+        weather: Weather,
+    },
+    Resets {
+        between: (HostId, HostId),
+    },
+    SlowDisk {
+        node: HostId,
+        factor: u32,
+    },
+    FailingSync {
+        node: HostId,
+        left: f64,
+    },
+    FullDisk {
+        node: HostId,
+    },
+    /// The wall clock jumps by that many milliseconds, and back at the end.
+    ClockJump {
+        node: HostId,
+        millis: i64,
+    },
+    /// The wall clock gains that many milliseconds a second.
+    ClockDrift {
+        node: HostId,
+        millis: i64,
+    },
+    /// The disk is taken away for good; the node starts on an empty one.
+    Wipe {
+        node: HostId,
+    },
+    /// A copy is made of the disk when the episode begins, and put in its place at the end. `clean` copies are made while
+    /// the node is stopped, others while it runs.
+    OldCopy {
+        node: HostId,
+        clean: bool,
+    },
+}
+
+/// The shapes in which networks have been seen to break.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    OneNode,
+    Halves,
+    /// Everybody sees a majority, and no two the same.
+    MajorityRing,
+    /// Two halves that only one node sees both of.
+    Bridge,
+    OneWay,
+    /// Clients on one side, some nodes on the other.
+    FromClients,
+    /// The clients and one node on one side, all other nodes on the other.
+    AloneWithClients,
+}
+
+impl Episode {
+    /// When it is there, counted from its beginning: once, unless it comes and goes.
+    pub fn spells(&self) -> Vec<(Duration, Duration)> {
+        let Trouble::Partition { period: Some(period), .. } = self.trouble else {
+            return vec![(Duration::ZERO, self.lasts)];
+        };
+        let count = (self.lasts.as_millis() / period.as_millis()).max(1);
+        (0..u32::try_from(count).unwrap_or(u32::MAX)).map(|n| (period * n, period * n + period / 2)).collect()
+    }
+}
+
+impl Trouble {
+    /// Under which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Trouble::Partition { shape: Shape::OneNode, .. } => "partition: one node",
+            Trouble::Partition { shape: Shape::Halves, .. } => "partition: halves",
+            Trouble::Partition { shape: Shape::MajorityRing, .. } => "partition: majority ring",
+            Trouble::Partition { shape: Shape::Bridge, .. } => "partition: bridge",
+            Trouble::Partition { shape: Shape::OneWay, .. } => "partition: one way",
+            Trouble::Partition { shape: Shape::FromClients, .. } => "partition: from clients",
+            Trouble::Partition { shape: Shape::AloneWithClients, .. } => "partition: alone with clients",
+            Trouble::Kill { .. } => "kill -9",
+            Trouble::PowerCut { .. } => "power cut",
+            Trouble::Pause { .. } => "pause",
+            Trouble::Restart { .. } => "restart",
+            Trouble::Weather { .. } => "delay, loss, reordering",
+            Trouble::Resets { .. } => "broken connections",
+            Trouble::SlowDisk { .. } => "slow disk",
+            Trouble::FailingSync { .. } => "failing sync",
+            Trouble::FullDisk { .. } => "full disk",
+            Trouble::ClockJump { .. } => "clock jump",
+            Trouble::ClockDrift { .. } => "clock drift",
+            Trouble::Wipe { .. } => "wiped disk",
+            Trouble::OldCopy { clean: true, .. } => "old copy of a stopped directory",
+            Trouble::OldCopy { clean: false, .. } => "old copy of a running directory",
+        }
+    }
+
+    /// A disk that took writes is lost by it.
+    pub fn loses_a_disk(&self) -> bool {
+        matches!(self, Trouble::Wipe { .. } | Trouble::OldCopy { .. })
+    }
+}
+
+impl Plan {
+    pub fn of(seed: u64) -> Plan {
+        let mut chance = stream(seed, "plan");
+        let nodes = *[3, 4, 5, 5, 5, 6].choose(&mut chance).expect("not empty");
+        let clients = chance.random_range(2..=5);
+        let operations = chance.random_range(20..=120);
+        let mut plan = Plan {
+            seed,
+            nodes,
+            clients,
+            operations,
+            active_clients: clients,
+            active_operations: operations,
+            keys: chance.random_range(1..=6),
+            weather: weather(&mut chance),
+            load: Duration::from_millis(chance.random_range(8_000..=30_000)),
+            episodes: Vec::new(),
+        };
+        let count = chance.random_range(1..=8);
+        let mut lost = false;
+        for _ in 0..count {
+            let episode = plan.episode(&mut chance);
+            // A second lost disk could take all copies of a write with it.
+            if episode.trouble.loses_a_disk() && std::mem::replace(&mut lost, true) {
+                continue;
+            }
+            plan.episodes.push(episode);
+        }
+        plan.episodes.sort_by_key(|episode| episode.from);
+        plan
+    }
+
+    pub fn host_of_client(&self, client: usize) -> HostId {
+        HostId(self.nodes + client)
+    }
+
+    /// Whoever administers the cluster has a machine too.
+    pub fn operator(&self) -> HostId {
+        HostId(self.nodes + self.clients)
+    }
+
+    pub fn hosts(&self) -> usize {
+        self.nodes + self.clients + 1
+    }
+
+    pub fn load_begins(&self) -> Moment {
+        Moment::after(QUIET)
+    }
+
+    pub fn load_ends(&self) -> Moment {
+        self.load_begins() + self.load
+    }
+
+    /// What is planned, for people.
+    pub fn describe(&self) -> String {
+        let Plan { seed, nodes, keys, load, .. } = self;
+        let (clients, operations) = (self.active_clients, self.active_operations);
+        let mut text = format!(
+            "seed {seed}: {nodes} nodes, {clients} clients of up to {operations} operations on {keys} keys, {:.1} s of load\n",
+            load.as_secs_f64()
+        );
+        for (number, Episode { from, lasts, trouble }) in self.episodes.iter().enumerate() {
+            let from = (QUIET + *from).as_secs_f64();
+            let until = from + lasts.as_secs_f64();
+            text.push_str(&format!("  trouble {number}, {from:.3} s to {until:.3} s: {}\n", trouble.name()));
+        }
+        text
+    }
+
+    /// A directory is restored that peers cannot tell from the one that went on.
+    pub fn forgets_undetected(&self) -> bool {
+        self.episodes.iter().any(|episode| matches!(episode.trouble, Trouble::OldCopy { .. }))
+    }
+
+    fn episode(&self, chance: &mut Stream) -> Episode {
+        let load = self.load.as_millis() as u64;
+        let from = chance.random_range(0..load.saturating_sub(2_000).max(1));
+        let longest = (load - from).min(14_000).max(500);
+        let lasts = chance.random_range(200..=longest);
+        let trouble = self.trouble(chance);
+        // What takes its time to show is given it.
+        let takes_time = matches!(trouble, Trouble::OldCopy { .. } | Trouble::Partition { period: Some(_), .. });
+        let lasts = if takes_time { longest } else { lasts };
+        Episode { from: Duration::from_millis(from), lasts: Duration::from_millis(lasts), trouble }
+    }
+
+    fn trouble(&self, chance: &mut Stream) -> Trouble {
+        let node = HostId(chance.random_range(0..self.nodes));
+        match chance.random_range(0..100) {
+            0..28 => self.partition(chance),
+            28..36 => Trouble::Kill { node },
+            36..48 => Trouble::PowerCut { nodes: self.some_nodes(chance), left: chance.random_range(0.0..=1.0) },
+            48..56 => Trouble::Pause { node },
+            56..62 => Trouble::Restart { node },
+            62..70 => Trouble::Weather { wires: self.some_wires(chance), weather: storm(chance) },
+            70..73 => Trouble::Resets { between: self.pair(chance) },
+            73..78 => Trouble::SlowDisk { node, factor: chance.random_range(10..=400) },
+            78..82 => Trouble::FailingSync { node, left: chance.random_range(0.0..=1.0) },
+            82..85 => Trouble::FullDisk { node },
+            85..88 => Trouble::ClockJump { node, millis: chance.random_range(-60_000..=60_000) },
+            88..91 => Trouble::ClockDrift { node, millis: chance.random_range(-300..=300) },
+            91..92 => Trouble::Wipe { node },
+            _ => Trouble::OldCopy { node, clean: chance.random_bool(0.6) },
+        }
+    }
+
+    fn partition(&self, chance: &mut Stream) -> Trouble {
+        let shapes = [
+            Shape::OneNode,
+            Shape::Halves,
+            Shape::MajorityRing,
+            Shape::Bridge,
+            Shape::OneWay,
+            Shape::FromClients,
+            Shape::AloneWithClients,
+        ];
+        let shape = *shapes.choose(chance).expect("not empty");
+        let mut nodes: Vec<HostId> = (0..self.nodes).map(HostId).collect();
+        nodes.shuffle(chance);
+        let clients: Vec<HostId> = (0..self.clients).map(|client| self.host_of_client(client)).collect();
+        let cuts = match shape {
+            Shape::OneNode => between(&nodes[..1], &nodes[1..]),
+            Shape::Halves => between(&nodes[..self.nodes / 2], &nodes[self.nodes / 2..]),
+            Shape::Bridge => between(&nodes[..self.nodes / 2], &nodes[self.nodes / 2 + 1..]),
+            Shape::MajorityRing => ring(&nodes),
+            Shape::OneWay => {
+                let split = chance.random_range(1..self.nodes);
+                one_way(&nodes[..split], &nodes[split..])
+            }
+            Shape::FromClients => between(&nodes[..chance.random_range(1..=self.nodes)], &clients),
+            Shape::AloneWithClients => {
+                let there: Vec<HostId> = clients.iter().copied().chain([nodes[0]]).collect();
+                between(&there, &nodes[1..])
+            }
+        };
+        // Sometimes the clients are on one of the sides.
+        let with_clients = matches!(shape, Shape::OneNode | Shape::Halves) && chance.random_bool(0.5);
+        let far: &[HostId] = if with_clients { &nodes[..1] } else { &[] };
+        let often = if shape == Shape::AloneWithClients { 0.7 } else { 0.3 };
+        let period = chance.random_bool(often).then(|| Duration::from_millis(chance.random_range(2_000..=6_000)));
+        Trouble::Partition { shape, cuts: cuts.into_iter().chain(between(far, &clients)).collect(), period }
+    }
+
+    fn some_nodes(&self, chance: &mut Stream) -> BTreeSet<HostId> {
+        let count = if chance.random_bool(0.2) { self.nodes } else { chance.random_range(1..=2) };
+        let mut nodes: Vec<HostId> = (0..self.nodes).map(HostId).collect();
+        nodes.shuffle(chance);
+        nodes.into_iter().take(count).collect()
+    }
+
+    fn some_wires(&self, chance: &mut Stream) -> BTreeSet<Wire> {
+        let hosts: Vec<HostId> = (0..self.nodes + self.clients).map(HostId).collect();
+        let node = HostId(chance.random_range(0..self.nodes));
+        match chance.random_range(0..3) {
+            0 => between(&[node], &hosts).into_iter().collect(),
+            1 => between(&hosts, &hosts).into_iter().collect(),
+            _ => one_way(&[node], &hosts).into_iter().collect(),
+        }
+    }
+
+    fn pair(&self, chance: &mut Stream) -> (HostId, HostId) {
+        let a = chance.random_range(0..self.nodes);
+        let b = (a + chance.random_range(1..self.nodes)) % self.nodes;
+        (HostId(a), HostId(b))
+    }
+}
+
+/// Both ways between the two groups.
+fn between(these: &[HostId], those: &[HostId]) -> Vec<Wire> {
+    one_way(these, those).into_iter().chain(one_way(those, these)).collect()
+}
+
+fn one_way(from: &[HostId], to: &[HostId]) -> Vec<Wire> {
+    let pairs = from.iter().flat_map(|from| to.iter().map(|to| (*from, *to)));
+    pairs.filter(|(from, to)| from != to).collect()
+}
+
+/// Each node is cut from the one that is farthest around the ring; of three nodes two are cut from each other.
+fn ring(nodes: &[HostId]) -> Vec<Wire> {
+    let count = nodes.len();
+    let far = |index: usize| (index + count / 2) % count;
+    let each = if count < 4 { 1 } else { count };
+    (0..each).flat_map(|index| between(&nodes[index..=index], &nodes[far(index)..=far(index)])).collect()
+}
+
+/// Most runs have a good network, some a slow or a lossy one all the time.
+fn weather(chance: &mut Stream) -> Weather {
+    match chance.random_range(0..10) {
+        0..6 => Weather::FAIR,
+        6..8 => Weather { delay: Duration::from_millis(10), jitter: Duration::from_millis(10), ..Weather::FAIR },
+        8 => Weather { loss: 0.02, ..Weather::FAIR },
+        _ => Weather { jitter: Duration::from_millis(20), ..Weather::FAIR },
+    }
+}
+
+fn storm(chance: &mut Stream) -> Weather {
+    Weather {
+        delay: Duration::from_millis(chance.random_range(0..400)),
+        jitter: Duration::from_millis(chance.random_range(0..200)),
+        loss: chance.random_range(0.0..0.4),
+    }
+}

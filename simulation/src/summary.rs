@@ -1,0 +1,63 @@
+//! What came of one run, as one process tells another.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+use crate::verdict::Verdict;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Summary {
+    pub seed: u64,
+    pub passed: bool,
+    /// By which assertions and invariants.
+    pub caught_by: Vec<String>,
+    pub simulated: Duration,
+    pub troubles: Vec<String>,
+    pub clients: usize,
+    pub operations: usize,
+    pub acknowledged: u64,
+    pub unknown: u64,
+    pub reads: u64,
+    pub checks: u64,
+    pub fingerprint: String,
+}
+
+impl Summary {
+    pub fn of(plan: &Plan, verdict: &Verdict) -> Summary {
+        let counts = verdict.checker.counts;
+        Summary {
+            seed: plan.seed,
+            passed: verdict.passed(),
+            caught_by: verdict.caught_by(),
+            simulated: verdict.simulated,
+            troubles: plan.episodes.iter().map(|episode| episode.trouble.name().to_owned()).collect(),
+            clients: plan.active_clients,
+            operations: plan.active_operations,
+            acknowledged: counts.acknowledged,
+            unknown: counts.unknown,
+            reads: counts.reads,
+            checks: verdict.checks,
+            fingerprint: verdict.fingerprint.clone(),
+        }
+    }
+
+    /// Of a run that did not come to its end.
+    pub fn crashed(seed: u64, how: &str) -> Summary {
+        Summary {
+            seed,
+            passed: false,
+            caught_by: vec![how.to_owned()],
+            simulated: Duration::ZERO,
+            troubles: Vec::new(),
+            clients: 0,
+            operations: 0,
+            acknowledged: 0,
+            unknown: 0,
+            reads: 0,
+            checks: 0,
+            fingerprint: String::new(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The simulation on trial: is every build that is broken on purpose found out?
+
+use std::collections::BTreeMap;
+
+use starling_core::fault::Fault;
+
+use crate::arguments::Trial;
+use crate::campaign::{jobs, run_seeds};
+
+/// True if every fault is found.
+///
+/// # Errors
+/// If runs cannot be started.
+pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
+    println!("{:<28} {:>8}  {:<10} by", "fault", "seeds", "each");
+    let mut all = true;
+    for fault in Fault::ALL.into_iter().filter(|fault| arguments.fault.is_none_or(|only| only == *fault)) {
+        let mut searches = Vec::new();
+        let mut by: BTreeMap<String, usize> = BTreeMap::new();
+        for search in 0..arguments.searches {
+            // Far from each other, and from the seeds of a campaign.
+            let first = 1 + search * 100_000;
+            let (needed, caught_by) = search_from(first, arguments, fault)?;
+            searches.push(needed);
+            caught_by.into_iter().for_each(|name| *by.entry(name).or_default() += 1);
+        }
+        all &= searches.iter().all(Option::is_some);
+        println!("{}", Row { fault, searches, by });
+    }
+    Ok(all)
+}
+
+/// How many seeds it takes, counted from the first, and what finds it.
+fn search_from(first: u64, arguments: &Trial, fault: Fault) -> anyhow::Result<(Option<u64>, Vec<String>)> {
+    let seeds: Vec<u64> = (first..first + arguments.seeds).collect();
+    let done = run_seeds(&seeds, Some(fault), jobs(arguments.jobs), true, |_| Ok(()))?;
+    let found = done.into_iter().filter(|summary| !summary.passed).min_by_key(|summary| summary.seed);
+    Ok(found.map_or((None, Vec::new()), |summary| (Some(summary.seed - first + 1), summary.caught_by)))
+}
+
+struct Row {
+    fault: Fault,
+    searches: Vec<Option<u64>>,
+    by: BTreeMap<String, usize>,
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut sorted = self.searches.clone();
+        // What was not found took longest.
+        sorted.sort_by_key(|needed| needed.unwrap_or(u64::MAX));
+        let text = |needed: &Option<u64>| needed.map_or("-".to_owned(), |needed| needed.to_string());
+        let each: Vec<String> = self.searches.iter().map(text).collect();
+        let by: Vec<&str> = self.by.keys().map(String::as_str).collect();
+        let median = sorted.get(sorted.len() / 2).map(text).unwrap_or_default();
+        write!(f, "{:<28} {median:>8}  {:<10} {}", self.fault.to_string(), each.join(" "), by.join(", "))
+    }
+}

@@ -1,0 +1,241 @@
+//! What a run has shown: the checker's verdict on what clients saw, and the witness's on what it saw inside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use starling_checker::{
+    Acknowledgement, Asked, Change, ContextId, Deed, FinalState, Found, HeldHints, History, LostDisk, Operation,
+    OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Write, WriteOutcome,
+};
+use starling_core::ids::NodeId;
+use starling_core::name::ObjectKey;
+use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::quorum::ReplicaCount;
+
+use crate::kernel::network::HostId;
+use crate::kernel::time::Moment;
+use crate::names::Names;
+use crate::plan::Plan;
+use crate::transcript::Transcript;
+use crate::witness::{Breach, Invariant, Witness};
+use crate::workload::{self, Done, Written};
+
+/// Beyond its timeout a client's operation may take this long: a tick here and there.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// How the world was left.
+pub struct Ending {
+    /// Disks that were lost, and when.
+    pub lost: BTreeMap<usize, Moment>,
+    /// Of those, the nodes that do not serve any more.
+    pub away: BTreeSet<usize>,
+    pub ended: Moment,
+}
+
+pub struct Verdict {
+    pub checker: starling_checker::Verdict,
+    pub breaches: Vec<Breach>,
+    pub simulated: Duration,
+    pub checks: u64,
+    pub fingerprint: String,
+}
+
+impl Verdict {
+    pub fn of(
+        plan: &Plan,
+        names: &Names,
+        witness: &Witness,
+        done: &[Done],
+        ending: &Ending,
+        transcript: &Transcript,
+    ) -> Verdict {
+        let judge = Judge { plan, names, witness, ending };
+        let mut breaches = witness.breaches.clone();
+        breaches.extend(done.iter().filter_map(|done| judge.overdue(done)));
+        Verdict {
+            checker: judge.judge(done),
+            breaches,
+            simulated: ending.ended.since_start(),
+            checks: witness.checks,
+            fingerprint: transcript.fingerprint(),
+        }
+    }
+
+    pub fn passed(&self) -> bool {
+        self.breaches.is_empty() && self.checker.passed()
+    }
+
+    /// The first thing that went wrong, by name: an invariant of the witness, or an assertion of the checker.
+    pub fn caught_by(&self) -> Vec<String> {
+        let invariants: BTreeSet<String> =
+            self.breaches.iter().map(|breach| format!("invariant {}", breach.invariant.number())).collect();
+        let assertions: BTreeSet<String> =
+            self.checker.violations.iter().map(|violation| violation.assertion.to_string()).collect();
+        assertions.into_iter().chain(invariants).collect()
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for breach in &self.breaches {
+            let Breach { at, invariant, what } = breach;
+            writeln!(f, "invariant {} at {at} s: {what}\n  it must be: {}\n", invariant.number(), invariant.claim())?;
+        }
+        self.checker.fmt(f)
+    }
+}
+
+struct Judge<'a> {
+    plan: &'a Plan,
+    names: &'a Names,
+    witness: &'a Witness,
+    ending: &'a Ending,
+}
+
+impl Judge<'_> {
+    fn overdue(&self, done: &Done) -> Option<Breach> {
+        let late = Duration::from_nanos(done.ended.saturating_sub(done.due));
+        (late > SLACK).then(|| Breach {
+            at: Moment(done.ended),
+            invariant: Invariant::Progress,
+            what: format!("an operation of c{} came to its end {late:?} after its deadline", done.session + 1),
+        })
+    }
+
+    fn judge(&self, done: &[Done]) -> starling_checker::Verdict {
+        let mut history = History::default();
+        for (bucket, rules) in crate::run::buckets() {
+            history.set_mode(bucket, rules.mode);
+        }
+        for identity in self.names.members() {
+            history.name_node(identity.node, identity.name.to_string());
+        }
+        for done in done {
+            history.record(self.operation(done)).expect("time goes forward");
+        }
+        history.check(Some(&self.final_state())).expect("every key is accounted for")
+    }
+
+    fn operation(&self, done: &Done) -> Operation {
+        let copies = self.copies(&done.key);
+        let session = Session(u32::try_from(done.session + 1).unwrap_or(u32::MAX));
+        let deed = match &done.deed {
+            workload::Deed::Read { waits_for_repair, found } => Deed::Read(Read {
+                asked: self.asked(done, false, copies),
+                waits_for_repair: *waits_for_repair,
+                outcome: found.as_ref().map_or(ReadOutcome::Failed, |found| {
+                    ReadOutcome::Found(Found {
+                        values: found.values.iter().map(value_id).collect(),
+                        context: found.context.as_ref().map(|context| ContextId::of(context)),
+                        clock: found.clock.clone(),
+                        deleted: found.deleted,
+                    })
+                }),
+            }),
+            workload::Deed::Write { request, value, context, outcome } => {
+                let context = context.as_ref().map(|context| ContextId::of(context));
+                Deed::Write(Write {
+                    change: match value {
+                        Some(value) => Change::Put { value: value_id(value), context },
+                        None => Change::Delete { context },
+                    },
+                    asked: self.asked(done, true, copies),
+                    tries: self.witness.tries(*request),
+                    outcome: written(outcome),
+                })
+            }
+        };
+        Operation { session, key: done.key.clone(), invoked: done.invoked, ended: done.ended, deed }
+    }
+
+    /// A disk that went back in time without anybody noticing is one replica fewer that quorums meet at.
+    fn asked(&self, done: &Done, write: bool, copies: ReplicaCount) -> Asked {
+        let asked = Asked::new(workload::quorum(done.asked, write, copies), copies);
+        let forgetful = u8::from(self.plan.forgets_undetected());
+        Asked { copies: asked.copies + forgetful, ..asked }
+    }
+
+    fn copies(&self, key: &ObjectKey) -> ReplicaCount {
+        let wanted = crate::run::buckets().get(key.bucket()).and_then(|rules| rules.replicas);
+        wanted.unwrap_or(ReplicaCount::DEFAULT).at_most(self.plan.nodes)
+    }
+
+    fn final_state(&self) -> FinalState {
+        let replicas = (0..self.plan.keys).map(|number| {
+            let key = workload::key(number);
+            let primaries = self.witness.primaries(&key);
+            let mode = crate::run::buckets().get(key.bucket()).map(|rules| rules.mode).unwrap_or_default();
+            let replica = |index: usize| {
+                let held = self.witness.mirror(HostId(index)).record(&key);
+                Replica {
+                    node: self.names.identity(HostId(index)).node,
+                    is_primary: primaries.contains(&index),
+                    holds: held.map(|held| own_copy(&held.object, mode)),
+                }
+            };
+            let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, &key, &primaries));
+            (key.clone(), expected.map(replica).collect())
+        });
+        FinalState { replicas: replicas.collect(), hints: self.hints(), lost_disks: self.lost_disks() }
+    }
+
+    /// A node that is away has nothing to show. Whoever holds a copy for it has to keep that.
+    fn is_excused(&self, index: usize, key: &ObjectKey, primaries: &[usize]) -> bool {
+        let away = &self.ending.away;
+        let owes = || {
+            let is_away = |node: &NodeId| away.iter().any(|away| self.names.identity(HostId(*away)).node == *node);
+            self.witness.mirror(HostId(index)).hints_of(key).iter().any(is_away)
+        };
+        away.contains(&index) || (!primaries.contains(&index) && owes())
+    }
+
+    fn hints(&self) -> Vec<HeldHints> {
+        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
+        for index in 0..self.plan.nodes {
+            for (_, target) in self.witness.mirror(HostId(index)).hints() {
+                *counts.entry((self.names.identity(HostId(index)).node, target)).or_default() += 1;
+            }
+        }
+        counts.into_iter().map(|((holder, target), count)| HeldHints { holder, target, count }).collect()
+    }
+
+    fn lost_disks(&self) -> Vec<LostDisk> {
+        let lost = |(index, at): (&usize, &Moment)| LostDisk {
+            node: self.names.identity(HostId(*index)).node,
+            at: at.0,
+            since: if self.ending.away.contains(index) { Since::Away } else { Since::Filled },
+        };
+        self.ending.lost.iter().map(lost).collect()
+    }
+}
+
+fn written(outcome: &Written) -> WriteOutcome {
+    match outcome {
+        Written::Acknowledged { context, siblings, stored_by } => WriteOutcome::Acknowledged(Acknowledgement {
+            context: context.as_ref().map(|context| ContextId::of(context)),
+            siblings: *siblings,
+            stored_by: stored_by.clone(),
+        }),
+        Written::Unknown => WriteOutcome::Unknown,
+        Written::NotDone => WriteOutcome::Failed,
+    }
+}
+
+fn own_copy(object: &Object, mode: SiblingMode) -> OwnCopy {
+    let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
+        Value::Live(bytes) => Some(value_id(bytes)),
+        Value::Tombstone => None,
+    });
+    OwnCopy { clock: object.clock().clone(), values: live.collect() }
+}
+
+/// `c2.17`, as its label reads, becomes 2017.
+fn value_id(label: &Bytes) -> ValueId {
+    let text = String::from_utf8_lossy(label);
+    let number = text
+        .strip_prefix('c')
+        .and_then(|rest| rest.split_once('.'))
+        .and_then(|(client, operation)| Some(client.parse::<u64>().ok()? * 1000 + operation.parse::<u64>().ok()?));
+    number.map_or_else(|| ValueId::of(label), ValueId)
+}

@@ -1,0 +1,390 @@
+//! The witness sees everything: every batch that becomes durable, every word on the network. It keeps its own account of
+//! each key and says at once when a state contradicts it.
+//!
+//! It knows what no node and no client can: which dots exist, where they are durable, and which of them a write that had
+//! seen them has superseded. What it checks are the invariants of the design, by their numbers there ([`Invariant`]). It
+//! shares the product's types and none of its decisions.
+
+mod account;
+mod mirror;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use starling_core::context::Context;
+use starling_core::ids::{NodeId, RequestId};
+use starling_core::layout::Layout;
+use starling_core::name::ObjectKey;
+use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::quorum::{Quorum, Tally};
+use starling_core::report::{Outcome, ReplicaReport, Role};
+use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, Put, Written};
+use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
+use starling_storage::inspect::HeldRecord;
+use starling_storage::{Batch, Identity};
+
+use crate::kernel::network::HostId;
+use crate::kernel::time::{self, Moment};
+use crate::wiretap::{Heard, Words};
+
+use account::{Accounts, Seen};
+pub use mirror::Mirror;
+
+/// What a run must keep at every moment; numbered as in the design.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// 1. A dot has one value, ever.
+    OneValue,
+    /// 2. No state covers a dot that is not in it, unless a write that had seen it has superseded it.
+    NothingVanishes,
+    /// 3. What was acknowledged is on as many disks as it was acknowledged by, lost ones counted.
+    Kept,
+    /// 4. No state counts a history further than its owner has made durable.
+    NothingInvented,
+    /// 6. A copy is dropped only when every primary holds what it held.
+    DroppedOnProof,
+    /// 7. Markers and held copies match.
+    MarkersMatch,
+    /// 8. At an acknowledgement enough nodes hold the write durably, and a read was answered by enough that count.
+    QuorumMet,
+    /// 10. Whatever can be done is done, and everything ends.
+    Progress,
+}
+
+impl Invariant {
+    pub fn number(self) -> u8 {
+        match self {
+            Invariant::OneValue => 1,
+            Invariant::NothingVanishes => 2,
+            Invariant::Kept => 3,
+            Invariant::NothingInvented => 4,
+            Invariant::DroppedOnProof => 6,
+            Invariant::MarkersMatch => 7,
+            Invariant::QuorumMet => 8,
+            Invariant::Progress => 10,
+        }
+    }
+
+    pub fn claim(self) -> &'static str {
+        match self {
+            Invariant::OneValue => "a dot has one value, ever",
+            Invariant::NothingVanishes => "nothing vanishes but by a write that had seen it",
+            Invariant::Kept => "what was acknowledged stays on as many disks",
+            Invariant::NothingInvented => "no clock counts further than its owner has made durable",
+            Invariant::DroppedOnProof => "a copy goes only when every primary has it",
+            Invariant::MarkersMatch => "markers and held copies match",
+            Invariant::QuorumMet => "an answer means that its quorum was met",
+            Invariant::Progress => "what can be done is done, and everything ends",
+        }
+    }
+}
+
+/// A contradiction.
+#[derive(Debug, Clone)]
+pub struct Breach {
+    pub at: Moment,
+    pub invariant: Invariant,
+    pub what: String,
+}
+
+/// After so many, the rest is noise.
+const MOST_BREACHES: usize = 20;
+
+pub struct Witness {
+    layout: Option<Arc<Layout>>,
+    mirrors: Vec<Mirror>,
+    /// Of the members; by their ids.
+    members: BTreeMap<NodeId, usize>,
+    accounts: Accounts,
+    /// Writes whose answer is awaited, by connection and call.
+    asked: BTreeMap<(u64, u64), Asked>,
+    pub breaches: Vec<Breach>,
+    pub checks: u64,
+}
+
+enum Asked {
+    Put { key: ObjectKey, request: RequestId },
+    Get(ObjectKey),
+    Read(ObjectKey),
+}
+
+impl Witness {
+    /// Of nodes with these identities.
+    pub fn new(identities: &[Identity]) -> Witness {
+        Witness {
+            layout: None,
+            mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
+            members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
+            accounts: Accounts::default(),
+            asked: BTreeMap::new(),
+            breaches: Vec::new(),
+            checks: 0,
+        }
+    }
+
+    pub fn name(&self, node: NodeId) -> String {
+        self.members.get(&node).map_or_else(|| node.to_string(), |index| format!("n{}", index + 1))
+    }
+
+    /// What is durable on a node's disk.
+    pub fn mirror(&self, host: HostId) -> &Mirror {
+        &self.mirrors[host.0]
+    }
+
+    /// How often a write was sent to somebody who may have carried it out.
+    pub fn tries(&self, request: RequestId) -> u32 {
+        self.accounts.tries(request)
+    }
+
+    pub fn layout_made(&mut self, layout: Arc<Layout>) {
+        self.layout = Some(layout);
+    }
+
+    /// The disk is gone; the node has another, empty one.
+    pub fn wiped(&mut self, host: HostId, identity: &Identity) {
+        self.mirrors[host.0] = Mirror::after_loss(identity.directory);
+    }
+
+    /// The disk holds what it held before.
+    pub fn rolled_back(&mut self, host: HostId, records: impl IntoIterator<Item = HeldRecord>) {
+        let directory = self.mirrors[host.0].directory;
+        let mut mirror = Mirror::after_loss(directory);
+        records.into_iter().for_each(|record| mirror.restore(record));
+        self.mirrors[host.0] = mirror;
+    }
+
+    /// A batch has become durable on a node's disk.
+    pub fn durable(&mut self, host: HostId, batch: &Batch) {
+        let touched = self.mirrors[host.0].apply(batch);
+        for key in touched {
+            let (before, after) = self.mirrors[host.0].change_of(&key);
+            match &after {
+                Some(record) => self.written(host, &key, before.as_ref(), record),
+                None => self.dropped(host, &key, before.as_ref()),
+            }
+            self.check_markers(host, &key);
+        }
+    }
+
+    fn written(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {
+        let directory = self.mirrors[host.0].directory;
+        let known = before.map(|before| before.object.clock().clone()).unwrap_or_default();
+        for sibling in record.object.siblings().iter().filter(|sibling| sibling.dot.history.directory == directory) {
+            let minted = !known.covers(&sibling.dot) && !self.accounts.knows(key, &sibling.dot);
+            if minted && !self.accounts.mint(key, sibling, record.object.clock()) {
+                let what = format!("{key:?}: {} came into being without a request for it", sibling.dot);
+                self.breach(Invariant::NothingInvented, what);
+            }
+        }
+        if let Some(mark) = &record.mark {
+            self.accounts.minted_up_to(directory, mark);
+        }
+        self.check_state(key, &record.object, &format!("the disk of n{}", host.0 + 1));
+    }
+
+    fn dropped(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>) {
+        let Some(before) = before else { return };
+        let missing: Vec<String> = self
+            .primaries(key)
+            .into_iter()
+            .filter(|primary| {
+                !self.mirrors[*primary].lost && !self.mirrors[*primary].covers(key, before.object.clock())
+            })
+            .map(|primary| format!("n{}", primary + 1))
+            .collect();
+        if !missing.is_empty() {
+            let what = format!("n{} dropped its copy of {key:?}, which {} lacks", host.0 + 1, missing.join(" and "));
+            self.breach(Invariant::DroppedOnProof, what);
+        }
+        self.check_kept(key);
+    }
+
+    /// Every acknowledged write of the key is still on enough disks.
+    fn check_kept(&mut self, key: &ObjectKey) {
+        let acknowledged = self.accounts.acknowledged(key);
+        for (request, w) in acknowledged {
+            let (holders, _) = self.holders(key, request);
+            if holders < w {
+                let what =
+                    format!("{key:?}: of the {w} disks that request {request} was acknowledged by, {holders} have it");
+                self.breach(Invariant::Kept, what);
+            }
+        }
+    }
+
+    fn check_markers(&mut self, host: HostId, key: &ObjectKey) {
+        self.checks += 1;
+        let mirror = &self.mirrors[host.0];
+        let hints = mirror.hints_of(key);
+        let record = mirror.record(key);
+        let markers = record.map(|record| record.markers.clone()).unwrap_or_default();
+        let mut wrong = (hints != markers).then(|| format!("its hints are for {hints:?}, its markers for {markers:?}"));
+        if let (Some(record), Some(layout)) = (record, &self.layout) {
+            let list = layout.preference_list(key);
+            let holder = self.members.iter().find(|(_, index)| **index == host.0).map(|(node, _)| *node);
+            let is_primary = holder.is_some_and(|node| list.is_primary(node));
+            let owed = |primary: &&NodeId| !record.markers.contains(primary) && !record.confirmed.contains(primary);
+            if !is_primary && let Some(forgotten) = list.primaries().iter().find(owed) {
+                wrong = Some(format!("it holds a copy and no marker for {}", self.name(*forgotten)));
+            }
+        }
+        if let Some(wrong) = wrong {
+            self.breach(Invariant::MarkersMatch, format!("n{}, {key:?}: {wrong}", host.0 + 1));
+        }
+    }
+
+    /// A state of a key, wherever it is met.
+    fn check_state(&mut self, key: &ObjectKey, object: &Object, at: &str) {
+        self.checks += 1;
+        let contradictions = self.accounts.contradictions(key, object);
+        for (invariant, what) in contradictions {
+            self.breach(invariant, format!("{key:?} on {at}: {what}"));
+        }
+    }
+
+    /// Something was said on the network.
+    pub fn heard(&mut self, heard: &Heard) {
+        let call = heard.call.map(|call| (heard.connection, call));
+        let way = format!(
+            "the way from {} to {}",
+            host_name(heard.from, self.mirrors.len()),
+            host_name(heard.to, self.mirrors.len())
+        );
+        match (&heard.words, call) {
+            (Words::ClientAsks(DataServiceRequest::Put { request }), Some(call)) => self.asked_to_write(request, call),
+            (Words::PeerAsks(PeerServiceRequest::Forward { request }), Some(call)) => {
+                self.asked_to_write(request, call)
+            }
+            (Words::ClientAsks(DataServiceRequest::Get { request }), Some(call)) => {
+                self.asked.insert(call, Asked::Get(request.key.clone()));
+            }
+            (Words::PeerAsks(PeerServiceRequest::Read { request }), Some(call)) => {
+                self.asked.insert(call, Asked::Read(request.key.clone()));
+            }
+            (Words::PeerAsks(PeerServiceRequest::Store { request }), _) => {
+                self.check_state(&request.key, &request.object, &way);
+            }
+            (Words::PeerAnswers(PeerServiceResponse::Read(Ok(reply))), Some(call)) => {
+                if let (Some(Asked::Read(key)), Some(object)) = (self.asked.remove(&call), &reply.object) {
+                    self.check_state(&key, object, &way);
+                }
+            }
+            (Words::NodeAnswers(DataServiceResponse::Put(answer)), Some(call)) => {
+                if let (Some(Asked::Put { key, request }), Ok(written)) = (self.asked.remove(&call), answer) {
+                    self.acknowledged(&key, request, written);
+                }
+            }
+            (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
+                if let (Some(Asked::Get(key)), Ok(got)) = (self.asked.remove(&call), answer) {
+                    self.answered(&key, got);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn asked_to_write(&mut self, put: &Put, call: (u64, u64)) {
+        let context = put.context.as_ref().and_then(|bytes| Context::decode(bytes).ok());
+        let cluster = self.layout.as_ref().map(|layout| layout.cluster());
+        let seen = context.zip(cluster).and_then(|(context, cluster)| {
+            context.seen_of(cluster, starling_core::token::Token::of(&put.key)).ok().map(|seen| seen.clock)
+        });
+        let blind_delete = put.context.is_none() && put.value == Value::Tombstone;
+        let seen = match seen {
+            Some(clock) if self.mode(&put.key) == SiblingMode::Keep => Seen::Just(clock),
+            None if self.mode(&put.key) == SiblingMode::Keep && !blind_delete => Seen::Just(Default::default()),
+            _ => Seen::WhatItsCoordinatorHolds,
+        };
+        self.accounts.asked(put.request, seen);
+        self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request });
+    }
+
+    fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, written: &Written) {
+        self.checks += 1;
+        let stored = |report: &&ReplicaReport| report.outcome == Outcome::Stored;
+        let recount = tally(written.replicas.iter().filter(stored));
+        self.check_quorum(key, written.quorum, recount, "write");
+        let (holders, primaries) = self.holders(key, request);
+        if holders < written.quorum.replicas() || primaries < written.quorum.primaries() {
+            let what = format!(
+                "{key:?}: request {request} was acknowledged, and is durable on {holders} of {} nodes, {primaries} of {} primaries",
+                written.quorum.replicas(),
+                written.quorum.primaries()
+            );
+            self.breach(Invariant::QuorumMet, what);
+        }
+        self.accounts.acknowledge(key, request, written.quorum.replicas());
+    }
+
+    fn answered(&mut self, key: &ObjectKey, got: &Got) {
+        self.checks += 1;
+        if let Some(quorum) = got.quorum {
+            let counts = |report: &&ReplicaReport| match (report.role, report.outcome) {
+                (_, Outcome::Found { .. }) | (Role::Primary, Outcome::NotFound) => true,
+                (Role::Fallback { .. }, Outcome::NotFound) => false,
+                (_, Outcome::Pending | Outcome::Stored | Outcome::Failed(_)) => false,
+            };
+            self.check_quorum(key, quorum, tally(got.replicas.iter().filter(counts)), "read");
+        }
+        if self.mode(key) == SiblingMode::Keep
+            && let Some((invariant, what)) = self.accounts.contradiction_of_answer(key, got)
+        {
+            self.breach(invariant, format!("{key:?}, an answer to a client: {what}"));
+        }
+    }
+
+    fn check_quorum(&mut self, key: &ObjectKey, quorum: Quorum, counted: Tally, what: &str) {
+        if !quorum.is_met(counted) {
+            let (all, primaries) = (counted.primaries + counted.fallbacks, counted.primaries);
+            let what = format!(
+                "{key:?}: a {what} was answered as if its quorum was met; {all} count, {primaries} of them primaries"
+            );
+            self.breach(Invariant::QuorumMet, what);
+        }
+    }
+
+    /// How many nodes hold a write durably, lost disks included, and how many of them are primaries of the key.
+    fn holders(&self, key: &ObjectKey, request: RequestId) -> (usize, usize) {
+        let primaries = self.primaries(key);
+        // Two writes of one batch: the dot of the first was never seen from outside.
+        let Some(dots) = self.accounts.dots_of(key, request) else { return (usize::MAX, usize::MAX) };
+        let holds = |index: &usize| {
+            let mirror = &self.mirrors[*index];
+            mirror.lost || dots.iter().any(|dot| mirror.record(key).is_some_and(|held| held.object.clock().covers(dot)))
+        };
+        let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
+        (holders.len(), holders.iter().filter(|index| primaries.contains(index)).count())
+    }
+
+    /// By index.
+    pub fn primaries(&self, key: &ObjectKey) -> Vec<usize> {
+        let list = self.layout.as_ref().map(|layout| layout.preference_list(key));
+        let primaries = list.map(|list| list.primaries().to_vec()).unwrap_or_default();
+        primaries.iter().filter_map(|node| self.members.get(node).copied()).collect()
+    }
+
+    fn mode(&self, key: &ObjectKey) -> SiblingMode {
+        self.layout.as_ref().map(|layout| layout.rules(key.bucket()).mode).unwrap_or_default()
+    }
+
+    pub fn breach(&mut self, invariant: Invariant, what: String) {
+        if self.breaches.len() < MOST_BREACHES {
+            self.breaches.push(Breach { at: time::now(), invariant, what });
+        }
+    }
+}
+
+fn tally<'a>(counted: impl Iterator<Item = &'a ReplicaReport>) -> Tally {
+    counted.fold(Tally::default(), |sum, report| match report.role {
+        Role::Primary => sum + Tally { primaries: 1, fallbacks: 0 },
+        Role::Fallback { .. } => sum + Tally { primaries: 0, fallbacks: 1 },
+    })
+}
+
+/// Nodes come first, then clients.
+pub fn host_name(host: HostId, nodes: usize) -> String {
+    match host.0.checked_sub(nodes) {
+        None => format!("n{}", host.0 + 1),
+        Some(client) => format!("c{}", client + 1),
+    }
+}

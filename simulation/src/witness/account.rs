@@ -1,0 +1,160 @@
+//! The witness's account of every key: the dots that exist, and what became of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::clock::{Clock, Dot, History};
+use starling_core::ids::{DirectoryId, RequestId};
+use starling_core::mark::OwnMark;
+use starling_core::name::ObjectKey;
+use starling_core::object::{Object, Sibling};
+use starling_core::request::ValueHash;
+use starling_proto::data::Got;
+
+use super::Invariant;
+
+/// What a write may supersede.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// What its context covers, and nothing else.
+    Just(Clock),
+    /// A delete without a context, or a write of a last-write-wins bucket.
+    WhatItsCoordinatorHolds,
+}
+
+#[derive(Default)]
+pub struct Accounts {
+    keys: BTreeMap<ObjectKey, Account>,
+    requests: BTreeMap<RequestId, (Seen, u32)>,
+    /// The highest counter that the owner of a history has made durable.
+    durable: BTreeMap<History, u64>,
+}
+
+#[derive(Default)]
+struct Account {
+    dots: BTreeMap<Dot, Minted>,
+    /// Those of them that no write has superseded.
+    alive: BTreeSet<Dot>,
+    /// Acknowledged writes, with the number of disks that took them.
+    acknowledged: BTreeMap<RequestId, usize>,
+}
+
+struct Minted {
+    value_hash: ValueHash,
+    request: RequestId,
+    is_live: bool,
+}
+
+impl Accounts {
+    pub fn asked(&mut self, request: RequestId, seen: Seen) {
+        // A delete that was forwarded has a context by then, which its client did not give it.
+        self.requests.entry(request).or_insert((seen, 0)).1 += 1;
+    }
+
+    pub fn tries(&self, request: RequestId) -> u32 {
+        self.requests.get(&request).map_or(0, |(_, tries)| *tries)
+    }
+
+    pub fn knows(&self, key: &ObjectKey, dot: &Dot) -> bool {
+        self.keys.get(key).is_some_and(|account| account.dots.contains_key(dot))
+    }
+
+    /// A new dot, durable at its owner together with that clock. False if nobody has asked for it.
+    pub fn mint(&mut self, key: &ObjectKey, sibling: &Sibling, clock: &Clock) -> bool {
+        let Some((seen, _)) = self.requests.get(&sibling.request) else { return false };
+        let account = self.keys.entry(key.clone()).or_default();
+        let superseded = match seen {
+            Seen::Just(seen) => seen,
+            Seen::WhatItsCoordinatorHolds => clock,
+        };
+        account.alive.retain(|dot| !superseded.covers(dot));
+        let minted = Minted { value_hash: sibling.value_hash, request: sibling.request, is_live: sibling.is_live() };
+        account.dots.insert(sibling.dot, minted);
+        account.alive.insert(sibling.dot);
+        let highest = self.durable.entry(sibling.dot.history).or_insert(0);
+        *highest = sibling.dot.counter.max(*highest);
+        true
+    }
+
+    pub fn minted_up_to(&mut self, directory: DirectoryId, mark: &OwnMark) {
+        let highest = self.durable.entry(History { directory, birth: mark.birth }).or_insert(0);
+        *highest = mark.counter.max(*highest);
+    }
+
+    pub fn acknowledge(&mut self, key: &ObjectKey, request: RequestId, w: usize) {
+        self.keys.entry(key.clone()).or_default().acknowledged.insert(request, w);
+    }
+
+    pub fn acknowledged(&self, key: &ObjectKey) -> Vec<(RequestId, usize)> {
+        let all = self.keys.get(key).map(|account| &account.acknowledged);
+        all.into_iter().flatten().map(|(request, w)| (*request, *w)).collect()
+    }
+
+    /// The dots that a request has left; none if none of them was ever seen.
+    pub fn dots_of(&self, key: &ObjectKey, request: RequestId) -> Option<Vec<Dot>> {
+        let account = self.keys.get(key)?;
+        let dots = account.dots.iter().filter(|(_, minted)| minted.request == request).map(|(dot, _)| *dot);
+        Some(dots.collect::<Vec<Dot>>()).filter(|dots| !dots.is_empty())
+    }
+
+    /// What is wrong with a state of a key.
+    pub fn contradictions(&self, key: &ObjectKey, object: &Object) -> Vec<(Invariant, String)> {
+        let mut found = Vec::new();
+        if let Some((history, counter)) = self.ahead(object.clock()) {
+            let what = format!(
+                "it counts {}/{} to {counter}, which its owner never made durable",
+                history.directory, history.birth
+            );
+            found.push((Invariant::NothingInvented, what));
+        }
+        let Some(account) = self.keys.get(key) else { return found };
+        let has = |dot: &Dot| object.siblings().iter().any(|sibling| sibling.dot == *dot);
+        for sibling in object.siblings() {
+            if let Some(minted) = account.dots.get(&sibling.dot)
+                && (minted.value_hash, minted.request) != (sibling.value_hash, sibling.request)
+            {
+                let what =
+                    format!("{} is request {} here, and was request {}", sibling.dot, sibling.request, minted.request);
+                found.push((Invariant::OneValue, what));
+            }
+        }
+        if let Some(lost) = account.alive.iter().find(|dot| object.clock().covers(dot) && !has(dot)) {
+            let what = format!("its clock covers {lost}, which is not there, and which no write has superseded");
+            found.push((Invariant::NothingVanishes, what));
+        }
+        found
+    }
+
+    /// What is wrong with what a client is told.
+    pub fn contradiction_of_answer(&self, key: &ObjectKey, got: &Got) -> Option<(Invariant, String)> {
+        if let Some((history, counter)) = self.ahead(&got.clock) {
+            let what = format!(
+                "its clock counts {}/{} to {counter}, which its owner never made durable",
+                history.directory, history.birth
+            );
+            return Some((Invariant::NothingInvented, what));
+        }
+        let account = self.keys.get(key)?;
+        let shown: BTreeSet<Dot> = got.siblings.iter().map(|sibling| sibling.dot).collect();
+        let hidden = |dot: &&Dot| got.clock.covers(dot) && !shown.contains(dot) && account.dots[dot].is_live;
+        let lost = account.alive.iter().filter(hidden).find(|dot| !account.shows_otherwise(dot, &shown))?;
+        Some((Invariant::NothingVanishes, format!("its context covers {lost}, which it does not show")))
+    }
+
+    /// An entry of the clock that its owner does not have.
+    fn ahead(&self, clock: &Clock) -> Option<(History, u64)> {
+        let durable = |history: &History| self.durable.get(history).copied().unwrap_or(0);
+        clock
+            .entries()
+            .find(|(history, counter)| *counter > durable(history))
+            .map(|(history, counter)| (*history, counter))
+    }
+}
+
+impl Account {
+    /// A write that was tried twice shows itself by one of its dots, or was superseded by another (R7).
+    fn shows_otherwise(&self, dot: &Dot, shown: &BTreeSet<Dot>) -> bool {
+        let request = self.dots[dot].request;
+        let others = self.dots.iter().filter(|(other, minted)| *other != dot && minted.request == request);
+        others.into_iter().any(|(other, _)| shown.contains(other) || !self.alive.contains(other))
+    }
+}

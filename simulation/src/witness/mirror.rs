@@ -1,0 +1,95 @@
+//! What is durable on one disk, followed batch by batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::clock::Clock;
+use starling_core::ids::{DirectoryId, NodeId};
+use starling_core::name::ObjectKey;
+use starling_storage::inspect::{self, HeldRecord};
+use starling_storage::{Batch, Space};
+
+pub struct Mirror {
+    pub directory: DirectoryId,
+    /// The disk that the member had at first is lost, or has lost part of what it held.
+    pub lost: bool,
+    records: BTreeMap<ObjectKey, HeldRecord>,
+    hints: BTreeMap<ObjectKey, BTreeSet<NodeId>>,
+    /// What the last batch replaced.
+    before: BTreeMap<ObjectKey, Option<HeldRecord>>,
+}
+
+impl Mirror {
+    pub fn new(directory: DirectoryId) -> Mirror {
+        Mirror { directory, lost: false, records: BTreeMap::new(), hints: BTreeMap::new(), before: BTreeMap::new() }
+    }
+
+    /// Of a disk that has come in the place of one that was lost.
+    pub fn after_loss(directory: DirectoryId) -> Mirror {
+        Mirror { lost: true, ..Mirror::new(directory) }
+    }
+
+    pub fn record(&self, key: &ObjectKey) -> Option<&HeldRecord> {
+        self.records.get(key)
+    }
+
+    pub fn hints_of(&self, key: &ObjectKey) -> BTreeSet<NodeId> {
+        self.hints.get(key).cloned().unwrap_or_default()
+    }
+
+    /// All that are held, by target.
+    pub fn hints(&self) -> impl Iterator<Item = (&ObjectKey, NodeId)> {
+        self.hints.iter().flat_map(|(key, targets)| targets.iter().map(move |target| (key, *target)))
+    }
+
+    pub fn covers(&self, key: &ObjectKey, clock: &Clock) -> bool {
+        self.record(key).is_some_and(|held| held.object.clock().covers_all(clock))
+    }
+
+    pub fn restore(&mut self, record: HeldRecord) {
+        let key = record.place.key.clone();
+        self.hints.insert(key.clone(), record.markers.clone());
+        self.records.insert(key, record);
+    }
+
+    /// Applies a batch; returns the keys whose records or markers it touches.
+    pub fn apply(&mut self, batch: &Batch) -> BTreeSet<ObjectKey> {
+        self.before.clear();
+        let mut touched = BTreeSet::new();
+        for change in batch.changes() {
+            match change.space {
+                Space::Meta => {}
+                Space::Objects => {
+                    let place = inspect::record_place(&change.key).expect("records lie where they should");
+                    let record = change
+                        .value
+                        .as_ref()
+                        .map(|value| inspect::record(&change.key, value).expect("the product reads what it writes"));
+                    let before = match record {
+                        Some(record) => self.records.insert(place.key.clone(), record),
+                        None => self.records.remove(&place.key),
+                    };
+                    self.before.entry(place.key.clone()).or_insert(before);
+                    touched.insert(place.key);
+                }
+                Space::Hints => {
+                    let hint = inspect::hint_place(&change.key).expect("hints lie where they should");
+                    let targets = self.hints.entry(hint.place.key.clone()).or_default();
+                    if change.value.is_some() {
+                        targets.insert(hint.target)
+                    } else {
+                        targets.remove(&hint.target)
+                    };
+                    touched.insert(hint.place.key);
+                }
+            }
+        }
+        touched
+    }
+
+    /// What the last batch made of a record.
+    pub fn change_of(&self, key: &ObjectKey) -> (Option<HeldRecord>, Option<HeldRecord>) {
+        let after = self.records.get(key).cloned();
+        let before = self.before.get(key).cloned().unwrap_or_else(|| after.clone());
+        (before, after)
+    }
+}
