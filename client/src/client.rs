@@ -12,7 +12,7 @@ use crate::bucket::Bucket;
 use crate::error::ClientError;
 use crate::requests::Fetched;
 use crate::retry::Effect;
-use crate::route::{Errand, Router, Target};
+use crate::route::{Answered, Errand, Router, Target};
 
 /// How a client behaves unless a request says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl Client {
     pub async fn buckets(&self) -> Result<Vec<BucketName>, ClientError> {
         let errand = self.errand(Target::Anyone);
         let call = |client: DataServiceClient, context| async move { client.buckets(context).await };
-        self.router.call(&errand, call).await.map(|(buckets, _)| buckets)
+        self.router.call(&errand, call).await.map(|answered| answered.answer)
     }
 
     /// The layout that the client routes by.
@@ -122,7 +122,7 @@ impl Client {
             let key = key.clone();
             async move { client.locate(context, key).await }
         };
-        self.router.call(&self.errand(Target::Anyone), call).await.map(|(location, _)| location)
+        self.router.call(&self.errand(Target::Anyone), call).await.map(|answered| answered.answer)
     }
 
     /// What one node holds of a key: its own copy, and nobody else's word. `node` is a member's name or its `host:port`.
@@ -149,7 +149,8 @@ impl Client {
             let key = key.clone();
             async move { client.get_own(context, key).await }
         };
-        let (got, via) = self.router.call(&self.errand(Target::Node(node.to_owned())), call).await?;
+        let Answered { answer: got, via, .. } =
+            self.router.call(&self.errand(Target::Node(node.to_owned())), call).await?;
         Ok(Fetched::new(got, via))
     }
 

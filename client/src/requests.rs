@@ -19,7 +19,7 @@ use crate::client::object_key;
 use crate::context::Context;
 use crate::error::ClientError;
 use crate::retry::Effect;
-use crate::route::{Errand, Target};
+use crate::route::{Answered, Errand, Target};
 
 /// Most bytes that a key and its value may have together: what fits a frame. A node's own limits are lower, unless they were
 /// raised.
@@ -86,6 +86,7 @@ pub struct Stored {
     written: Written,
     via: String,
     request: RequestId,
+    attempts: u32,
 }
 
 impl Stored {
@@ -124,6 +125,12 @@ impl Stored {
 
     pub fn request(&self) -> RequestId {
         self.request
+    }
+
+    /// How many of the client's attempts may have carried it out, the one that was answered among them. Above 1 a copy of
+    /// the request may still be under way.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
     }
 }
 
@@ -177,7 +184,7 @@ impl Get {
             let request = request.clone();
             async move { client.get(context, request).await }
         };
-        let (got, via) = router.call(&errand, call).await?;
+        let Answered { answer: got, via, .. } = router.call(&errand, call).await?;
         Ok(Fetched::new(got, via))
     }
 }
@@ -223,8 +230,8 @@ impl Writing {
             let request = request.clone();
             async move { client.put(context, request).await }
         };
-        let (written, via) = self.bucket.client.router.call(&errand, call).await?;
-        Ok(Stored { written, via, request: id })
+        let Answered { answer: written, via, doubts } = self.bucket.client.router.call(&errand, call).await?;
+        Ok(Stored { written, via, request: id, attempts: doubts.saturating_add(1) })
     }
 }
 
@@ -369,7 +376,7 @@ impl Keys {
             async move { client.keys(context, request).await }
         };
         let errand = Errand { target: Target::Anyone, effect: Effect::Nothing, timeout: self.timeout };
-        Ok(self.bucket.client.router.call(&errand, call).await?.0)
+        Ok(self.bucket.client.router.call(&errand, call).await?.answer)
     }
 }
 

@@ -116,8 +116,8 @@ pub(crate) struct Retry {
     backoff: Duration,
     round: Round,
     tried: Vec<Attempt>,
-    /// An attempt was made whose outcome is unknown.
-    in_doubt: bool,
+    /// Attempts that were made whose outcome is unknown.
+    doubts: u32,
     /// What a quorum that was missed says is worth more than that nothing came of another try.
     missed: Option<ClientError>,
     quorum_failures: usize,
@@ -145,7 +145,7 @@ impl Retry {
             backoff: FIRST_BACKOFF,
             round: Round::default(),
             tried: Vec::new(),
-            in_doubt: false,
+            doubts: 0,
             missed: None,
             quorum_failures: 0,
             fault: None,
@@ -171,12 +171,17 @@ impl Retry {
         }
     }
 
+    /// Attempts so far that may have been carried out, and were not answered or not well.
+    pub fn doubts(&self) -> u32 {
+        self.doubts
+    }
+
     /// Takes in how an attempt ended.
     pub fn note(&mut self, address: String, setback: Setback) {
         match setback {
             Setback::NotDone(reason) => self.hope(address, reason),
             Setback::Unknown(reason) => {
-                self.in_doubt = true;
+                self.doubts += 1;
                 self.patience *= 2;
                 self.hope(address, reason);
             }
@@ -220,7 +225,7 @@ impl Retry {
 
     /// The other nodes would ask the same replicas: they are spared until these have had time to recover.
     fn miss(&mut self, address: String, error: ClientError) {
-        self.in_doubt |= left_something(&error);
+        self.doubts += u32::from(left_something(&error));
         self.quorum_failures += 1;
         self.hope(address, error.to_string());
         if self.quorum_failures > QUORUM_RETRIES {
@@ -235,7 +240,7 @@ impl Retry {
     /// What a refusal means. It tells nothing of the attempts before it.
     fn refused(&mut self, error: ClientError) -> ClientError {
         match self.effect {
-            Effect::Write if self.in_doubt && !left_something(&error) => {
+            Effect::Write if self.doubts > 0 && !left_something(&error) => {
                 let tried = std::mem::take(&mut self.tried);
                 let reason = format!("an attempt was not answered, and its repetition was refused ({error})");
                 let missed = self.missed.take().filter(left_something);
@@ -250,7 +255,7 @@ impl Retry {
             return self.refused(missed);
         }
         let tried = std::mem::take(&mut self.tried);
-        match (self.in_doubt, limit, self.effect, self.fault.take()) {
+        match (self.doubts > 0, limit, self.effect, self.fault.take()) {
             (true, Limit::Deadline, ..) => ClientError::DeadlinePassed { tried },
             (true, _, Effect::Write, _) => ClientError::OutcomeUnknown { reason: limit.reason(), tried },
             (_, _, _, Some(fault)) => fault,
@@ -507,6 +512,17 @@ mod tests {
         story.round(&["a:1"]);
         story.fails(read_quorum_missed());
         assert!(matches!(story.gives_up(), ClientError::ReadQuorumNotMet { .. }), "nothing was done");
+    }
+
+    #[test]
+    fn only_attempts_that_may_have_been_carried_out_are_in_doubt() {
+        let mut story = Story::of(Effect::Write, &["a:1", "b:1", "c:1", "d:1"]);
+        story.fails(refused());
+        story.fails(damaged("b:1"));
+        assert_eq!(story.retry.doubts(), 0);
+        story.is_silent();
+        story.fails(quorum_missed());
+        assert_eq!(story.retry.doubts(), 2);
     }
 
     #[test]

@@ -45,6 +45,15 @@ pub(crate) struct Errand {
     pub timeout: Duration,
 }
 
+/// An answer, and how it was come by.
+pub(crate) struct Answered<T> {
+    pub answer: T,
+    /// Who gave it.
+    pub via: String,
+    /// Attempts before it that may have been carried out.
+    pub doubts: u32,
+}
+
 /// What all attempts of a request have in common.
 #[derive(Clone, Copy)]
 struct Trip {
@@ -109,12 +118,12 @@ impl Router {
             .ok_or_else(|| ClientError::Invalid(format!("no member is named `{node}`; there are {}", names())))
     }
 
-    /// Makes a call on one node after another until one answers. Returns the answer and who gave it.
+    /// Makes a call on one node after another until one answers.
     pub async fn call<T, F>(
         &self,
         errand: &Errand,
         call: impl Fn(DataServiceClient, CallContext) -> F,
-    ) -> Result<(T, String), ClientError>
+    ) -> Result<Answered<T>, ClientError>
     where
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
     {
@@ -126,7 +135,7 @@ impl Router {
             let step = retry.next(Instant::now(), rand::random_range(0.5..1.5), &mut lock(&self.budget));
             match step {
                 Step::Try { address, until } => match self.attempt(&address, until, trip, &call).await {
-                    Ok(answer) => return Ok((answer, address)),
+                    Ok(answer) => return Ok(Answered { answer, via: address, doubts: retry.doubts() }),
                     Err(setback) => retry.note(address, setback),
                 },
                 Step::Pause { until, lost } => {
