@@ -16,10 +16,11 @@ pub enum Assertion {
     ContextWentBackwards,
     DeleteUndone,
     SeveralWinners,
+    ShownTwice,
 }
 
 impl Assertion {
-    pub const ALL: [Assertion; 11] = [
+    pub const ALL: [Assertion; 12] = [
         Assertion::AcknowledgedWriteLost,
         Assertion::FailedWriteVisible,
         Assertion::ReplicasDiffer,
@@ -31,6 +32,7 @@ impl Assertion {
         Assertion::ContextWentBackwards,
         Assertion::DeleteUndone,
         Assertion::SeveralWinners,
+        Assertion::ShownTwice,
     ];
 
     /// What would be true of a database that keeps its promises.
@@ -51,6 +53,7 @@ impl Assertion {
             Assertion::ContextWentBackwards => "a strict read has seen all that a strict quorum held before it",
             Assertion::DeleteUndone => "what an acknowledged delete had in its context stays deleted",
             Assertion::SeveralWinners => "a key of a last-write-wins bucket has one value",
+            Assertion::ShownTwice => "a write is shown once, however often it was carried out",
         }
     }
 }
@@ -70,6 +73,7 @@ impl fmt::Display for Assertion {
             Assertion::ContextWentBackwards => "context went backwards",
             Assertion::DeleteUndone => "delete undone",
             Assertion::SeveralWinners => "several winners",
+            Assertion::ShownTwice => "shown twice",
         })
     }
 }

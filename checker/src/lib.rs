@@ -23,6 +23,8 @@
 //! - [`ValueNobodyWrote`](Assertion::ValueNobodyWrote): what is seen was written to that key, by a write that had begun.
 //! - [`FailedWriteVisible`](Assertion::FailedWriteVisible): what said that nothing was done is never seen. A write without
 //!   an answer is unknown, and anything may have become of it.
+//! - [`ShownTwice`](Assertion::ShownTwice): a write that was tried several times is one sibling, at whichever coordinators it
+//!   was carried out.
 //! - [`ReplicasDiffer`](Assertion::ReplicasDiffer), [`HintsLeft`](Assertion::HintsLeft): in the end all primaries hold the
 //!   same clock and values, nobody else holds anything, nobody has hints.
 //! - [`ContextWentBackwards`](Assertion::ContextWentBackwards): a clock that a quorum held is covered by that of every later

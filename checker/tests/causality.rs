@@ -2,7 +2,9 @@
 
 mod support;
 
-use starling_checker::Assertion::{DeleteUndone, FailedWriteVisible, NotSuperseded, Resurrected, ValueNobodyWrote};
+use starling_checker::Assertion::{
+    DeleteUndone, FailedWriteVisible, NotSuperseded, Resurrected, ShownTwice, ValueNobodyWrote,
+};
 use support::{Story, delete, put, read};
 
 #[test]
@@ -50,6 +52,26 @@ fn an_unknown_write_may_be_seen_even_later() {
     story.then(read([]));
     story.then(read([1]));
     story.ends_with([1]).passes_test_of(FailedWriteVisible);
+}
+
+#[test]
+fn a_write_that_was_carried_out_twice_is_shown_once() {
+    let mut story = Story::default();
+    story.then(put(1).tries(2));
+    story.then(read([1]));
+    story.ends_with([1]).passes_test_of(ShownTwice);
+
+    let mut story = Story::default();
+    let writer = story.then(put(1).tries(2));
+    let reader = story.then(read([1, 1]));
+    story.breaks(ShownTwice, [writer, reader]);
+
+    let mut story = Story::default();
+    story.then(put(1).tries(2));
+    story.then(put(2));
+    let verdict = story.ends_with([1, 2, 1]).verdict();
+    assert_eq!(verdict.of(ShownTwice).violated, 3, "once for each replica");
+    assert!(verdict.violations.iter().all(|violation| violation.assertion == ShownTwice), "{verdict}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use starling_checker::Assertion::{
     AcknowledgedWriteLost, ContextWentBackwards, DeleteUndone, FailedWriteVisible, NotSuperseded, ReplicasDiffer,
-    Resurrected, SeveralWinners, StaleRead, ValueNobodyWrote,
+    Resurrected, SeveralWinners, ShownTwice, StaleRead, ValueNobodyWrote,
 };
 use starling_checker::{
     Assertion, Change, Deed, Found, History, Operation, Read, ReadOutcome, ValueId, Verdict, Write,
@@ -278,6 +278,7 @@ fn runs_put_every_assertion_to_the_test() {
         StaleRead,
         ContextWentBackwards,
         DeleteUndone,
+        ShownTwice,
     ] {
         assert!(times[&assertion] > 50, "{assertion}: {times:?}");
     }
