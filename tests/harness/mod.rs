@@ -1,10 +1,15 @@
 //! A cluster of real `starling-node` processes for tests: started on free ports in a temporary directory, killed with the
 //! test. A test waits for events, never for time; [`eventually`] is how.
 //!
-//! [`Direct`] asks one node where a client would turn to another; [`Starling`] is the command line.
+//! [`Recorder`] writes down what a test's clients do, and has it judged in the end; [`Direct`] asks one node where a client
+//! would turn to another; [`Starling`] is the command line.
 
+mod attempts;
 mod direct;
+mod judge;
 mod patience;
+mod recorded;
+mod recorder;
 mod stale;
 mod starling;
 
@@ -24,6 +29,8 @@ use starling_proto::control::{ClusterView, Init, NodeStanding, NodeStatus};
 
 pub use direct::{Direct, put_request};
 pub use patience::{eventually, usually};
+pub use recorded::{Bucket, Get, Write};
+pub use recorder::{Recorder, Session};
 pub use starling::{Ran, Starling};
 
 const BUILD_FIRST: &str = "run `cargo build --workspace --bins` first";
@@ -145,6 +152,15 @@ impl Cluster {
 
     pub fn size(&self) -> usize {
         self.addresses.len()
+    }
+
+    /// Numbers of the nodes that are meant to be up and serving.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        self.up.iter().copied().collect()
+    }
+
+    pub(crate) fn down(&self) -> Vec<usize> {
+        (1..=self.size()).filter(|index| !self.up.contains(index)).collect()
     }
 
     pub async fn client(&self) -> Client {

@@ -6,17 +6,24 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(25);
 
 /// Waits until `condition` holds, and fails the test with its last reason if it never does.
-pub async fn eventually<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+pub async fn eventually<T, F>(what: &str, condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,
 {
-    let deadline = Instant::now() + patience();
+    let held = until(Instant::now() + patience(), condition).await;
+    held.unwrap_or_else(|reason| panic!("never happened: {what}; at last: {reason}"))
+}
+
+/// Waits until `condition` holds, but no longer than until the deadline: then it is as it is.
+pub(crate) async fn until<T, E, F>(deadline: Instant, mut condition: impl FnMut() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
     loop {
         match condition().await {
-            Ok(value) => return value,
-            Err(reason) => assert!(Instant::now() < deadline, "never happened: {what}; at last: {reason}"),
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            ended => return ended,
         }
-        tokio::time::sleep(POLL).await;
     }
 }
 
