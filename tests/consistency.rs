@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use starling_client::{Bucket, Client, ClientError};
+use starling_checker::Assertion::{
+    AcknowledgedWriteLost, ContextWentBackwards, ReplicasDiffer, Resurrected, SeveralWinners, StaleRead,
+};
+use starling_client::{Client, ClientError};
 use starling_core::layout::BucketRules;
 use starling_core::object::SiblingMode;
 use starling_core::quorum::ReplicaCount;
-use starling_tests::{Cluster, eventually, level, texts, usually};
+use starling_tests::{Bucket, Cluster, Recorder, eventually, level, texts, usually};
 
 const KEY: &str = "alice";
 
@@ -85,6 +88,7 @@ async fn w_all_is_refused_where_no_third_node_can_be_reached() {
 struct Scene {
     cluster: Cluster,
     client: Client,
+    recorder: Recorder,
     primaries: Vec<usize>,
     down: Vec<usize>,
 }
@@ -94,11 +98,11 @@ impl Scene {
         let cluster = Cluster::start(6).await;
         let client = cluster.client().await;
         let primaries = cluster.primaries(&client, "carts", KEY);
-        Scene { cluster, client, primaries, down: Vec::new() }
+        Scene { cluster, client, recorder: Recorder::default(), primaries, down: Vec::new() }
     }
 
     fn bucket(&self) -> Bucket {
-        self.client.bucket("carts").unwrap()
+        self.recorder.session(&self.client).bucket("carts")
     }
 
     fn enter(&mut self, column: Column) {
@@ -124,19 +128,11 @@ impl Scene {
         }
         holders
     }
-
-    async fn heal(&mut self) {
-        for primary in std::mem::take(&mut self.down) {
-            self.cluster.restart(primary).await;
-        }
-        self.cluster.wait_hints_drained().await;
-    }
 }
 
 /// Holds one row of the table to its word.
 async fn check_writes(w: &str, pw: &str, row: [Promise; 3]) {
     let mut scene = Scene::set().await;
-    let mut acknowledged = Vec::new();
     for (column, promise) in COLUMNS.into_iter().zip(row) {
         scene.enter(column);
         let value = format!("{column:?}");
@@ -147,19 +143,15 @@ async fn check_writes(w: &str, pw: &str, row: [Promise; 3]) {
                 let on_primaries = holders.iter().filter(|holder| scene.primaries.contains(holder)).count();
                 assert!(holders.len() >= disks && on_primaries >= primaries, "{column:?}: only on {holders:?}");
                 wait_for_every_copy(&scene, &value).await;
-                acknowledged.push(value);
             }
             (Promise::Refused, Err(ClientError::WriteQuorumNotMet { .. })) => {}
             (promise, written) => panic!("{column:?}: {promise:?} was promised, and there was {written:?}"),
         }
     }
     // Fallbacks hand over to those they stood in for.
-    scene.heal().await;
-    for value in acknowledged {
-        let mut holders = scene.holders(&value).await;
-        holders.retain(|holder| scene.primaries.contains(holder));
-        assert_eq!(holders.len(), 3, "`{value}` is only on {holders:?}");
-    }
+    let verdict = scene.recorder.judge_unread(&mut scene.cluster, &[AcknowledgedWriteLost, ReplicasDiffer]).await;
+    let durable = row.iter().filter(|promise| matches!(promise, Promise::Durable { .. })).count();
+    assert_eq!(verdict.counts.acknowledged, durable as u64);
 }
 
 /// Past the acknowledgement, the third copy or its hint is still on its way.
@@ -173,15 +165,17 @@ async fn wait_for_every_copy(scene: &Scene, value: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r_quorum_sees_the_latest_write_of_w_quorum_in_a_healthy_cluster() {
-    let cluster = Cluster::start(5).await;
-    let (writer, reader) = (cluster.client().await, cluster.client().await);
-    let (writer, reader) = (writer.bucket("carts").unwrap(), reader.bucket("carts").unwrap());
+    let mut cluster = Cluster::start(5).await;
+    let recorder = Recorder::default();
+    let [writer, reader] =
+        [cluster.client().await, cluster.client().await].map(|client| recorder.session(&client).bucket("carts"));
     let mut context = None;
     for number in 0..usually(200, 10_000) {
         let value = number.to_string();
         context = writer.put(KEY, value.clone()).context(context).w(level("quorum")).await.unwrap().context();
         assert_eq!(texts(&reader.get(KEY).r(level("quorum")).await.unwrap()), [value]);
     }
+    recorder.judge(&mut cluster, &[AcknowledgedWriteLost, Resurrected, ReplicasDiffer]).await;
 }
 
 /// The node that was down for the write is up for the read, and one that has the write is down then: the quorums of
@@ -193,30 +187,33 @@ async fn r_and_pr_quorum_see_the_latest_write_of_pw_quorum_or_are_refused() {
     let [first, second, third] = scene.primaries[..] else { panic!("a key has three primaries") };
     let bucket = scene.bucket();
     let mut context = bucket.put(KEY, "healthy").pw(quorum()).await.unwrap().context();
-    let read = bucket.get(KEY).r(quorum()).pr(quorum()).await.unwrap();
-    assert_eq!(texts(&read), ["healthy"]);
+    bucket.get(KEY).r(quorum()).pr(quorum()).await.unwrap();
 
     for (absent_writing, absent_reading) in [(first, second), (second, third), (third, first)] {
         let value = format!("without n{absent_writing}");
         scene.cluster.kill(absent_writing);
-        context = bucket.put(KEY, value.clone()).context(context).pw(quorum()).await.unwrap().context();
+        context = bucket.put(KEY, value).context(context).pw(quorum()).await.unwrap().context();
         scene.cluster.restart(absent_writing).await;
         scene.cluster.kill(absent_reading);
-        let read = bucket.get(KEY).r(quorum()).pr(quorum()).await.unwrap();
-        assert_eq!(texts(&read), [value]);
+        bucket.get(KEY).r(quorum()).pr(quorum()).await.unwrap();
         scene.cluster.restart(absent_reading).await;
     }
 
     scene.enter(Column::CutOff);
     let refused = bucket.get(KEY).r(quorum()).pr(quorum()).await.unwrap_err();
     assert!(matches!(refused, ClientError::ReadQuorumNotMet { .. }), "{refused}");
+    // Each read showed the write before it, and nothing that it replaced.
+    let about = [StaleRead, AcknowledgedWriteLost, Resurrected];
+    let verdict = scene.recorder.judge(&mut scene.cluster, &about).await;
+    assert_eq!(verdict.of(StaleRead).times, 4, "{verdict}");
 }
 
 /// Three nodes, so that nobody hands anything over: one that missed a write stays behind, and alone may say so.
 #[tokio::test(flavor = "multi_thread")]
 async fn r_1_is_answered_by_one_replica_which_may_be_behind() {
     let mut cluster = Cluster::start(3).await;
-    let bucket = cluster.client().await.bucket("carts").unwrap();
+    let recorder = Recorder::default();
+    let bucket = recorder.session(&cluster.client().await).bucket("carts");
     let context = bucket.put(KEY, "old").w(level("all")).await.unwrap().context();
     cluster.kill(3);
     bucket.put(KEY, "new").context(context).w(level("2")).await.unwrap();
@@ -227,23 +224,28 @@ async fn r_1_is_answered_by_one_replica_which_may_be_behind() {
     assert_eq!(texts(&bucket.get(KEY).r(level("1")).await.unwrap()), ["old"]);
     let refused = bucket.get(KEY).r(level("quorum")).await.unwrap_err();
     assert!(matches!(refused, ClientError::ReadQuorumNotMet { .. }), "{refused}");
+    recorder.judge(&mut cluster, &[AcknowledgedWriteLost, Resurrected, ReplicasDiffer]).await;
 }
 
 /// The write is on one disk only. Once a read has shown it, it is shown without that disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_waited_for_its_repair_is_not_gone_back_behind_with_another_node_down() {
     let mut cluster = Cluster::start(3).await;
-    let bucket = cluster.client().await.bucket("carts").unwrap();
+    let recorder = Recorder::default();
+    let bucket = recorder.session(&cluster.client().await).bucket("carts");
     let context = bucket.put(KEY, "old").w(level("all")).await.unwrap().context();
     cluster.kill(2);
     cluster.kill(3);
     bucket.put(KEY, "new").context(context).w(level("1")).await.unwrap();
     cluster.restart(2).await;
-    let shown = bucket.get(KEY).r(level("quorum")).wait_for_repair(true).await.unwrap();
+    // Nobody could stand in for a primary here: a quorum is one of primaries.
+    let quorum = || bucket.get(KEY).r(level("quorum")).pr(level("quorum"));
+    let shown = quorum().wait_for_repair(true).await.unwrap();
     assert_eq!(texts(&shown), ["new"]);
     cluster.kill(1);
     cluster.restart(3).await;
-    assert_eq!(texts(&bucket.get(KEY).r(level("quorum")).await.unwrap()), ["new"]);
+    assert_eq!(texts(&quorum().await.unwrap()), ["new"]);
+    recorder.judge(&mut cluster, &[ContextWentBackwards, AcknowledgedWriteLost, Resurrected]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,6 +260,7 @@ async fn a_read_that_waited_for_its_repair_is_not_gone_back_behind_when_cut_off(
     let fallback = scene.cluster.fallbacks(&scene.client, "carts", KEY)[0];
     scene.cluster.kill(fallback);
     assert_eq!(texts(&bucket.get(KEY).r(level("quorum")).await.unwrap()), ["new"]);
+    scene.recorder.judge_unread(&mut scene.cluster, &[AcknowledgedWriteLost, ReplicasDiffer]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,13 +273,14 @@ async fn a_bucket_may_keep_the_last_write_only_or_fewer_replicas() {
     let drafts = ("drafts".parse().unwrap(), rules(Some(2), SiblingMode::Keep));
     let mut cluster = Cluster::start_with(3, BTreeMap::from([sessions, drafts])).await;
     check_last_write_wins(&mut cluster).await;
-    check_two_replicas(&cluster).await;
+    check_two_replicas(&mut cluster).await;
 }
 
 /// Two nodes take a write each while the other is down: concurrent, and the later one is shown by all.
 async fn check_last_write_wins(cluster: &mut Cluster) {
     let client = cluster.client().await;
-    let sessions = client.bucket("sessions").unwrap();
+    let recorder = Recorder::default();
+    let sessions = recorder.session(&client).bucket("sessions");
     let [first, second, third] = cluster.primaries(&client, "sessions", KEY)[..] else { panic!("three primaries") };
     cluster.kill(second);
     cluster.kill(third);
@@ -290,22 +294,18 @@ async fn check_last_write_wins(cluster: &mut Cluster) {
     let read = sessions.get(KEY).r(level("all")).wait_for_repair(true).await.unwrap();
     assert_eq!(read.clock().len(), 2, "neither had seen the other");
     assert_eq!(texts(&read), ["later"]);
-    for index in 1..=3 {
-        assert_eq!(texts(&cluster.own_copy(&client, index, "sessions", KEY).await.unwrap()), ["later"], "on n{index}");
-    }
+    recorder.judge_unread(cluster, &[SeveralWinners, ReplicasDiffer, AcknowledgedWriteLost]).await;
 }
 
-async fn check_two_replicas(cluster: &Cluster) {
+async fn check_two_replicas(cluster: &mut Cluster) {
     let client = cluster.client().await;
-    let drafts = client.bucket("drafts").unwrap();
+    let recorder = Recorder::default();
+    let drafts = recorder.session(&client).bucket("drafts");
     let written = drafts.put(KEY, "a draft").w(level("all")).await.unwrap();
     assert_eq!(written.acknowledged().primaries, 2, "all are two");
-    let primaries = cluster.primaries(&client, "drafts", KEY);
-    assert_eq!(primaries.len(), 2);
-    for index in 1..=3 {
-        let own = cluster.own_copy(&client, index, "drafts", KEY).await.unwrap();
-        assert_eq!(own.is_found(), primaries.contains(&index), "on n{index}");
-    }
+    assert_eq!(cluster.primaries(&client, "drafts", KEY).len(), 2);
     let refused = drafts.put(KEY, "another").w(level("3")).await.unwrap_err();
     assert!(matches!(refused, ClientError::Invalid(_)), "{refused}");
+    // Both hold it, and the third node nothing.
+    recorder.judge_unread(cluster, &[AcknowledgedWriteLost, ReplicasDiffer]).await;
 }
