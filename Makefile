@@ -1,6 +1,11 @@
 # What people type. Everything here works from a fresh checkout.
 
-.PHONY: help build release setup demo test lint deny unit process figures doc soak bench fmt
+.PHONY: help build release setup demo test lint deny unit process simulation simulate trial figures doc soak bench fmt
+
+# Needs no RocksDB. What it breaks on purpose is a feature of this one program, and of nothing that is shipped.
+SIMULATOR = --profile simulation --package starling-simulation --features simulator
+SEEDS ?= 1000
+FIRST ?= 1
 
 help:            ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,12 +24,13 @@ demo: build      ## Start five nodes, load a real data set, kill a node, and los
 
 test:            ## Everything that CI checks
 	@scripts/setup --test
-	$(MAKE) lint deny unit doc
+	$(MAKE) lint deny unit doc simulation
 	scripts/demo --small
 
 lint:            ## Format and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy $(SIMULATOR) --all-targets -- -D warnings
 
 deny:            ## Licences, bans and sources of all dependencies
 	cargo deny check bans licenses sources
@@ -35,6 +41,23 @@ unit:            ## Unit, property, conformance, CLI and process tests
 
 process: build   ## The process tests alone
 	cargo nextest run --workspace -E 'package(starling-tests)'
+
+simulation:      ## What CI simulates: the same seeds twice, broken builds, many seeds
+	cargo test --package starling-core --features deliberate-faults --test deliberate_faults
+	cargo nextest run --cargo-profile simulation --package starling-simulation --features simulator
+	cargo run --quiet $(SIMULATOR) -- twice --seeds 20
+	cargo run --quiet $(SIMULATOR) -- trial --searches 1 --first 200001 --seeds 1000
+	cargo run --quiet $(SIMULATOR) -- campaign --seeds 1000
+
+simulate:        ## Whole clusters in simulated time: SEEDS=1000 [FIRST=1 LOG=FILE], or SEED=1 [TRACE=1]; [FAULT=NAME]
+ifdef SEED
+	@cargo run --quiet $(SIMULATOR) -- run --seed $(SEED) $(if $(TRACE),--trace) $(if $(FAULT),--fault $(FAULT)) $(SMALLER)
+else
+	@cargo run --quiet $(SIMULATOR) -- campaign --seeds $(SEEDS) --first $(FIRST) $(if $(FAULT),--fault $(FAULT)) $(if $(LOG),--log $(LOG))
+endif
+
+trial:           ## Is every fault that builds can have on purpose found? [FAULT=NAME SEEDS=1000]
+	@cargo run --quiet $(SIMULATOR) -- trial --seeds $(SEEDS) $(if $(FAULT),--fault $(FAULT))
 
 figures: build   ## What a node costs and how soon it notices, as the process tests measure it
 	cargo nextest run --workspace -E 'binary(figures)' --no-capture

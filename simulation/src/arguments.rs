@@ -89,6 +89,9 @@ pub struct Trial {
     /// Seeds after which a fault counts as not found
     #[arg(long, default_value_t = 200)]
     pub seeds: u64,
+    /// The first seed of the first search
+    #[arg(long, default_value_t = 1)]
+    pub first: u64,
     /// Searches, each from another first seed; their median is reported
     #[arg(long, default_value_t = 3)]
     pub searches: u64,

@@ -63,8 +63,10 @@ fn show_failure(first: &Summary, fault: Option<Fault>) -> anyhow::Result<()> {
         "it still fails with {clients} clients of {operations} operations and these troubles: {}",
         if shrunk.summary.troubles.is_empty() { "none".to_owned() } else { shrunk.summary.troubles.join(", ") }
     );
-    let flags = shrunk.single.flags().join(" ");
-    println!("replay it, told line by line:\n\n  make simulate RUN=\"--trace {flags}\"\n");
+    let Single { seed, fault, reduction, .. } = &shrunk.single;
+    let fault = fault.map(|fault| format!(" FAULT={fault}")).unwrap_or_default();
+    let smaller = reduction.flags().join(" ");
+    println!("see it told line by line:\n\n  make simulate SEED={seed} TRACE=1{fault} SMALLER=\"{smaller}\"\n");
     Ok(())
 }
 
@@ -131,7 +133,7 @@ impl Log {
         let all = self.wanted.end - self.wanted.start;
         if !summary.passed {
             println!("seed {} fails: {}", summary.seed, summary.caught_by.join(", "));
-        } else if self.done.len() % 50 == 0 {
+        } else if self.done.len().is_multiple_of(50) {
             println!("{} of {all} seeds", self.done.len());
         }
         Ok(())

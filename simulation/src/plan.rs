@@ -241,7 +241,7 @@ impl Plan {
     fn episode(&self, chance: &mut Stream) -> Episode {
         let load = self.load.as_millis() as u64;
         let from = chance.random_range(0..load.saturating_sub(2_000).max(1));
-        let longest = (load - from).min(14_000).max(500);
+        let longest = (load - from).clamp(500, 14_000);
         let lasts = chance.random_range(200..=longest);
         let trouble = self.trouble(chance);
         // What takes its time to show is given it.

@@ -533,10 +533,9 @@ async fn make(plug: Plug, nodes: usize) -> Result<Layout, String> {
 
 pub fn buckets() -> BTreeMap<BucketName, BucketRules> {
     let name = |text: &str| text.parse::<BucketName>().expect("a valid name");
-    let mut sessions = BucketRules::default();
-    sessions.mode = SiblingMode::LastWriteWins;
-    let mut pairs = BucketRules::default();
-    pairs.replicas = Some(ReplicaCount::try_from(2).expect("from 1 to 7"));
+    let sessions = BucketRules { mode: SiblingMode::LastWriteWins, ..BucketRules::default() };
+    let two = ReplicaCount::try_from(2).expect("from 1 to 7");
+    let pairs = BucketRules { replicas: Some(two), ..BucketRules::default() };
     [(name(workload::SESSIONS), sessions), (name(workload::PAIRS), pairs)].into_iter().collect()
 }
 

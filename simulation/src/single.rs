@@ -59,7 +59,7 @@ pub fn reduced(mut plan: Plan, reduction: &Reduction) -> Plan {
 }
 
 impl Reduction {
-    fn flags(&self) -> Vec<String> {
+    pub fn flags(&self) -> Vec<String> {
         let list = |numbers: &Vec<usize>| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let troubles = self.only_troubles.as_ref().map(|only| format!("--only-troubles={}", list(only)));
         let clients = self.clients.map(|clients| format!("--clients={clients}"));

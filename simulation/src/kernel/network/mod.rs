@@ -25,6 +25,9 @@ pub use datagrams::Gossiping;
 use state::State;
 pub use stream::Plug;
 
+#[cfg(test)]
+mod tests;
+
 /// A machine, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub usize);
