@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use starling_core::clock::Clock;
-use starling_core::ids::NodeId;
+use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
 
@@ -77,6 +77,7 @@ pub struct History {
     keys: BTreeMap<ObjectKey, Vec<Entry>>,
     modes: BTreeMap<BucketName, SiblingMode>,
     nodes: BTreeMap<NodeId, String>,
+    values: BTreeMap<ValueId, String>,
     histories: Histories,
     counts: Counts,
 }
@@ -90,6 +91,16 @@ impl History {
     /// What timelines call a node.
     pub fn name_node(&mut self, node: NodeId, name: impl Into<String>) {
         self.nodes.insert(node, name.into());
+    }
+
+    /// What timelines call a value.
+    pub fn name_value(&mut self, value: ValueId, name: impl Into<String>) {
+        self.values.insert(value, name.into());
+    }
+
+    /// What timelines call the histories of a directory, in operations that are recorded from now on.
+    pub fn name_directory(&mut self, directory: DirectoryId, name: impl Into<String>) {
+        self.histories.name_directory(directory, name.into());
     }
 
     /// Takes in an operation that has ended, and returns its number, by which a verdict will call it.
@@ -128,6 +139,15 @@ impl History {
     /// The node as people call it.
     pub(crate) fn node(&self, node: NodeId) -> String {
         self.nodes.get(&node).cloned().unwrap_or_else(|| format!("n{:x}", node.0))
+    }
+
+    /// The value as people call it.
+    pub(crate) fn value(&self, value: ValueId) -> String {
+        self.values.get(&value).cloned().unwrap_or_else(|| value.to_string())
+    }
+
+    pub(crate) fn tell_small_clock(&self, clock: &SmallClock) -> String {
+        self.histories.tell_small(clock)
     }
 
     pub(crate) fn tell_clock(&self, clock: &Clock) -> String {

@@ -3,6 +3,7 @@
 use crate::assertion::Assertion;
 use crate::history::{Entry, History};
 use crate::index::Index;
+use crate::operation::ValueId;
 use crate::timeline::Timeline;
 use crate::verdict::{MAX_KEPT_OF_A_KIND, Tested, Verdict, Violation};
 
@@ -17,6 +18,11 @@ impl<'a> Report<'a> {
     pub fn new(history: &'a History) -> Report<'a> {
         let untested = |assertion| Tested { assertion, times: 0, violated: 0, excused: 0 };
         Report { history, tested: Assertion::ALL.map(untested).into(), violations: Vec::new() }
+    }
+
+    /// The value as people call it.
+    pub fn value(&self, value: ValueId) -> String {
+        self.history.value(value)
     }
 
     pub fn tested(&mut self, assertion: Assertion, times: usize) {

@@ -25,7 +25,7 @@ pub enum Line {
     Operation {
         number: OperationNumber,
         session: Session,
-        /// Nanoseconds since the key's first operation.
+        /// Nanoseconds by the history's clock.
         invoked: u64,
         ended: u64,
         is_culprit: bool,
@@ -38,7 +38,6 @@ pub enum Line {
 impl Timeline {
     pub(crate) fn new(history: &History, index: &Index<'_>, culprits: &[OperationNumber]) -> Timeline {
         let teller = Teller { history, index };
-        let begin = index.entries.first().map_or(0, |entry| entry.invoked);
         let mut lines = Vec::new();
         let mut next = 0;
         for at in chosen(index, culprits) {
@@ -48,8 +47,8 @@ impl Timeline {
             lines.push(Line::Operation {
                 number: entry.number,
                 session: entry.session,
-                invoked: entry.invoked - begin,
-                ended: entry.ended - begin,
+                invoked: entry.invoked,
+                ended: entry.ended,
                 is_culprit: culprits.contains(&entry.number),
                 what: teller.tell(entry),
             });
@@ -96,7 +95,7 @@ impl Teller<'_> {
     fn tell_write(&self, write: &Write) -> String {
         let Asked { replicas, primaries, copies } = write.asked;
         let what = match write.change {
-            Change::Put { value, context } => format!("put {value}, {}", self.context(context)),
+            Change::Put { value, context } => format!("put {}, {}", self.history.value(value), self.context(context)),
             Change::Delete { context: None } => "delete what a read finds".to_owned(),
             Change::Delete { context } => format!("delete, {}", self.context(context)),
         };
@@ -126,14 +125,14 @@ impl Teller<'_> {
             ([], false) => "nothing".to_owned(),
             (values, _) => self.values(values),
         };
-        format!("{what}, clock {}", found.clock)
+        format!("{what}, clock {}", self.history.tell_small_clock(&found.clock))
     }
 
     /// `v1 of #0, v2 of #3`
     fn values(&self, values: &[ValueId]) -> String {
         let named = |value: &ValueId| match self.index.writer_of(*value) {
-            Some(write) => format!("{value} of {}", self.index.writes[write].entry.number),
-            None => format!("{value} of nobody"),
+            Some(write) => format!("{} of {}", self.history.value(*value), self.index.writes[write].entry.number),
+            None => format!("{} of nobody", self.history.value(*value)),
         };
         let mut told: Vec<String> = values.iter().take(MAX_VALUES).map(named).collect();
         let left = values.len().saturating_sub(MAX_VALUES);

@@ -21,11 +21,11 @@ fn a_violation_tells_who_did_what_when_and_with_which_context() {
 acknowledged write lost: write #3 is not there in the end, nor anything that had it in its context
   promised: an acknowledged write is there in the end, or a later write that had it in its context
   key: bucket/key
-          0.000 to      1.500 ms  session 1      #0 put v1, no context, w=2 pw=2 of 3: acknowledged, stored by oslo n2, siblings: 1, with a context
-          2.000 to      3.000 ms  session 2      #1 read, r=2 pr=2 of 3: v1 of #0, clock h0:1
-          4.000 to      8.000 ms  session 2      #2 put v2, context of read #1, w=2 pw=2 of 3: unknown
- >>>      5.000 to      6.000 ms  session 1      #3 put v3, context of write #0, w=2 pw=2 of 3: acknowledged, stored by oslo n3, siblings: 1
-          6.500 to      6.600 ms  session 3      #4 delete what a read finds, w=2 pw=2 of 3: failed, nothing done
+          1.000 to      2.500 ms  session 1      #0 put v1, no context, w=2 pw=2 of 3: acknowledged, stored by oslo n2, siblings: 1, with a context
+          3.000 to      4.000 ms  session 2      #1 read, r=2 pr=2 of 3: v1 of #0, clock h0:1
+          5.000 to      9.000 ms  session 2      #2 put v2, context of read #1, w=2 pw=2 of 3: unknown
+ >>>      6.000 to      7.000 ms  session 1      #3 put v3, context of write #0, w=2 pw=2 of 3: acknowledged, stored by oslo n3, siblings: 1
+          7.500 to      7.600 ms  session 3      #4 delete what a read finds, w=2 pw=2 of 3: failed, nothing done
      in the end: oslo (primary) holds v2 of #2, clock h0:9
      in the end: n2 (primary) holds v2 of #2, clock h0:9
      in the end: n3 (primary) holds v2 of #2, clock h0:9

@@ -73,6 +73,10 @@ impl Names {
         self.nodes.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 
+    pub fn directories(&self) -> impl Iterator<Item = (DirectoryId, String)> {
+        self.directories.iter().map(|(directory, name)| (*directory, name.clone()))
+    }
+
     fn history(&self, history: &History) -> String {
         let directory = history.directory;
         let owner = self.directories.get(&directory).cloned().unwrap_or_else(|| directory.to_string());

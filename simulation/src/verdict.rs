@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use starling_checker::{
     Acknowledgement, Asked, Change, ContextId, Deed, FinalState, Found, HeldHints, History, LostDisk, Operation,
     OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Write, WriteOutcome,
@@ -111,6 +110,10 @@ impl Judge<'_> {
         for identity in self.names.members() {
             history.name_node(identity.node, identity.name.to_string());
         }
+        self.names.directories().for_each(|(directory, name)| history.name_directory(directory, name));
+        for written in done.iter().filter_map(Done::value) {
+            history.name_value(ValueId::of(written), String::from_utf8_lossy(written));
+        }
         for done in done {
             history.record(self.operation(done)).expect("time goes forward");
         }
@@ -126,7 +129,7 @@ impl Judge<'_> {
                 waits_for_repair: *waits_for_repair,
                 outcome: found.as_ref().map_or(ReadOutcome::Failed, |found| {
                     ReadOutcome::Found(Found {
-                        values: found.values.iter().map(value_id).collect(),
+                        values: found.values.iter().map(|value| ValueId::of(value)).collect(),
                         context: found.context.as_ref().map(|context| ContextId::of(context)),
                         clock: found.clock.clone(),
                         deleted: found.deleted,
@@ -137,7 +140,7 @@ impl Judge<'_> {
                 let context = context.as_ref().map(|context| ContextId::of(context));
                 Deed::Write(Write {
                     change: match value {
-                        Some(value) => Change::Put { value: value_id(value), context },
+                        Some(value) => Change::Put { value: ValueId::of(value), context },
                         None => Change::Delete { context },
                     },
                     asked: self.asked(done, true, copies),
@@ -224,18 +227,8 @@ fn written(outcome: &Written) -> WriteOutcome {
 
 fn own_copy(object: &Object, mode: SiblingMode) -> OwnCopy {
     let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
-        Value::Live(bytes) => Some(value_id(bytes)),
+        Value::Live(bytes) => Some(ValueId::of(bytes)),
         Value::Tombstone => None,
     });
     OwnCopy { clock: object.clock().clone(), values: live.collect() }
-}
-
-/// `c2.17`, as its label reads, becomes 2017.
-fn value_id(label: &Bytes) -> ValueId {
-    let text = String::from_utf8_lossy(label);
-    let number = text
-        .strip_prefix('c')
-        .and_then(|rest| rest.split_once('.'))
-        .and_then(|(client, operation)| Some(client.parse::<u64>().ok()? * 1000 + operation.parse::<u64>().ok()?));
-    number.map_or_else(|| ValueId::of(label), ValueId)
 }

@@ -49,6 +49,16 @@ pub struct Done {
     pub deed: Deed,
 }
 
+impl Done {
+    /// What it put, if it put anything.
+    pub fn value(&self) -> Option<&Bytes> {
+        match &self.deed {
+            Deed::Write { value, .. } => value.as_ref(),
+            Deed::Read { .. } => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Levels {
     pub all: Level,

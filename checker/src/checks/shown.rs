@@ -26,16 +26,19 @@ fn check_values(index: &Index<'_>, values: &[ValueId], seen_by: Option<&Entry>, 
     for value in values {
         let writer = index.writer_of(*value).map(|writer| &index.writes[writer]);
         let Some(writer) = writer else {
+            let value = report.value(*value);
             let what = || format!("{} shows {value}, which nobody wrote to this key", seer(seen_by));
             report.violated(index, ValueNobodyWrote, seen_by.as_slice(), what);
             continue;
         };
         let culprits: Vec<&Entry> = [writer.entry].into_iter().chain(seen_by).collect();
         if seen_by.is_some_and(|read| read.ended < writer.entry.invoked) {
+            let value = report.value(*value);
             let what = || format!("{} shows {value} before {} began to write it", seer(seen_by), writer.entry.number);
             report.violated(index, ValueNobodyWrote, &culprits, what);
         }
         if writer.write.is_failed() {
+            let value = report.value(*value);
             let what = || format!("{} shows {value}, but write {} was not done", seer(seen_by), writer.entry.number);
             report.violated(index, FailedWriteVisible, &culprits, what);
         }
@@ -53,6 +56,7 @@ fn check_once(index: &Index<'_>, values: &[ValueId], seen_by: Option<&Entry>, re
         report.tested(ShownTwice, usize::from(was_repeated || same.len() > 1));
         if same.len() > 1 {
             let culprits: Vec<&Entry> = writer.map(|writer| writer.entry).into_iter().chain(seen_by).collect();
+            let value = report.value(value);
             let what = || format!("{} shows {value} {} times", seer(seen_by), same.len());
             report.violated(index, ShownTwice, &culprits, what);
         }
