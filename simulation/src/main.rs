@@ -15,6 +15,7 @@ mod kernel;
 mod logs;
 mod names;
 mod observer;
+mod panics;
 mod plan;
 mod run;
 mod server;
