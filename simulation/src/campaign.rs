@@ -15,6 +15,9 @@ use crate::arguments::{Campaign, Single, Twice};
 use crate::shrink::shrink;
 use crate::summary::Summary;
 
+/// So many seeds put everything to the test.
+const MANY: usize = 200;
+
 /// True if no seed has found anything.
 ///
 /// # Errors
@@ -30,8 +33,14 @@ pub fn run(arguments: &Campaign) -> anyhow::Result<bool> {
     let first = log.done.iter().filter(|summary| !summary.passed).min_by_key(|summary| summary.seed);
     if let Some(first) = first {
         show_failure(first, arguments.fault)?;
+        return Ok(false);
     }
-    Ok(first.is_none())
+    // A pass that has tested nothing is none. Fewer seeds may not meet everything.
+    let idle = tested(&log.done).into_iter().find(|(_, (times, _))| *times == 0 && log.done.len() >= MANY);
+    if let Some((assertion, _)) = idle {
+        println!("\nnothing has put this to the test: {assertion}");
+    }
+    Ok(idle.is_none())
 }
 
 /// # Errors
@@ -140,6 +149,16 @@ impl Log {
     }
 }
 
+/// How often each assertion of the checker was put to the test, and excused.
+fn tested(done: &[Summary]) -> BTreeMap<&str, (u64, u64)> {
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (assertion, (times, excused)) in done.iter().flat_map(|summary| &summary.tested) {
+        let sum = sums.entry(assertion).or_default();
+        *sum = (sum.0 + times, sum.1 + excused);
+    }
+    sums
+}
+
 struct Report<'a> {
     done: &'a [Summary],
     fresh: usize,
@@ -164,10 +183,13 @@ impl std::fmt::Display for Report<'_> {
             sum(|summary| summary.reads),
             sum(|summary| summary.checks)
         )?;
+        for (assertion, (times, excused)) in tested(self.done) {
+            writeln!(f, "{times:>9}  {assertion}, {excused} excused")?;
+        }
         let mut troubles: BTreeMap<&str, usize> = BTreeMap::new();
         for trouble in self.done.iter().flat_map(|summary| &summary.troubles) {
             *troubles.entry(trouble).or_default() += 1;
         }
-        troubles.iter().try_for_each(|(trouble, count)| writeln!(f, "{count:>7}  {trouble}"))
+        troubles.iter().try_for_each(|(trouble, count)| writeln!(f, "{count:>9}  {trouble}"))
     }
 }

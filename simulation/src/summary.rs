@@ -1,5 +1,6 @@
 //! What came of one run, as one process tells another.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub struct Summary {
     pub unknown: u64,
     pub reads: u64,
     pub checks: u64,
+    /// How often each of the checker's assertions was put to the test, and excused.
+    pub tested: BTreeMap<String, (u64, u64)>,
     pub fingerprint: String,
 }
 
@@ -39,6 +42,12 @@ impl Summary {
             unknown: counts.unknown,
             reads: counts.reads,
             checks: verdict.checks,
+            tested: verdict
+                .checker
+                .tested
+                .iter()
+                .map(|tested| (tested.assertion.to_string(), (tested.times, tested.excused)))
+                .collect(),
             fingerprint: verdict.fingerprint.clone(),
         }
     }
@@ -57,6 +66,7 @@ impl Summary {
             unknown: 0,
             reads: 0,
             checks: 0,
+            tested: BTreeMap::new(),
             fingerprint: String::new(),
         }
     }
