@@ -36,6 +36,8 @@ use clap::Parser as _;
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
+    // SAFETY: nothing runs yet. A transcript that is piped into `head` or `less` ends with its reader, without a word.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let passed = match Arguments::parse().command {
         Command::Run(arguments) => Ok(single::run(&arguments)),
         Command::Campaign(arguments) => campaign::run(&arguments),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::RngExt as _;
 use starling_core::clock::{Clock, Dot, History};
-use starling_core::ids::{DirectoryId, NodeId};
+use starling_core::ids::{DirectoryId, NodeId, RequestId};
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Value};
 use starling_storage::Identity;
@@ -77,7 +77,7 @@ impl Names {
         self.directories.iter().map(|(directory, name)| (*directory, name.clone()))
     }
 
-    fn history(&self, history: &History) -> String {
+    pub fn history(&self, history: &History) -> String {
         let directory = history.directory;
         let owner = self.directories.get(&directory).cloned().unwrap_or_else(|| directory.to_string());
         // Four digits tell the few births of a key apart.
@@ -110,6 +110,11 @@ pub fn value(value: &Value) -> String {
         Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Tombstone => "deleted".to_owned(),
     }
+}
+
+/// As much of a request's id as tells the few of a run apart.
+pub fn request(request: RequestId) -> String {
+    format!("{:08x}", request.0 >> 96)
 }
 
 pub fn key(key: &ObjectKey) -> String {

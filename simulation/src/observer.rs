@@ -144,7 +144,7 @@ fn client_asks(request: &DataServiceRequest) -> Option<String> {
 fn put(put: &Put) -> String {
     let context = if put.context.is_some() { "with a context" } else { "without a context" };
     let (key, value) = (names::key(&put.key), names::value(&put.value));
-    format!("put {key} = {value}, {context}, w={} pw={}, request {:08x}", put.w, put.pw, put.request.0 >> 96)
+    format!("put {key} = {value}, {context}, w={} pw={}, request {}", put.w, put.pw, names::request(put.request))
 }
 
 fn outcome<T: std::fmt::Display, E: std::fmt::Display>(answer: Result<T, E>) -> String {

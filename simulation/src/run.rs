@@ -94,7 +94,7 @@ impl World {
         entropy::begin(plan.seed);
         time::begin();
         let names = Arc::new(Names::of(&plan));
-        let witness = Arc::new(Mutex::new(Witness::new(names.members())));
+        let witness = Arc::new(Mutex::new(Witness::new(Arc::clone(&names), transcript.clone())));
         let observer = Observer::new(Arc::clone(&names), Arc::clone(&witness), transcript.clone());
         let network = Network::new(plan.hosts(), stream(plan.seed, "network"), Box::new(observer));
         network.set_weather(plan.weather);

@@ -61,7 +61,10 @@ pub fn reduced(mut plan: Plan, reduction: &Reduction) -> Plan {
 impl Reduction {
     pub fn flags(&self) -> Vec<String> {
         let list = |numbers: &Vec<usize>| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        let troubles = self.only_troubles.as_ref().map(|only| format!("--only-troubles={}", list(only)));
+        let troubles = self.only_troubles.as_ref().map(|only| match only.as_slice() {
+            [] => "--only-troubles".to_owned(),
+            _ => format!("--only-troubles={}", list(only)),
+        });
         let clients = self.clients.map(|clients| format!("--clients={clients}"));
         let operations = self.operations.map(|operations| format!("--operations={operations}"));
         troubles.into_iter().chain(clients).chain(operations).collect()

@@ -35,6 +35,8 @@ pub struct Ending {
 pub struct Verdict {
     pub checker: starling_checker::Verdict,
     pub breaches: Vec<Breach>,
+    /// All of them, also those that are not kept.
+    pub counts: BTreeMap<Invariant, u64>,
     pub simulated: Duration,
     pub checks: u64,
     pub fingerprint: String,
@@ -50,11 +52,15 @@ impl Verdict {
         transcript: &Transcript,
     ) -> Verdict {
         let judge = Judge { plan, names, witness, ending };
-        let mut breaches = witness.breaches.clone();
-        breaches.extend(done.iter().filter_map(|done| judge.overdue(done)));
+        let (mut breaches, mut counts) = (witness.breaches.clone(), witness.counts.clone());
+        for breach in done.iter().filter_map(|done| judge.overdue(done)) {
+            *counts.entry(breach.invariant).or_insert(0) += 1;
+            breaches.push(breach);
+        }
         Verdict {
             checker: judge.judge(done),
             breaches,
+            counts,
             simulated: ending.ended.since_start(),
             checks: witness.checks,
             fingerprint: transcript.fingerprint(),
@@ -63,6 +69,18 @@ impl Verdict {
 
     pub fn passed(&self) -> bool {
         self.breaches.is_empty() && self.checker.passed()
+    }
+
+    /// `invariant 2 broken 19 times`
+    fn witnessed(&self) -> String {
+        let told: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(invariant, count)| {
+                format!("invariant {} broken {count} time{}", invariant.number(), if *count == 1 { "" } else { "s" })
+            })
+            .collect();
+        if told.is_empty() { "nothing wrong".to_owned() } else { told.join(", ") }
     }
 
     /// The first thing that went wrong, by name: an invariant of the witness, or an assertion of the checker.
@@ -77,11 +95,12 @@ impl Verdict {
 
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "the witness (inside): {}", self.witnessed())?;
         for breach in &self.breaches {
             let Breach { at, invariant, what } = breach;
             writeln!(f, "invariant {} at {at} s: {what}\n  it must be: {}\n", invariant.number(), invariant.claim())?;
         }
-        self.checker.fmt(f)
+        write!(f, "\nthe checker (what clients saw): {}", self.checker)
     }
 }
 

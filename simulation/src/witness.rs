@@ -25,6 +25,8 @@ use starling_storage::{Batch, Identity};
 
 use crate::kernel::network::HostId;
 use crate::kernel::time::{self, Moment};
+use crate::names::{self, Names};
+use crate::transcript::Transcript;
 use crate::wiretap::{Heard, Words};
 
 use account::{Accounts, Seen};
@@ -87,8 +89,8 @@ pub struct Breach {
     pub what: String,
 }
 
-/// After so many, the rest is noise.
-const MOST_BREACHES: usize = 20;
+/// After so many of one invariant, the rest is counted.
+pub const MOST_OF_A_KIND: u64 = 3;
 
 pub struct Witness {
     layout: Option<Arc<Layout>>,
@@ -99,7 +101,10 @@ pub struct Witness {
     /// Writes whose answer is awaited, by connection and call.
     asked: BTreeMap<(u64, u64), Asked>,
     pub breaches: Vec<Breach>,
+    pub counts: BTreeMap<Invariant, u64>,
     pub checks: u64,
+    names: Arc<Names>,
+    transcript: Transcript,
 }
 
 enum Asked {
@@ -109,21 +114,21 @@ enum Asked {
 }
 
 impl Witness {
-    /// Of nodes with these identities.
-    pub fn new(identities: &[Identity]) -> Witness {
+    /// Of the nodes that are named.
+    pub fn new(names: Arc<Names>, transcript: Transcript) -> Witness {
+        let identities = names.members();
         Witness {
             layout: None,
             mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
-            accounts: Accounts::default(),
+            accounts: Accounts::new(Arc::clone(&names)),
             asked: BTreeMap::new(),
             breaches: Vec::new(),
+            counts: BTreeMap::new(),
             checks: 0,
+            names: Arc::clone(&names),
+            transcript,
         }
-    }
-
-    pub fn name(&self, node: NodeId) -> String {
-        self.members.get(&node).map_or_else(|| node.to_string(), |index| format!("n{}", index + 1))
     }
 
     /// What is durable on a node's disk.
@@ -172,7 +177,11 @@ impl Witness {
         for sibling in record.object.siblings().iter().filter(|sibling| sibling.dot.history.directory == directory) {
             let minted = !known.covers(&sibling.dot) && !self.accounts.knows(key, &sibling.dot);
             if minted && !self.accounts.mint(key, sibling, record.object.clock()) {
-                let what = format!("{key:?}: {} came into being without a request for it", sibling.dot);
+                let what = format!(
+                    "{key}: {} came into being without a request for it",
+                    self.names.dot(&sibling.dot),
+                    key = names::key(key)
+                );
                 self.breach(Invariant::NothingInvented, what);
             }
         }
@@ -193,7 +202,13 @@ impl Witness {
             .map(|primary| format!("n{}", primary + 1))
             .collect();
         if !missing.is_empty() {
-            let what = format!("n{} dropped its copy of {key:?}, which {} lacks", host.0 + 1, missing.join(" and "));
+            let what = format!(
+                "n{} dropped its copy of {key}, at {}, which {} lacks",
+                host.0 + 1,
+                self.names.clock(before.object.clock()),
+                missing.join(" and "),
+                key = names::key(key)
+            );
             self.breach(Invariant::DroppedOnProof, what);
         }
         self.check_kept(key);
@@ -205,8 +220,11 @@ impl Witness {
         for (request, w) in acknowledged {
             let (holders, _) = self.holders(key, request);
             if holders < w {
-                let what =
-                    format!("{key:?}: of the {w} disks that request {request} was acknowledged by, {holders} have it");
+                let what = format!(
+                    "{key}: of the {w} disks that request {} was acknowledged by, {holders} have it",
+                    names::request(request),
+                    key = names::key(key)
+                );
                 self.breach(Invariant::Kept, what);
             }
         }
@@ -225,11 +243,11 @@ impl Witness {
             let is_primary = holder.is_some_and(|node| list.is_primary(node));
             let owed = |primary: &&NodeId| !record.markers.contains(primary) && !record.confirmed.contains(primary);
             if !is_primary && let Some(forgotten) = list.primaries().iter().find(owed) {
-                wrong = Some(format!("it holds a copy and no marker for {}", self.name(*forgotten)));
+                wrong = Some(format!("it holds a copy and no marker for {}", self.names.node(*forgotten)));
             }
         }
         if let Some(wrong) = wrong {
-            self.breach(Invariant::MarkersMatch, format!("n{}, {key:?}: {wrong}", host.0 + 1));
+            self.breach(Invariant::MarkersMatch, format!("n{}, {key}: {wrong}", host.0 + 1, key = names::key(key)));
         }
     }
 
@@ -238,18 +256,14 @@ impl Witness {
         self.checks += 1;
         let contradictions = self.accounts.contradictions(key, object);
         for (invariant, what) in contradictions {
-            self.breach(invariant, format!("{key:?} on {at}: {what}"));
+            self.breach(invariant, format!("{key} on {at}: {what}", key = names::key(key)));
         }
     }
 
     /// Something was said on the network.
     pub fn heard(&mut self, heard: &Heard) {
         let call = heard.call.map(|call| (heard.connection, call));
-        let way = format!(
-            "the way from {} to {}",
-            host_name(heard.from, self.mirrors.len()),
-            host_name(heard.to, self.mirrors.len())
-        );
+        let way = format!("the way from {} to {}", self.names.host(heard.from), self.names.host(heard.to));
         match (&heard.words, call) {
             (Words::ClientAsks(DataServiceRequest::Put { request }), Some(call)) => self.asked_to_write(request, call),
             (Words::PeerAsks(PeerServiceRequest::Forward { request }), Some(call)) => {
@@ -307,9 +321,11 @@ impl Witness {
         let (holders, primaries) = self.holders(key, request);
         if holders < written.quorum.replicas() || primaries < written.quorum.primaries() {
             let what = format!(
-                "{key:?}: request {request} was acknowledged, and is durable on {holders} of {} nodes, {primaries} of {} primaries",
+                "{key}: request {} was acknowledged, and is durable on {holders} of {} nodes, {primaries} of {} primaries",
+                names::request(request),
                 written.quorum.replicas(),
-                written.quorum.primaries()
+                written.quorum.primaries(),
+                key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
         }
@@ -329,7 +345,7 @@ impl Witness {
         if self.mode(key) == SiblingMode::Keep
             && let Some((invariant, what)) = self.accounts.contradiction_of_answer(key, got)
         {
-            self.breach(invariant, format!("{key:?}, an answer to a client: {what}"));
+            self.breach(invariant, format!("{key}, an answer to a client: {what}", key = names::key(key)));
         }
     }
 
@@ -337,7 +353,8 @@ impl Witness {
         if !quorum.is_met(counted) {
             let (all, primaries) = (counted.primaries + counted.fallbacks, counted.primaries);
             let what = format!(
-                "{key:?}: a {what} was answered as if its quorum was met; {all} count, {primaries} of them primaries"
+                "{key}: a {what} was answered as if its quorum was met; {all} count, {primaries} of them primaries",
+                key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
         }
@@ -368,7 +385,9 @@ impl Witness {
     }
 
     pub fn breach(&mut self, invariant: Invariant, what: String) {
-        if self.breaches.len() < MOST_BREACHES {
+        self.transcript.tell(|| "!!".to_owned(), || format!("invariant {}: {what}", invariant.number()));
+        *self.counts.entry(invariant).or_insert(0) += 1;
+        if self.counts[&invariant] <= MOST_OF_A_KIND {
             self.breaches.push(Breach { at: time::now(), invariant, what });
         }
     }
@@ -379,12 +398,4 @@ fn tally<'a>(counted: impl Iterator<Item = &'a ReplicaReport>) -> Tally {
         Role::Primary => sum + Tally { primaries: 1, fallbacks: 0 },
         Role::Fallback { .. } => sum + Tally { primaries: 0, fallbacks: 1 },
     })
-}
-
-/// Nodes come first, then clients.
-pub fn host_name(host: HostId, nodes: usize) -> String {
-    match host.0.checked_sub(nodes) {
-        None => format!("n{}", host.0 + 1),
-        Some(client) => format!("c{}", client + 1),
-    }
 }

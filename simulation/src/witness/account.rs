@@ -1,6 +1,7 @@
 //! The witness's account of every key: the dots that exist, and what became of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use starling_core::clock::{Clock, Dot, History};
 use starling_core::ids::{DirectoryId, RequestId};
@@ -11,6 +12,7 @@ use starling_core::request::ValueHash;
 use starling_proto::data::Got;
 
 use super::Invariant;
+use crate::names::{self, Names};
 
 /// What a write may supersede.
 #[derive(Debug, Clone)]
@@ -21,8 +23,8 @@ pub enum Seen {
     WhatItsCoordinatorHolds,
 }
 
-#[derive(Default)]
 pub struct Accounts {
+    names: Arc<Names>,
     keys: BTreeMap<ObjectKey, Account>,
     requests: BTreeMap<RequestId, (Seen, u32)>,
     /// The highest counter that the owner of a history has made durable.
@@ -45,6 +47,10 @@ struct Minted {
 }
 
 impl Accounts {
+    pub fn new(names: Arc<Names>) -> Accounts {
+        Accounts { names, keys: BTreeMap::new(), requests: BTreeMap::new(), durable: BTreeMap::new() }
+    }
+
     pub fn asked(&mut self, request: RequestId, seen: Seen) {
         // A delete that was forwarded has a context by then, which its client did not give it.
         self.requests.entry(request).or_insert((seen, 0)).1 += 1;
@@ -100,10 +106,8 @@ impl Accounts {
     pub fn contradictions(&self, key: &ObjectKey, object: &Object) -> Vec<(Invariant, String)> {
         let mut found = Vec::new();
         if let Some((history, counter)) = self.ahead(object.clock()) {
-            let what = format!(
-                "it counts {}/{} to {counter}, which its owner never made durable",
-                history.directory, history.birth
-            );
+            let what =
+                format!("it counts {} to {counter}, which its owner never made durable", self.names.history(&history));
             found.push((Invariant::NothingInvented, what));
         }
         let Some(account) = self.keys.get(key) else { return found };
@@ -112,13 +116,20 @@ impl Accounts {
             if let Some(minted) = account.dots.get(&sibling.dot)
                 && (minted.value_hash, minted.request) != (sibling.value_hash, sibling.request)
             {
-                let what =
-                    format!("{} is request {} here, and was request {}", sibling.dot, sibling.request, minted.request);
+                let what = format!(
+                    "{} is request {} here, and was request {}",
+                    self.names.dot(&sibling.dot),
+                    names::request(sibling.request),
+                    names::request(minted.request)
+                );
                 found.push((Invariant::OneValue, what));
             }
         }
         if let Some(lost) = account.alive.iter().find(|dot| object.clock().covers(dot) && !has(dot)) {
-            let what = format!("its clock covers {lost}, which is not there, and which no write has superseded");
+            let what = format!(
+                "its clock covers {}, which is not there, and which no write has superseded",
+                self.names.dot(lost)
+            );
             found.push((Invariant::NothingVanishes, what));
         }
         found
@@ -128,8 +139,8 @@ impl Accounts {
     pub fn contradiction_of_answer(&self, key: &ObjectKey, got: &Got) -> Option<(Invariant, String)> {
         if let Some((history, counter)) = self.ahead(&got.clock) {
             let what = format!(
-                "its clock counts {}/{} to {counter}, which its owner never made durable",
-                history.directory, history.birth
+                "its clock counts {} to {counter}, which its owner never made durable",
+                self.names.history(&history)
             );
             return Some((Invariant::NothingInvented, what));
         }
@@ -137,7 +148,10 @@ impl Accounts {
         let shown: BTreeSet<Dot> = got.siblings.iter().map(|sibling| sibling.dot).collect();
         let hidden = |dot: &&Dot| got.clock.covers(dot) && !shown.contains(dot) && account.dots[dot].is_live;
         let lost = account.alive.iter().filter(hidden).find(|dot| !account.shows_otherwise(dot, &shown))?;
-        Some((Invariant::NothingVanishes, format!("its context covers {lost}, which it does not show")))
+        Some((
+            Invariant::NothingVanishes,
+            format!("its context covers {}, which it does not show", self.names.dot(lost)),
+        ))
     }
 
     /// An entry of the clock that its owner does not have.
