@@ -77,7 +77,9 @@ pub fn coordinate(
     minter.check(mark.as_ref(), &write.seen.clock)?;
 
     let (dot, next_mark) = minter.mint(*mark, write.fresh_birth);
-    let stamp = Stamp::next(write.wall, object.greatest_stamp().max(write.seen.requests.greatest_stamp()));
+    let seen_stamp = object.greatest_stamp().max(write.seen.requests.greatest_stamp());
+    let seen_stamp = if fault::is_on(Fault::WallStampOnly) { None } else { seen_stamp };
+    let stamp = Stamp::next(write.wall, seen_stamp);
     let sibling = Sibling { dot, stamp, request: write.request, value_hash, value: write.value };
     let mut after = object.clone();
     after.supersede(&superseded(object, write.seen, write.mode), sibling);

@@ -52,6 +52,14 @@ faults! {
     ForgetRequests = "forget-requests",
     /// An object is sent without one of its siblings, under its whole clock.
     ClockAheadOfSiblings = "clock-ahead-of-siblings",
+    /// A write is acknowledged by one replica, whatever was asked.
+    AcknowledgeByOne = "acknowledge-by-one",
+    /// R6: a last-write-wins write is stamped by the wall clock alone.
+    WallStampOnly = "wall-stamp-only",
+    /// A copy is held for its primary and never brought home.
+    NeverDeliver = "never-deliver",
+    /// A read that should wait for its repair is answered before.
+    NeverWaitForRepair = "never-wait-for-repair",
     /// A fallback that holds nothing of the key counts towards `r`.
     CountFallbackNotFound = "count-fallback-notfound",
     /// R8: a replica that is filling counts towards `r`.

@@ -134,7 +134,8 @@ pub struct Get {
 }
 
 impl Get {
-    pub fn start(plan: Plan) -> (Get, Vec<Action>) {
+    pub fn start(mut plan: Plan) -> (Get, Vec<Action>) {
+        plan.wait_for_repair &= !fault::is_on(Fault::NeverWaitForRepair);
         let attempts = Attempts::new(&plan.fallbacks);
         let mut get = Get {
             plan,

@@ -186,6 +186,9 @@ impl Node {
     /// Sends the present copy; returns the clock that the target has durably taken in, or none if there is no copy.
     async fn send_home(&self, link: &Link, key: &ObjectKey) -> Result<Option<Clock>, Failure> {
         let layout = self.serving_layout().map_err(|not| Failure::Refused(not.refusal))?.version();
+        if fault::is_on(Fault::NeverDeliver) {
+            return Ok(None);
+        }
         let asked = key.clone();
         let held = self.read_store(move |store| store.get(&asked)).await.map_err(own_failure)?;
         let Some(object) = held else { return Ok(None) };

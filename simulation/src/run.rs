@@ -130,7 +130,7 @@ impl World {
         self.begin_load();
         self.live_through_troubles();
         self.heal();
-        let problem = self.await_sessions().or_else(|| self.await_peace());
+        let problem = self.await_sessions().or_else(|| self.await_handoff()).or_else(|| self.await_peace());
         self.conclude(problem)
     }
 
@@ -288,6 +288,20 @@ impl World {
         lock(&self.desk).problem.take()
     }
 
+    /// Copies that are held for others come home by themselves, before anybody reads.
+    fn await_handoff(&mut self) -> Option<String> {
+        let limit = self.now + PEACE;
+        while self.now < limit {
+            let next = self.now + ROUND;
+            while self.now < next {
+                self.tick();
+            }
+            // None left: that is all there is to wait for.
+            self.hint_left()?;
+        }
+        self.hint_left().map(|hint| format!("{hint}, although nothing is in the way"))
+    }
+
     /// Reads everything until all replicas agree.
     fn await_peace(&mut self) -> Option<String> {
         let limit = self.now + PEACE;
@@ -351,23 +365,21 @@ impl World {
                 return Some(format!("the replicas of {} differ", crate::names::key(&key)));
             }
         }
-        let away: BTreeSet<NodeId> = (0..self.servers.len())
-            .filter(|index| self.is_away(*index))
-            .map(|index| self.names.identity(HostId(index)).node)
-            .collect();
-        for index in (0..self.servers.len()).filter(|index| !self.is_away(*index)) {
-            if let Some((key, target)) =
-                witness.mirror(HostId(index)).hints().find(|(_, target)| !away.contains(target))
-            {
-                return Some(format!(
-                    "n{} still holds {} for {}",
-                    index + 1,
-                    crate::names::key(key),
-                    self.names.node(target)
-                ));
-            }
-        }
-        None
+        drop(witness);
+        self.hint_left()
+    }
+
+    /// A copy that somebody still holds for a node that could take it.
+    fn hint_left(&self) -> Option<String> {
+        let is_away = |index: &usize| self.is_away(*index);
+        let away: BTreeSet<NodeId> =
+            (0..self.servers.len()).filter(is_away).map(|index| self.names.identity(HostId(index)).node).collect();
+        let witness = lock(&self.witness);
+        let held = (0..self.servers.len()).filter(|index| !is_away(index)).find_map(|index| {
+            let hint = witness.mirror(HostId(index)).hints().find(|(_, target)| !away.contains(target));
+            hint.map(|(key, target)| (index + 1, crate::names::key(key), self.names.node(target)))
+        });
+        held.map(|(holder, key, target)| format!("n{holder} still holds {key} for {target}"))
     }
 
     fn conclude(self, problem: Option<String>) -> Verdict {

@@ -7,17 +7,18 @@
 
 mod account;
 mod mirror;
+mod needed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use starling_core::clock::Dot;
 use starling_core::context::Context;
 use starling_core::ids::{NodeId, RequestId};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, SiblingMode, Value};
-use starling_core::quorum::{Quorum, Tally};
-use starling_core::report::{Outcome, ReplicaReport, Role};
+use starling_core::report::{Outcome, ReplicaReport};
 use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, Put, Written};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
 use starling_storage::inspect::HeldRecord;
@@ -28,9 +29,11 @@ use crate::kernel::time::{self, Moment};
 use crate::names::{self, Names};
 use crate::transcript::Transcript;
 use crate::wiretap::{Heard, Words};
+use crate::workload;
 
 use account::{Accounts, Seen};
 pub use mirror::Mirror;
+pub use needed::Needed;
 
 /// What a run must keep at every moment; numbered as in the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,8 +111,8 @@ pub struct Witness {
 }
 
 enum Asked {
-    Put { key: ObjectKey, request: RequestId },
-    Get(ObjectKey),
+    Put { key: ObjectKey, request: RequestId, needed: Needed },
+    Get { key: ObjectKey, needed: Needed, waits_for_repair: bool },
     Read(ObjectKey),
 }
 
@@ -147,15 +150,24 @@ impl Witness {
 
     /// The disk is gone; the node has another, empty one.
     pub fn wiped(&mut self, host: HostId, identity: &Identity) {
+        self.note_loss(host);
         self.mirrors[host.0] = Mirror::after_loss(identity.directory);
     }
 
     /// The disk holds what it held before.
     pub fn rolled_back(&mut self, host: HostId, records: impl IntoIterator<Item = HeldRecord>) {
+        self.note_loss(host);
         let directory = self.mirrors[host.0].directory;
         let mut mirror = Mirror::after_loss(directory);
         records.into_iter().for_each(|record| mirror.restore(record));
         self.mirrors[host.0] = mirror;
+    }
+
+    /// What is on a disk that is about to be lost was there: it counts as kept.
+    fn note_loss(&mut self, host: HostId) {
+        for record in self.mirrors[host.0].records() {
+            self.accounts.note_loss(host.0, &record.place.key, record.object.clock());
+        }
     }
 
     /// A batch has become durable on a node's disk.
@@ -188,7 +200,38 @@ impl Witness {
         if let Some(mark) = &record.mark {
             self.accounts.minted_up_to(directory, mark);
         }
+        self.check_progress(host, key, before, record);
         self.check_state(key, &record.object, &format!("the disk of n{}", host.0 + 1));
+    }
+
+    /// A disk forgets nothing, and a last-write-wins write is stamped above all that its coordinator held, and replaces it
+    /// (R6).
+    fn check_progress(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {
+        let Some(before) = before else { return };
+        let (old, new) = (&before.object, &record.object);
+        if !new.clock().covers_all(old.clock()) {
+            let (from, to) = (self.names.clock(old.clock()), self.names.clock(new.clock()));
+            let what = format!("{key} on n{} went back from {from} to {to}", host.0 + 1, key = names::key(key));
+            self.breach(Invariant::NothingVanishes, what);
+        }
+        if self.mode(key) == SiblingMode::Keep {
+            return;
+        }
+        let directory = self.mirrors[host.0].directory;
+        let own = |dot: &Dot| dot.history.directory == directory && !old.clock().covers(dot);
+        for minted in new.siblings().iter().filter(|sibling| own(&sibling.dot)) {
+            let above = old.greatest_stamp().is_none_or(|greatest| minted.stamp > greatest);
+            let replaced = old.siblings().iter().all(|old| new.siblings().iter().all(|new| new.dot != old.dot));
+            if !above || !replaced {
+                let what = format!(
+                    "{key}: {} is not stamped above what n{} held, or has not replaced it",
+                    self.names.dot(&minted.dot),
+                    host.0 + 1,
+                    key = names::key(key)
+                );
+                self.breach(Invariant::NothingVanishes, what);
+            }
+        }
     }
 
     fn dropped(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>) {
@@ -245,6 +288,13 @@ impl Witness {
             if !is_primary && let Some(forgotten) = list.primaries().iter().find(owed) {
                 wrong = Some(format!("it holds a copy and no marker for {}", self.names.node(*forgotten)));
             }
+            let lacks = |node: &&NodeId| {
+                let mirror = self.members.get(node).map(|index| &self.mirrors[*index]);
+                mirror.is_some_and(|mirror| !mirror.lost && !mirror.covers(key, record.object.clock()))
+            };
+            if let Some(node) = record.confirmed.iter().find(lacks) {
+                wrong = Some(format!("it takes {} for having confirmed what that lacks", self.names.node(*node)));
+            }
         }
         if let Some(wrong) = wrong {
             self.breach(Invariant::MarkersMatch, format!("n{}, {key}: {wrong}", host.0 + 1, key = names::key(key)));
@@ -270,7 +320,9 @@ impl Witness {
                 self.asked_to_write(request, call)
             }
             (Words::ClientAsks(DataServiceRequest::Get { request }), Some(call)) => {
-                self.asked.insert(call, Asked::Get(request.key.clone()));
+                let key = request.key.clone();
+                let needed = Needed::of(request.r, request.pr, self.copies(&key));
+                self.asked.insert(call, Asked::Get { key, needed, waits_for_repair: request.wait_for_repair });
             }
             (Words::PeerAsks(PeerServiceRequest::Read { request }), Some(call)) => {
                 self.asked.insert(call, Asked::Read(request.key.clone()));
@@ -284,13 +336,18 @@ impl Witness {
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Put(answer)), Some(call)) => {
-                if let (Some(Asked::Put { key, request }), Ok(written)) = (self.asked.remove(&call), answer) {
-                    self.acknowledged(&key, request, written);
+                if let (Some(Asked::Put { key, request, needed }), Ok(written)) = (self.asked.remove(&call), answer) {
+                    self.acknowledged(&key, request, needed, written);
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
-                if let (Some(Asked::Get(key)), Ok(got)) = (self.asked.remove(&call), answer) {
-                    self.answered(&key, got);
+                if let (Some(Asked::Get { key, needed, waits_for_repair }), Ok(got)) =
+                    (self.asked.remove(&call), answer)
+                {
+                    self.answered(&key, needed, got);
+                    if waits_for_repair {
+                        self.check_repaired(&key, needed, got);
+                    }
                 }
             }
             _ => {}
@@ -310,38 +367,39 @@ impl Witness {
             _ => Seen::WhatItsCoordinatorHolds,
         };
         self.accounts.asked(put.request, seen);
-        self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request });
+        let needed = Needed::of(put.w, put.pw, self.copies(&put.key));
+        self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request, needed });
     }
 
-    fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, written: &Written) {
+    fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, needed: Needed, written: &Written) {
         self.checks += 1;
         let stored = |report: &&ReplicaReport| report.outcome == Outcome::Stored;
-        let recount = tally(written.replicas.iter().filter(stored));
-        self.check_quorum(key, written.quorum, recount, "write");
+        self.check_quorum(key, needed, written.replicas.iter().filter(stored), "write");
         let (holders, primaries) = self.holders(key, request);
-        if holders < written.quorum.replicas() || primaries < written.quorum.primaries() {
+        if !needed.is_met(holders, primaries) {
             let what = format!(
                 "{key}: request {} was acknowledged, and is durable on {holders} of {} nodes, {primaries} of {} primaries",
                 names::request(request),
-                written.quorum.replicas(),
-                written.quorum.primaries(),
+                needed.replicas,
+                needed.primaries,
                 key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
         }
-        self.accounts.acknowledge(key, request, written.quorum.replicas());
+        self.accounts.acknowledge(key, request, needed.replicas);
     }
 
-    fn answered(&mut self, key: &ObjectKey, got: &Got) {
+    fn answered(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
         self.checks += 1;
-        if let Some(quorum) = got.quorum {
-            let counts = |report: &&ReplicaReport| match (report.role, report.outcome) {
-                (_, Outcome::Found { .. }) | (Role::Primary, Outcome::NotFound) => true,
-                (Role::Fallback { .. }, Outcome::NotFound) => false,
-                (_, Outcome::Pending | Outcome::Stored | Outcome::Failed(_)) => false,
-            };
-            self.check_quorum(key, quorum, tally(got.replicas.iter().filter(counts)), "read");
-        }
+        let primaries = self.primaries(key);
+        let is_primary = |node: &NodeId| self.members.get(node).is_some_and(|index| primaries.contains(index));
+        let counts = |report: &&ReplicaReport| match report.outcome {
+            Outcome::Found { .. } => true,
+            Outcome::NotFound => is_primary(&report.node),
+            Outcome::Pending | Outcome::Stored | Outcome::Failed(_) => false,
+        };
+        let counted: Vec<ReplicaReport> = got.replicas.iter().filter(counts).copied().collect();
+        self.check_quorum(key, needed, counted.iter(), "read");
         if self.mode(key) == SiblingMode::Keep
             && let Some((invariant, what)) = self.accounts.contradiction_of_answer(key, got)
         {
@@ -349,28 +407,69 @@ impl Witness {
         }
     }
 
-    fn check_quorum(&mut self, key: &ObjectKey, quorum: Quorum, counted: Tally, what: &str) {
-        if !quorum.is_met(counted) {
-            let (all, primaries) = (counted.primaries + counted.fallbacks, counted.primaries);
+    /// A read that waited for its repair: its quorum holds what it returned.
+    fn check_repaired(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
+        if got.clock.is_empty() {
+            return;
+        }
+        let holds = |index: &usize| self.mirrors[*index].lost || self.mirrors[*index].covers(key, &got.clock);
+        let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
+        let primaries = self.primaries(key);
+        let of_primaries = holders.iter().filter(|index| primaries.contains(index)).count();
+        // A fallback may have handed its copy off meanwhile: to every primary, then.
+        let handed_off = primaries.iter().all(|primary| holders.contains(primary));
+        if !needed.is_met(holders.len(), of_primaries) && !handed_off {
             let what = format!(
-                "{key}: a {what} was answered as if its quorum was met; {all} count, {primaries} of them primaries",
+                "{key}: a read that waited for its repair returned {}, which {} of {} nodes hold",
+                self.names.clock(&got.clock),
+                holders.len(),
+                needed.replicas,
                 key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
         }
     }
 
-    /// How many nodes hold a write durably, lost disks included, and how many of them are primaries of the key.
+    /// Recounts, by what the layout says of each node.
+    fn check_quorum<'a>(
+        &mut self,
+        key: &ObjectKey,
+        needed: Needed,
+        counted: impl Iterator<Item = &'a ReplicaReport>,
+        what: &str,
+    ) {
+        let primaries = self.primaries(key);
+        let nodes: BTreeSet<usize> = counted.filter_map(|report| self.members.get(&report.node).copied()).collect();
+        let of_primaries = nodes.iter().filter(|index| primaries.contains(index)).count();
+        if !needed.is_met(nodes.len(), of_primaries) {
+            let what = format!(
+                "{key}: a {what} was answered as if its quorum was met; {} of {} count, {of_primaries} of {} primaries",
+                nodes.len(),
+                needed.replicas,
+                needed.primaries,
+                key = names::key(key)
+            );
+            self.breach(Invariant::QuorumMet, what);
+        }
+    }
+
+    /// How many nodes hold a write durably, or held it until their disks were lost; and how many of them are primaries.
     fn holders(&self, key: &ObjectKey, request: RequestId) -> (usize, usize) {
         let primaries = self.primaries(key);
         // Two writes of one batch: the dot of the first was never seen from outside.
         let Some(dots) = self.accounts.dots_of(key, request) else { return (usize::MAX, usize::MAX) };
+        let lost_with = self.accounts.lost_with(key, &dots);
         let holds = |index: &usize| {
-            let mirror = &self.mirrors[*index];
-            mirror.lost || dots.iter().any(|dot| mirror.record(key).is_some_and(|held| held.object.clock().covers(dot)))
+            let held = self.mirrors[*index].record(key);
+            lost_with.contains(index) || dots.iter().any(|dot| held.is_some_and(|held| held.object.clock().covers(dot)))
         };
         let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
         (holders.len(), holders.iter().filter(|index| primaries.contains(index)).count())
+    }
+
+    /// Of a key, as the simulation has made its buckets.
+    fn copies(&self, key: &ObjectKey) -> usize {
+        workload::copies(key).min(self.mirrors.len())
     }
 
     /// By index.
@@ -391,11 +490,4 @@ impl Witness {
             self.breaches.push(Breach { at: time::now(), invariant, what });
         }
     }
-}
-
-fn tally<'a>(counted: impl Iterator<Item = &'a ReplicaReport>) -> Tally {
-    counted.fold(Tally::default(), |sum, report| match report.role {
-        Role::Primary => sum + Tally { primaries: 1, fallbacks: 0 },
-        Role::Fallback { .. } => sum + Tally { primaries: 0, fallbacks: 1 },
-    })
 }

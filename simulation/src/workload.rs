@@ -110,6 +110,11 @@ pub fn key(number: usize) -> ObjectKey {
     ObjectKey::new(bucket.parse().expect("a valid name"), format!("k{number}")).expect("a valid key")
 }
 
+/// How many replicas a key has where there are enough nodes.
+pub fn copies(key: &ObjectKey) -> usize {
+    if key.bucket().as_str() == PAIRS { 2 } else { 3 }
+}
+
 /// A client at work.
 pub struct Session {
     number: usize,

@@ -126,7 +126,10 @@ impl World {
 
     /// Puts an old copy in the place of the disk, if there is one.
     fn restore(&mut self, index: usize) {
-        self.state[index].copy_when_stopped = None;
+        if self.state[index].copy_when_stopped.take().is_some() {
+            // It has not stopped in time to be copied.
+            return self.let_up(index);
+        }
         let Some(copy) = self.copies.remove(&index) else { return };
         self.servers[index].kill(&self.network, true, 1.0);
         self.servers[index].disk.memory.restore(&copy);

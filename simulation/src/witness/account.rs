@@ -44,6 +44,8 @@ struct Minted {
     value_hash: ValueHash,
     request: RequestId,
     is_live: bool,
+    /// Nodes that held it when their disks were lost.
+    lost_with: BTreeSet<usize>,
 }
 
 impl Accounts {
@@ -73,7 +75,12 @@ impl Accounts {
             Seen::WhatItsCoordinatorHolds => clock,
         };
         account.alive.retain(|dot| !superseded.covers(dot));
-        let minted = Minted { value_hash: sibling.value_hash, request: sibling.request, is_live: sibling.is_live() };
+        let minted = Minted {
+            value_hash: sibling.value_hash,
+            request: sibling.request,
+            is_live: sibling.is_live(),
+            lost_with: BTreeSet::new(),
+        };
         account.dots.insert(sibling.dot, minted);
         account.alive.insert(sibling.dot);
         let highest = self.durable.entry(sibling.dot.history).or_insert(0);
@@ -100,6 +107,21 @@ impl Accounts {
         let account = self.keys.get(key)?;
         let dots = account.dots.iter().filter(|(_, minted)| minted.request == request).map(|(dot, _)| *dot);
         Some(dots.collect::<Vec<Dot>>()).filter(|dots| !dots.is_empty())
+    }
+
+    /// A disk that held this state of a key is lost.
+    pub fn note_loss(&mut self, node: usize, key: &ObjectKey, clock: &Clock) {
+        let dots = self.keys.get_mut(key).map(|account| account.dots.iter_mut());
+        for (_, minted) in dots.into_iter().flatten().filter(|(dot, _)| clock.covers(dot)) {
+            minted.lost_with.insert(node);
+        }
+    }
+
+    /// The nodes that held one of these dots when their disks were lost.
+    pub fn lost_with(&self, key: &ObjectKey, dots: &[Dot]) -> BTreeSet<usize> {
+        let account = self.keys.get(key);
+        let minted = dots.iter().filter_map(|dot| account?.dots.get(dot));
+        minted.flat_map(|minted| minted.lost_with.iter().copied()).collect()
     }
 
     /// What is wrong with a state of a key.

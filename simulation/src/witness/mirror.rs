@@ -32,6 +32,10 @@ impl Mirror {
         self.records.get(key)
     }
 
+    pub fn records(&self) -> impl Iterator<Item = &HeldRecord> {
+        self.records.values()
+    }
+
     pub fn hints_of(&self, key: &ObjectKey) -> BTreeSet<NodeId> {
         self.hints.get(key).cloned().unwrap_or_default()
     }
