@@ -7,11 +7,11 @@ use starling_core::ids::ClusterId;
 use starling_core::layout::{BucketRules, FirstLayout, Layout, Member};
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
+use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::ControlServiceClient;
-use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Tcp, dial};
-use starling_proto::{BUILD, call_within};
 use starling_tests::{Cluster, usually};
 
 const CALL: Duration = Duration::from_secs(5);
@@ -72,14 +72,7 @@ fn layout_of(cluster: ClusterId, members: Vec<Member>) -> Layout {
 }
 
 async fn control(cluster: &Cluster, index: usize) -> ControlServiceClient {
-    let hello = Hello {
-        class: Class::Control,
-        protocols: PROTOCOLS,
-        cluster: None,
-        from: None,
-        features: Features::default(),
-        build: BUILD.to_owned(),
-    };
+    let hello = Hello::of_client(Class::Control, None);
     let (stream, _welcome) = dial(&Tcp, cluster.address(index), &hello, CALL).await.unwrap();
     ControlServiceClient::new(client_limits(), client_transport(stream)).spawn()
 }

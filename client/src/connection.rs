@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use starling_core::ids::ClusterId;
-use starling_proto::BUILD;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::DataServiceClient;
-use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
+use starling_proto::hello::{Class, Hello, HelloError};
 use starling_proto::network::{Network, dial};
 
 /// Dialling takes at most this long.
@@ -49,7 +48,8 @@ impl Pool {
         if let Some(connection) = slot.live() {
             return Ok(connection);
         }
-        let (stream, _welcome) = dial(&*self.network, address, &greeting(Class::Data, cluster), DIAL_LIMIT).await?;
+        let (stream, _welcome) =
+            dial(&*self.network, address, &Hello::of_client(Class::Data, cluster), DIAL_LIMIT).await?;
         let client = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
         Ok(slot.keep(Arc::new(client)))
     }
@@ -78,11 +78,6 @@ impl Slot {
     fn forget(&self, broken: &Connection) {
         lock(&self.live).take_if(|live| Arc::ptr_eq(live, broken));
     }
-}
-
-pub(crate) fn greeting(class: Class, cluster: Option<ClusterId>) -> Hello {
-    let build = BUILD.to_owned();
-    Hello { class, protocols: PROTOCOLS, cluster, from: None, features: Features::default(), build }
 }
 
 pub(crate) const fn dial_limit() -> Duration {

@@ -6,10 +6,10 @@ use starling_core::layout::Layout;
 use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ClusterView, ControlError, ControlServiceClient, Init, NodeStatus};
-use starling_proto::hello::Class;
+use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
 
-use crate::connection::{dial_limit, greeting};
+use crate::connection::dial_limit;
 use crate::error::{Attempt, ClientError};
 use crate::seeds::first_answer;
 
@@ -31,7 +31,7 @@ impl ControlClient {
     /// # Errors
     /// As for [`ControlClient::connect`].
     pub async fn connect_over(network: &dyn Network, address: &str) -> Result<ControlClient, ClientError> {
-        let dialled = dial(network, address, &greeting(Class::Control, None), dial_limit()).await;
+        let dialled = dial(network, address, &Hello::of_client(Class::Control, None), dial_limit()).await;
         let (stream, _welcome) = dialled.map_err(|error| {
             let attempt = Attempt { address: address.to_owned(), reason: error.to_string() };
             ClientError::Unavailable { tried: vec![attempt] }

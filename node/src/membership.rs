@@ -9,9 +9,8 @@ use starling_gossip::{Gossip, HintTargets, ShortText, Standing};
 use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
-use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::hello::{Class, Hello, HelloError};
 use starling_proto::network::dial;
-use starling_proto::{BUILD, hello::HelloError};
 use starling_storage::{AdoptError, StoreError};
 
 use crate::node::Node;
@@ -145,14 +144,7 @@ impl Node {
     /// # Errors
     /// [`HelloError`] if it cannot be reached.
     pub async fn control_of(&self, address: &str) -> Result<ControlServiceClient, HelloError> {
-        let hello = Hello {
-            class: Class::Control,
-            protocols: PROTOCOLS,
-            cluster: None,
-            from: None,
-            features: Features::default(),
-            build: BUILD.to_owned(),
-        };
+        let hello = Hello::of_client(Class::Control, None);
         let (stream, _welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
         Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
     }

@@ -13,6 +13,8 @@ use starling_core::ids::{ClusterId, NodeId, Run};
 use starling_core::name::NodeName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::BUILD;
+
 const MAGIC: &[u8; 8] = b"STARLING";
 const VERSION: u8 = 1;
 
@@ -71,6 +73,14 @@ pub struct Hello {
     pub features: Features,
     /// Version and git hash, for people.
     pub build: String,
+}
+
+impl Hello {
+    /// Of somebody who is no node: a client, or whoever administers.
+    pub fn of_client(class: Class, cluster: Option<ClusterId>) -> Hello {
+        let build = BUILD.to_owned();
+        Hello { class, protocols: PROTOCOLS, cluster, from: None, features: Features::default(), build }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

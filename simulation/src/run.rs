@@ -77,14 +77,14 @@ struct Keeping {
     paused: usize,
     start_at: Option<Moment>,
     /// Its disk is copied as soon as it has stopped.
-    copy_when_stopped: Option<usize>,
+    copy_when_stopped: bool,
     /// Of what a failed sync has left unsynced that share is there after the restart.
     left_after_failure: f64,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Keeping { down: 0, paused: 0, start_at: None, copy_when_stopped: None, left_after_failure: 1.0 }
+        Keeping { down: 0, paused: 0, start_at: None, copy_when_stopped: false, left_after_failure: 1.0 }
     }
 }
 
@@ -250,8 +250,8 @@ impl World {
         if self.servers[index].ended().is_some() {
             let left = self.state[index].left_after_failure;
             self.servers[index].kill(&self.network, true, left);
-            if let Some(copied) = self.state[index].copy_when_stopped.take() {
-                self.copies.insert(copied, self.servers[index].disk.memory.copy());
+            if std::mem::take(&mut self.state[index].copy_when_stopped) {
+                self.copies.insert(index, self.servers[index].disk.memory.copy());
                 self.state[index].down = self.state[index].down.saturating_sub(1);
             }
             self.state[index].start_at = Some(self.now + SUPERVISOR);

@@ -17,11 +17,11 @@ use starling_core::name::ObjectKey;
 use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum};
 use starling_core::report::{Outcome, ReplicaReport};
+use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::{self, DataServiceClient, RequestError};
-use starling_proto::hello::{Class, Features, Hello, PROTOCOLS};
+use starling_proto::hello::{Class, Hello};
 use starling_proto::network::dial;
-use starling_proto::{BUILD, call_within};
 
 use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::network::{HostId, Plug};
@@ -266,14 +266,7 @@ impl Session {
     /// Sends it to one node, whatever that has to do with the key.
     async fn send_to(&self, node: HostId, task: &Task, put: Sending) -> Written {
         let address = node.address().to_string();
-        let hello = Hello {
-            class: Class::Data,
-            protocols: PROTOCOLS,
-            cluster: None,
-            from: None,
-            features: Features::default(),
-            build: BUILD.to_owned(),
-        };
+        let hello = Hello::of_client(Class::Data, None);
         let Ok((stream, _)) = dial(&self.plug, &address, &hello, Duration::from_millis(500)).await else {
             return Written::NotDone;
         };

@@ -5,11 +5,11 @@ use starling_core::ids::RequestId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Value;
 use starling_core::quorum::Level;
+use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::{DataServiceClient, Put, RequestError, Written};
-use starling_proto::hello::{Class, Features, Hello, HelloError, PROTOCOLS};
+use starling_proto::hello::{Class, Hello, HelloError};
 use starling_proto::network::{Tcp, dial};
-use starling_proto::{BUILD, call_within};
 
 use crate::CALL;
 
@@ -23,14 +23,7 @@ impl Direct {
     }
 
     pub(crate) async fn try_dial(address: &str) -> Result<Direct, HelloError> {
-        let hello = Hello {
-            class: Class::Data,
-            protocols: PROTOCOLS,
-            cluster: None,
-            from: None,
-            features: Features::default(),
-            build: BUILD.to_owned(),
-        };
+        let hello = Hello::of_client(Class::Data, None);
         let (stream, _welcome) = dial(&Tcp, address, &hello, CALL).await?;
         Ok(Direct { service: DataServiceClient::new(client_limits(), client_transport(stream)).spawn() })
     }

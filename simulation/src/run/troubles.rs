@@ -44,7 +44,7 @@ impl World {
                 self.copies.insert(node.0, copy);
             }
             Trouble::OldCopy { node, clean: true } => {
-                self.state[node.0].copy_when_stopped = Some(node.0);
+                self.state[node.0].copy_when_stopped = true;
                 self.state[node.0].down += 1;
                 self.servers[node.0].ask_to_stop();
             }
@@ -126,7 +126,7 @@ impl World {
 
     /// Puts an old copy in the place of the disk, if there is one.
     fn restore(&mut self, index: usize) {
-        if self.state[index].copy_when_stopped.take().is_some() {
+        if std::mem::take(&mut self.state[index].copy_when_stopped) {
             // It has not stopped in time to be copied.
             return self.let_up(index);
         }
