@@ -52,6 +52,11 @@ impl Attempt {
         self.role == Role::Primary
     }
 
+    /// None while it is pending.
+    pub fn ended_at(&self) -> Option<Duration> {
+        self.ended_at
+    }
+
     pub fn is_slow(&self, now: Duration) -> bool {
         self.is_pending() && self.slow_at().is_some_and(|at| now >= at)
     }

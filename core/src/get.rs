@@ -172,9 +172,11 @@ impl Get {
     /// When the machine wants its next [`Event::Tick`], if nothing else happens before. That may be overdue already, if
     /// time has passed since the last step.
     pub fn next_wake(&self, now: Duration) -> Option<Duration> {
-        let attempts = self.attempts.next_wake(now.min(self.looked_at), self.plan.give_up_after);
+        let looked_at = now.min(self.looked_at);
+        let attempts = self.attempts.next_wake(looked_at, self.plan.give_up_after);
         let deadline = (!self.answered).then_some(self.plan.deadline);
-        attempts.into_iter().chain(deadline).min()
+        let patience = self.out_of_patience().filter(|at| self.hurries(looked_at) && *at > looked_at);
+        attempts.into_iter().chain(deadline).chain(patience).min()
     }
 
     pub fn is_done(&self) -> bool {
@@ -251,7 +253,8 @@ impl Get {
     }
 
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        if self.phase == Phase::Reading && !self.plan.wait_for_repair && self.may_answer(now) {
+        let may_answer = self.phase == Phase::Repairing || self.phase == Phase::Reading && self.may_answer(now);
+        if may_answer && self.needs_no_repair() {
             self.answer(now, true, actions);
         }
         if self.phase == Phase::Reading && self.nobody_to_wait_for(now) {
@@ -295,11 +298,27 @@ impl Get {
         enough || (others_ended && self.plan.quorum.is_met(self.counted()))
     }
 
+    /// Nothing is promised of those who hold less, or the quorum holds what is returned by now.
+    fn needs_no_repair(&self) -> bool {
+        !self.plan.wait_for_repair || self.plan.quorum.is_met(self.up_to_date())
+    }
+
     /// Everyone has answered or failed. A read that waits for its repair does not wait for the slow beyond its quorum.
     fn nobody_to_wait_for(&self, now: Duration) -> bool {
-        let hurry = self.plan.wait_for_repair && self.may_answer(now);
-        let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurry && !self.is_awaited(a, now)));
+        let hurries = self.hurries(now);
+        let late = self.out_of_patience().is_some_and(|at| now >= at);
+        let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurries && (late || !self.is_awaited(a, now))));
         settled && (self.answered || self.may_answer(now))
+    }
+
+    /// All that is left is to wait for a repair, and perhaps for what others have to say before.
+    fn hurries(&self, now: Duration) -> bool {
+        self.plan.wait_for_repair && !self.answered && self.phase == Phase::Reading && self.may_answer(now)
+    }
+
+    /// Others have as long again as the quorum took, however slow they usually are.
+    fn out_of_patience(&self) -> Option<Duration> {
+        self.counting().filter_map(|attempt| attempt.ended_at()).max().map(|met| met * 2)
     }
 
     /// Pending, and neither slow nor past the deadline.

@@ -160,7 +160,7 @@ impl World {
             let wake = wake.map(|wake| wake.max(now) + late);
             let Some((at, event)) = agenda.next(wake, Event::Tick) else { break };
             now = at;
-            ledger.happens(&event);
+            ledger.happens(now, &event);
             let actions = get.step(now, event);
             self.answer(now, &actions, &mut agenda);
             ledger.check(now, &actions)?;
@@ -241,6 +241,7 @@ struct Ledger<'a> {
     world: &'a World,
     asked: BTreeMap<NodeId, Duration>,
     ended: BTreeMap<NodeId, Ending>,
+    ended_at: BTreeMap<NodeId, Duration>,
     /// Each with what it was sent; then with whether it has arrived.
     repairs: BTreeMap<NodeId, Object>,
     repaired: BTreeSet<NodeId>,
@@ -257,6 +258,7 @@ impl<'a> Ledger<'a> {
             world,
             asked: BTreeMap::new(),
             ended: BTreeMap::new(),
+            ended_at: BTreeMap::new(),
             repairs: BTreeMap::new(),
             repaired: BTreeSet::new(),
             repairs_ended: BTreeSet::new(),
@@ -266,7 +268,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    fn happens(&mut self, event: &Event) {
+    fn happens(&mut self, now: Duration, event: &Event) {
         let (node, ending) = match event.clone() {
             Event::Reply { from, standing, object } => (from, Ending::Reply { standing, object }),
             Event::Failed { by, failure } => (by, Ending::Failed(failure)),
@@ -288,6 +290,7 @@ impl<'a> Ledger<'a> {
                 self.heard.insert(node, object.clone().unwrap_or_default());
             }
             self.ended.insert(node, ending);
+            self.ended_at.insert(node, now);
         }
     }
 
@@ -358,6 +361,9 @@ impl<'a> Ledger<'a> {
             "{:?} count, and it does not answer",
             self.counted()
         );
+        let up_to_date = self.up_to_date(&merged(self.heard.values().cloned()));
+        let all_is_well = enough && self.doubtful().is_empty() && quorum.is_met(up_to_date);
+        ensure!(answered || !all_is_well, "{up_to_date:?} hold what it returns, and it does not answer");
         let hopeless = !quorum.is_met(self.conceivable(now));
         ensure!(
             answered || !hopeless || self.soon(now),
@@ -378,8 +384,17 @@ impl<'a> Ledger<'a> {
         });
         let deadline = self.answered.is_none().then_some(ms(self.world.deadline));
         let expected = due.filter(|at| *at > stepped_at).chain(deadline).min();
-        ensure!(wake == expected, "after {stepped_at:?} it wants to be woken at {wake:?}, not at {expected:?}");
+        let or_before = self.out_of_patience().filter(|at| *at > stepped_at && Some(*at) < expected);
+        let as_expected = wake == expected || (or_before.is_some() && wake == or_before);
+        ensure!(as_expected, "after {stepped_at:?} it wants to be woken at {wake:?}, not at {expected:?}");
         Ok(())
+    }
+
+    /// When a read that waits for its repair, and has its quorum, waits for no others.
+    fn out_of_patience(&self) -> Option<Duration> {
+        let waits = self.world.wait_for_repair && self.answered.is_none() && self.world.quorum.is_met(self.counted());
+        let counting = self.ended_at.iter().filter(|(node, _)| self.counts(**node));
+        counting.map(|(_, at)| *at * 2).max().filter(|_| waits)
     }
 
     /// After an answer that met its quorum each replica that had told less than the others is told the rest.
