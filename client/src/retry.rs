@@ -24,7 +24,8 @@ const MOST_BACKOFF: Duration = Duration::from_secs(1);
 /// Retries that a client may make without having made requests for them.
 const BUDGET_RESERVE: f64 = 20.0;
 const BUDGET_PER_REQUEST: f64 = 0.2;
-/// How often a failed quorum is tried again: what failed it may have been noticed meanwhile.
+/// How often a failed quorum is tried again, by another node: what failed it may have been noticed meanwhile, and the first
+/// may be cut off.
 const QUORUM_RETRIES: usize = 1;
 
 /// What a request may leave behind.
@@ -120,7 +121,8 @@ pub(crate) struct Retry {
     doubts: u32,
     /// What a quorum that was missed says is worth more than that nothing came of another try.
     missed: Option<ClientError>,
-    quorum_failures: usize,
+    /// By which nodes.
+    missed_by: Vec<String>,
     fault: Option<ClientError>,
     ended: Option<ClientError>,
 }
@@ -147,14 +149,16 @@ impl Retry {
             tried: Vec::new(),
             doubts: 0,
             missed: None,
-            quorum_failures: 0,
+            missed_by: Vec::new(),
             fault: None,
             ended: None,
         }
     }
 
-    /// Begins a round over these nodes, the best first.
-    pub fn begin_round(&mut self, addresses: Vec<String>) {
+    /// Begins a round over these nodes, the best first; but last those that have missed a quorum. One that is cut off from
+    /// the others misses it again, while any other would meet it.
+    pub fn begin_round(&mut self, mut addresses: Vec<String>) {
+        addresses.sort_by_key(|address| self.missed_by.contains(address));
         // With nobody to ask, it is waited for a layout that knows somebody.
         let hopeful = addresses.is_empty();
         self.round = Round { alone: addresses.len() == 1, waiting: addresses.into(), hopeful, missed_quorum: false };
@@ -223,12 +227,12 @@ impl Retry {
         self.tried.push(Attempt { address, reason });
     }
 
-    /// The other nodes would ask the same replicas: they are spared until these have had time to recover.
+    /// The other nodes ask the same replicas: they are spared until these have had time to recover.
     fn miss(&mut self, address: String, error: ClientError) {
         self.doubts += u32::from(left_something(&error));
-        self.quorum_failures += 1;
+        self.missed_by.push(address.clone());
         self.hope(address, error.to_string());
-        if self.quorum_failures > QUORUM_RETRIES {
+        if self.missed_by.len() > QUORUM_RETRIES {
             self.ended = Some(self.refused(error));
             return;
         }
@@ -447,10 +451,20 @@ mod tests {
     fn a_missed_quorum_is_tried_once_more_after_a_pause() {
         let mut story = Story::of(Effect::Write, &["a:1", "b:1"]);
         story.fails(quorum_missed());
-        assert_eq!(story.pauses(), (Duration::from_millis(50), false), "b would ask the same replicas");
+        assert_eq!(story.pauses(), (Duration::from_millis(50), false), "b asks the same replicas");
         story.round(&["a:1", "b:1"]);
         story.fails(quorum_missed());
         assert!(matches!(story.gives_up(), ClientError::WriteQuorumNotMet { .. }));
+    }
+
+    #[test]
+    fn a_missed_quorum_is_tried_again_by_another_node() {
+        let mut story = Story::of(Effect::Nothing, &["cut off:1", "b:1", "c:1"]);
+        story.fails(quorum_missed());
+        story.pauses();
+        story.round(&["cut off:1", "b:1", "c:1"]);
+        let asked: Vec<String> = (0..3).map(|_| story.asked().0).collect();
+        assert_eq!(asked, ["b:1", "c:1", "cut off:1"]);
     }
 
     #[test]
