@@ -55,6 +55,23 @@ pub enum Since {
     Away,
     /// It was filled again, and has to hold what the others do.
     Filled,
+    /// It went on with what the disk had held at this time, and nobody could tell: a hot copy of a running directory.
+    RolledBack(u64),
+}
+
+/// When an operation was invoked, and when it ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub invoked: u64,
+    pub ended: u64,
+}
+
+impl LostDisk {
+    /// Something done in that time may have been on it, and is not any more.
+    fn took(&self, span: Span) -> bool {
+        let is_still_there = matches!(self.since, Since::RolledBack(to) if span.ended <= to);
+        span.invoked < self.at && !is_still_there
+    }
 }
 
 impl FinalState {
@@ -67,9 +84,20 @@ impl FinalState {
         self.lost_disks.iter().any(|lost| lost.node == node && lost.since == Since::Away)
     }
 
-    /// The nodes that lost a disk on which something could have been that was invoked at `invoked`.
-    fn lost_after(&self, invoked: u64) -> BTreeSet<NodeId> {
-        self.lost_disks.iter().filter(|lost| invoked < lost.at).map(|lost| lost.node).collect()
+    /// The nodes that lost a disk with what may have been done on it in that time.
+    fn lost_after(&self, span: Span) -> BTreeSet<NodeId> {
+        self.lost_disks.iter().filter(|lost| lost.took(span)).map(|lost| lost.node).collect()
+    }
+
+    /// How many of a key's primaries took an operation, went back behind it, and answer all the same. `stored_by` is empty
+    /// if it is not known who took it.
+    pub(crate) fn rolled_back(&self, span: Span, stored_by: &[NodeId], replicas: &[Replica]) -> u8 {
+        let answers = |lost: &&LostDisk| matches!(lost.since, Since::RolledBack(_)) && lost.took(span);
+        let had_it = |node: &NodeId| stored_by.is_empty() || stored_by.contains(node);
+        let is_primary = |node: &NodeId| replicas.iter().any(|replica| replica.node == *node && replica.is_primary);
+        let nodes: BTreeSet<NodeId> = self.lost_disks.iter().filter(answers).map(|lost| lost.node).collect();
+        let count = nodes.iter().filter(|node| had_it(node) && is_primary(node)).count();
+        u8::try_from(count).unwrap_or(u8::MAX)
     }
 
     /// Whether so many of the disks that took this write are lost that no promise is left of it: `enough` of those that
@@ -77,11 +105,11 @@ impl FinalState {
     pub(crate) fn lost_with_disks(
         &self,
         acknowledgement: &Acknowledgement,
-        invoked: u64,
+        span: Span,
         enough: u8,
         replicas: &[Replica],
     ) -> bool {
-        let lost = self.lost_after(invoked);
+        let lost = self.lost_after(span);
         if lost.is_empty() {
             return false;
         }
@@ -96,9 +124,9 @@ impl FinalState {
         of_those_that_took_it >= usize::from(enough) || all_primaries
     }
 
-    /// Whether `enough` disks are lost of any nodes, since `invoked`.
-    pub(crate) fn lost_anywhere(&self, invoked: u64, enough: u8) -> bool {
-        let lost = self.lost_after(invoked);
+    /// Whether `enough` disks are lost of any nodes, with what was done in that time.
+    pub(crate) fn lost_anywhere(&self, span: Span, enough: u8) -> bool {
+        let lost = self.lost_after(span);
         !lost.is_empty() && lost.len() >= usize::from(enough)
     }
 }

@@ -8,7 +8,7 @@ use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
 
 use crate::clocks::{Histories, SmallClock};
-use crate::end::FinalState;
+use crate::end::{FinalState, Span};
 use crate::operation::{
     Asked, ContextId, Deed, Operation, OperationNumber, Read, ReadOutcome, Session, ValueId, Write, WriteOutcome,
 };
@@ -62,6 +62,10 @@ pub(crate) struct KeptFound {
 }
 
 impl Entry {
+    pub fn span(&self) -> Span {
+        Span { invoked: self.invoked, ended: self.ended }
+    }
+
     /// Whether this was over before the other began. At one moment, only a session's own order tells.
     pub fn is_before(&self, other: &Entry) -> bool {
         let at_one_moment = self.ended == other.invoked && self.session == other.session;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::request::RING_SIZE;
 
@@ -139,7 +140,7 @@ impl<'a> Index<'a> {
     /// So many disks are lost that the write may have gone with them.
     pub fn is_lost_with_disks(&self, write: WriteAt, enough: u8) -> bool {
         let WriteView { entry, write, .. } = &self.writes[write];
-        let lost = |acknowledgement| self.end.lost_with_disks(acknowledgement, entry.invoked, enough, self.replicas);
+        let lost = |acknowledgement| self.end.lost_with_disks(acknowledgement, entry.span(), enough, self.replicas);
         write.acknowledgement().is_some_and(lost)
     }
 
@@ -151,9 +152,30 @@ impl<'a> Index<'a> {
 
     /// Acknowledged by so many primaries that a read which asks for `primaries` of them meets one, and not lost with them.
     pub fn binds_strictly(&self, write: WriteAt, strictness: Strictness) -> bool {
+        let WriteView { entry, write: written, .. } = &self.writes[write];
+        let Some(acknowledgement) = written.acknowledgement() else { return false };
+        let left = self.left_of(written.asked, entry, &acknowledgement.stored_by);
+        strictness.is_met_by(left) && !self.is_lost_with_disks(write, written.asked.primaries)
+    }
+
+    /// Such a write, but that disks it was on are lost.
+    pub fn bound_strictly(&self, write: WriteAt, strictness: Strictness) -> bool {
         let written = self.writes[write].write;
-        let strict = written.is_acknowledged() && strictness.is_met_by(written.asked);
-        strict && !self.is_lost_with_disks(write, written.asked.primaries)
+        let was = written.is_acknowledged() && strictness.is_met_by(written.asked);
+        was && !self.binds_strictly(write, strictness)
+    }
+
+    /// A read that waited for its repair, and so a quorum of this strictness held what it returned, and holds it yet.
+    pub fn held_strictly(&self, read: &ReadView<'_>, strictness: Strictness) -> bool {
+        let left = self.left_of(read.asked(), read.entry, &[]);
+        let lost = || self.end.lost_anywhere(read.entry.span(), read.asked().primaries);
+        read.read.waits_for_repair && strictness.is_met_by(left) && !lost()
+    }
+
+    /// What a quorum is worth, where some of its primaries have forgotten and answer all the same.
+    fn left_of(&self, asked: Asked, entry: &Entry, stored_by: &[NodeId]) -> Asked {
+        let forgot = self.end.rolled_back(entry.span(), stored_by, self.replicas);
+        Asked { primaries: asked.primaries.saturating_sub(forgot), ..asked }
     }
 
     /// Reads that are strict in one way, in the order in which they were invoked.

@@ -54,7 +54,9 @@
 //!
 //! - **Lost disks** ([`LostDisk`]). The promise holds while fewer than `w` of the disks that took a write are lost; for
 //!   strict reads, fewer than `pw`. Lost are those of the nodes that stored it, if what it was written to was lost after it
-//!   was invoked. Losing all primaries of the key excuses too: what fallbacks stored has gone to them.
+//!   was invoked. Losing all primaries of the key excuses too: what fallbacks stored has gone to them. A disk that went back
+//!   to an earlier state while nobody could tell ([`Since::RolledBack`]) still answers: a strict quorum that it was one of is
+//!   worth one primary less.
 //! - **Late tries** ([`Write::tries`]). A database recognises a repeated request for a while only. A write of several tries on
 //!   a key that others may have written [`RING_SIZE`](starling_core::request::RING_SIZE) times may come back after it was
 //!   superseded.

@@ -3,7 +3,7 @@
 mod support;
 
 use starling_checker::Assertion::{ContextWentBackwards, StaleRead};
-use support::{Story, delete, failed_read, put, read};
+use support::{Step, Story, delete, failed_read, put, read};
 
 #[test]
 fn a_strict_read_shows_the_write_before_it() {
@@ -165,4 +165,37 @@ fn what_an_acknowledged_write_had_in_its_context_is_held_by_its_quorum() {
     let back = story.then(read([2]).by(2).clock([(2, 2)]));
     let first = starling_checker::OperationNumber(writer.0 - 1);
     story.breaks(ContextWentBackwards, [first, back]);
+}
+
+/// Nodes 1 and 2 store a write, node 1 goes back to what it held before, nobody notices, and a read meets nodes 1 and 3.
+#[test]
+fn a_primary_that_went_back_unnoticed_is_one_less_to_meet() {
+    let missed = |write: Step, at, to| {
+        let mut story = Story::default();
+        let writer = story.at(10..20, write);
+        let reader = story.at(40..50, read([]).by(2));
+        (story.ends_with([1]).with_rolled_back_disk(1, at, to), [writer, reader])
+    };
+    missed(put(1), 30, 5).0.passes_by_excuse(StaleRead);
+    let (went_back_to_later, culprits) = missed(put(1), 30, 25);
+    went_back_to_later.breaks(StaleRead, culprits);
+    let (went_back_before, culprits) = missed(put(1), 8, 5);
+    went_back_before.breaks(StaleRead, culprits);
+    let (did_not_take_it, culprits) = missed(put(1).stored_by([2, 3]), 30, 5);
+    did_not_take_it.breaks(StaleRead, culprits);
+    let (is_met_all_the_same, culprits) = missed(put(1).by_all().stored_by([1, 2, 3]), 30, 5);
+    is_met_all_the_same.breaks(StaleRead, culprits);
+}
+
+#[test]
+fn a_primary_that_went_back_unnoticed_takes_back_what_a_repair_gave_it() {
+    let went_back = |first: Step| {
+        let mut story = Story::default();
+        let reader = story.at(10..20, first.clock([(1, 2)]).waiting());
+        let later = story.at(40..50, read([]).clock([(1, 1)]).by(2));
+        (story.ends_with([]).with_rolled_back_disk(1, 30, 5), [reader, later])
+    };
+    went_back(read([])).0.passes();
+    let (all_had_it, culprits) = went_back(read([]).by_all());
+    all_had_it.breaks(ContextWentBackwards, culprits);
 }

@@ -11,6 +11,7 @@
 mod arguments;
 mod campaign;
 mod describe;
+mod duty;
 mod kernel;
 mod logs;
 mod names;

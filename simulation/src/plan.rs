@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use starling_core::name::ObjectKey;
 
 use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
+use crate::workload;
 
-/// How long everything goes well at first, while the cluster is made.
-pub const QUIET: Duration = Duration::from_secs(4);
+/// How long the cluster has to be made, where nothing is in the way.
+const TO_BE_MADE: Duration = Duration::from_secs(4);
+/// And where something is, in the first [`TROUBLED_START`] of it.
+const TO_BE_MADE_IN_TROUBLE: Duration = Duration::from_secs(45);
+const TROUBLED_START: Duration = Duration::from_secs(8);
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -24,17 +29,21 @@ pub struct Plan {
     /// Clients that do something, and how much of what they would do: fewer in a run that was made smaller.
     pub active_clients: usize,
     pub active_operations: usize,
-    pub keys: usize,
+    pub keys: Vec<ObjectKey>,
+    /// Clients may not let a key have more siblings.
+    pub max_siblings: usize,
     pub weather: Weather,
     /// From the first operation to the final heal.
     pub load: Duration,
+    /// What comes before it: the cluster is made.
+    pub start: Duration,
     pub episodes: Vec<Episode>,
 }
 
-/// Something that goes wrong, and for how long.
+/// Something that goes wrong, from when, and for how long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
-    pub from: Duration,
+    pub from: Moment,
     pub lasts: Duration,
     pub trouble: Trouble,
 }
@@ -117,6 +126,8 @@ pub enum Shape {
     FromClients,
     /// The clients and one node on one side, all other nodes on the other.
     AloneWithClients,
+    /// One node hears no other, and is heard by all.
+    Deaf,
 }
 
 impl Episode {
@@ -141,6 +152,7 @@ impl Trouble {
             Trouble::Partition { shape: Shape::OneWay, .. } => "partition: one way",
             Trouble::Partition { shape: Shape::FromClients, .. } => "partition: from clients",
             Trouble::Partition { shape: Shape::AloneWithClients, .. } => "partition: alone with clients",
+            Trouble::Partition { shape: Shape::Deaf, .. } => "partition: deaf node",
             Trouble::Kill { .. } => "kill -9",
             Trouble::PowerCut { .. } => "power cut",
             Trouble::Pause { .. } => "pause",
@@ -170,6 +182,7 @@ impl Plan {
         let nodes = *[3, 4, 5, 5, 5, 6].choose(&mut chance).expect("not empty");
         let clients = chance.random_range(2..=5);
         let operations = chance.random_range(20..=120);
+        let troubled = chance.random_bool(0.15);
         let mut plan = Plan {
             seed,
             nodes,
@@ -177,20 +190,25 @@ impl Plan {
             operations,
             active_clients: clients,
             active_operations: operations,
-            keys: chance.random_range(1..=6),
+            keys: (0..chance.random_range(1..=6)).map(|number| workload::key(number, &mut chance)).collect(),
+            max_siblings: if chance.random_bool(0.2) { 3 } else { 100 },
             weather: weather(&mut chance),
             load: Duration::from_millis(chance.random_range(8_000..=30_000)),
+            start: if troubled { TO_BE_MADE_IN_TROUBLE } else { TO_BE_MADE },
             episodes: Vec::new(),
         };
-        let count = chance.random_range(1..=8);
+        if troubled {
+            let early = (0..chance.random_range(1..=2)).map(|_| plan.early_episode(&mut chance)).collect();
+            plan.episodes = early;
+        }
         let mut lost = false;
-        for _ in 0..count {
-            let episode = plan.episode(&mut chance);
+        for _ in 0..chance.random_range(1..=8) {
+            let (episode, companion) = plan.episode(&mut chance);
             // A second lost disk could take all copies of a write with it.
             if episode.trouble.loses_a_disk() && std::mem::replace(&mut lost, true) {
                 continue;
             }
-            plan.episodes.push(episode);
+            plan.episodes.extend([Some(episode), companion].into_iter().flatten());
         }
         plan.episodes.sort_by_key(|episode| episode.from);
         plan
@@ -209,8 +227,13 @@ impl Plan {
         self.nodes + self.clients + 1
     }
 
+    /// Where clients begin to look for the cluster.
+    pub fn seeds(&self) -> Vec<String> {
+        (0..self.nodes).map(|node| HostId(node).address().to_string()).collect()
+    }
+
     pub fn load_begins(&self) -> Moment {
-        Moment::after(QUIET)
+        Moment::after(self.start)
     }
 
     pub fn load_ends(&self) -> Moment {
@@ -219,42 +242,71 @@ impl Plan {
 
     /// What is planned, for people.
     pub fn describe(&self) -> String {
-        let Plan { seed, nodes, keys, load, .. } = self;
+        let Plan { seed, nodes, load, .. } = self;
         let (clients, operations) = (self.active_clients, self.active_operations);
+        let keys: Vec<String> = self.keys.iter().map(crate::names::key).collect();
         let mut text = format!(
-            "seed {seed}: {nodes} nodes, {clients} clients of up to {operations} operations on {keys} keys, {:.1} s of load\n",
-            load.as_secs_f64()
+            "seed {seed}: {nodes} nodes, {clients} clients of up to {operations} operations, {:.1} s of load on {}\n",
+            load.as_secs_f64(),
+            keys.join(" ")
         );
         for (number, Episode { from, lasts, trouble }) in self.episodes.iter().enumerate() {
-            let from = (QUIET + *from).as_secs_f64();
-            let until = from + lasts.as_secs_f64();
-            text.push_str(&format!("  trouble {number}, {from:.3} s to {until:.3} s: {}\n", trouble.name()));
+            let until = *from + *lasts;
+            text.push_str(&format!("  trouble {number}, {from} s to {until} s: {}\n", trouble.name()));
         }
         text
     }
 
-    /// A directory is restored that peers cannot tell from the one that went on.
-    pub fn forgets_undetected(&self) -> bool {
-        self.episodes.iter().any(|episode| matches!(episode.trouble, Trouble::OldCopy { .. }))
-    }
-
-    fn episode(&self, chance: &mut Stream) -> Episode {
+    /// And now and then another that strikes the same node, so that two of its defences are down at once.
+    fn episode(&self, chance: &mut Stream) -> (Episode, Option<Episode>) {
         let load = self.load.as_millis() as u64;
         let from = chance.random_range(0..load.saturating_sub(2_000).max(1));
-        let longest = (load - from).clamp(500, 14_000);
-        let lasts = chance.random_range(200..=longest);
+        let left = load - from;
         let trouble = self.trouble(chance);
-        // What takes its time to show is given it.
-        let takes_time = matches!(trouble, Trouble::OldCopy { .. } | Trouble::Partition { period: Some(_), .. });
-        let lasts = if takes_time { longest } else { lasts };
-        Episode { from: Duration::from_millis(from), lasts: Duration::from_millis(lasts), trouble }
+        let lasts = match trouble {
+            // Before the end, so that there is time to go wrong after it.
+            Trouble::OldCopy { .. } => chance.random_range(left / 5..=left * 3 / 5),
+            // What comes and goes is given the time for it.
+            Trouble::Partition { period: Some(_), .. } => left.clamp(500, 14_000),
+            _ => chance.random_range(200..=left.clamp(500, 14_000)),
+        };
+        let from = self.load_begins() + Duration::from_millis(from);
+        let lasts = Duration::from_millis(lasts);
+        let companion = self.companion(&trouble, chance).map(|trouble| Episode { from, lasts, trouble });
+        (Episode { from, lasts, trouble }, companion)
+    }
+
+    fn companion(&self, trouble: &Trouble, chance: &mut Stream) -> Option<Trouble> {
+        let Trouble::Partition { shape: Shape::Deaf, cuts, .. } = trouble else { return None };
+        let (_, node) = *cuts.first()?;
+        let refuses_to_write = match chance.random_range(0..3) {
+            0 => Trouble::FullDisk { node },
+            1 => Trouble::ClockJump { node, millis: chance.random_range(5_000..=60_000) },
+            _ => return None,
+        };
+        Some(refuses_to_write)
+    }
+
+    /// One that may be there while the cluster is made. None of them takes a disk away: a cluster that has not begun knows
+    /// nobody by the disk.
+    fn early_episode(&self, chance: &mut Stream) -> Episode {
+        let most = TROUBLED_START.as_millis() as u64;
+        let from = chance.random_range(0..most / 2);
+        let lasts = chance.random_range(200..=most / 2);
+        let trouble = loop {
+            let trouble = self.trouble(chance);
+            if !trouble.loses_a_disk() {
+                break trouble;
+            }
+        };
+        Episode { from: Moment::after(Duration::from_millis(from)), lasts: Duration::from_millis(lasts), trouble }
     }
 
     fn trouble(&self, chance: &mut Stream) -> Trouble {
         let node = HostId(chance.random_range(0..self.nodes));
         match chance.random_range(0..100) {
-            0..28 => self.partition(chance),
-            28..36 => Trouble::Kill { node },
+            0..30 => self.partition(chance),
+            30..36 => Trouble::Kill { node },
             36..48 => Trouble::PowerCut { nodes: self.some_nodes(chance), left: chance.random_range(0.0..=1.0) },
             48..56 => Trouble::Pause { node },
             56..62 => Trouble::Restart { node },
@@ -263,9 +315,9 @@ impl Plan {
             73..78 => Trouble::SlowDisk { node, factor: chance.random_range(10..=400) },
             78..82 => Trouble::FailingSync { node, left: chance.random_range(0.0..=1.0) },
             82..85 => Trouble::FullDisk { node },
-            85..88 => Trouble::ClockJump { node, millis: chance.random_range(-60_000..=60_000) },
-            88..91 => Trouble::ClockDrift { node, millis: chance.random_range(-300..=300) },
-            91..92 => Trouble::Wipe { node },
+            85..87 => Trouble::ClockJump { node, millis: chance.random_range(-60_000..=60_000) },
+            87..89 => Trouble::ClockDrift { node, millis: chance.random_range(-300..=300) },
+            89..92 => Trouble::Wipe { node },
             _ => Trouble::OldCopy { node, clean: chance.random_bool(0.6) },
         }
     }
@@ -279,6 +331,8 @@ impl Plan {
             Shape::OneWay,
             Shape::FromClients,
             Shape::AloneWithClients,
+            Shape::AloneWithClients,
+            Shape::Deaf,
         ];
         let shape = *shapes.choose(chance).expect("not empty");
         let mut nodes: Vec<HostId> = (0..self.nodes).map(HostId).collect();
@@ -293,6 +347,7 @@ impl Plan {
                 let split = chance.random_range(1..self.nodes);
                 one_way(&nodes[..split], &nodes[split..])
             }
+            Shape::Deaf => one_way(&nodes[1..], &nodes[..1]),
             Shape::FromClients => between(&nodes[..chance.random_range(1..=self.nodes)], &clients),
             Shape::AloneWithClients => {
                 let there: Vec<HostId> = clients.iter().copied().chain([nodes[0]]).collect();
@@ -302,6 +357,7 @@ impl Plan {
         // Sometimes the clients are on one of the sides.
         let with_clients = matches!(shape, Shape::OneNode | Shape::Halves) && chance.random_bool(0.5);
         let far: &[HostId] = if with_clients { &nodes[..1] } else { &[] };
+        // A node that is alone with the clients again and again mints as a fallback again and again.
         let often = if shape == Shape::AloneWithClients { 0.7 } else { 0.3 };
         let period = chance.random_bool(often).then(|| Duration::from_millis(chance.random_range(2_000..=6_000)));
         Trouble::Partition { shape, cuts: cuts.into_iter().chain(between(far, &clients)).collect(), period }

@@ -1,11 +1,14 @@
 //! One run: the cluster is made, clients work while things break, everything is healed, and the end is looked at.
 
+mod exam;
 mod troubles;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use starling_client::{Client, ClientOptions, ControlClient};
 use starling_core::ids::NodeId;
 use starling_core::layout::{BucketRules, Layout};
@@ -23,7 +26,7 @@ use crate::kernel::time::{self, Moment, TICK};
 use crate::names::Names;
 use crate::observer::Observer;
 use crate::panics;
-use crate::plan::{Episode, Plan};
+use crate::plan::Plan;
 use crate::server::Server;
 use crate::transcript::Transcript;
 use crate::verdict::{Ending, Verdict};
@@ -48,6 +51,8 @@ struct Desk {
     problem: Option<String>,
     /// Every key was read, and from all of its replicas where none is away.
     complete_round: bool,
+    /// What became of the last questions.
+    exam: Option<Result<(), String>>,
 }
 
 pub struct World {
@@ -63,9 +68,40 @@ pub struct World {
     diary: Diary,
     desk: Arc<Mutex<Desk>>,
     state: Vec<Keeping>,
-    copies: BTreeMap<usize, MemoryDisk>,
-    /// Moments at which disks were lost.
-    lost: BTreeMap<usize, Moment>,
+    copies: BTreeMap<usize, (Moment, MemoryDisk)>,
+    /// Of which node a disk was lost.
+    lost: BTreeMap<usize, Loss>,
+    /// What is planned and has not come yet, the next last.
+    agenda: Vec<Turn>,
+    /// Troubles that are there now, by number.
+    present: BTreeSet<usize>,
+    /// All that were, as often as they came.
+    happened: Vec<&'static str>,
+}
+
+/// A trouble begins or ends.
+struct Turn {
+    at: Moment,
+    begins: bool,
+    trouble: usize,
+}
+
+/// A disk that does not hold any more what it held.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    pub at: Moment,
+    /// What it holds now it held then: nothing, if it is a new one.
+    pub to: Moment,
+    pub told_by: Told,
+}
+
+/// How many of the other nodes could tell, when the disk was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// So many that the node cannot find a majority without one of them; or the disk has a new identity.
+    ByEnough,
+    BySome,
+    ByNobody,
 }
 
 /// What the world wants of a server.
@@ -98,7 +134,7 @@ impl World {
         let observer = Observer::new(Arc::clone(&names), Arc::clone(&witness), transcript.clone());
         let network = Network::new(plan.hosts(), stream(plan.seed, "network"), Box::new(observer));
         network.set_weather(plan.weather);
-        let server = |index| Server::new(HostId(index), names.identity(HostId(index)).clone(), plan.nodes, plan.seed);
+        let server = |index| Server::new(HostId(index), names.identity(HostId(index)).clone(), &plan);
         let mut world = World {
             now: Moment::default(),
             servers: (0..plan.nodes).map(server).collect(),
@@ -107,6 +143,9 @@ impl World {
             state: vec![Keeping::default(); plan.nodes],
             copies: BTreeMap::new(),
             lost: BTreeMap::new(),
+            agenda: agenda(&plan),
+            present: BTreeSet::new(),
+            happened: Vec::new(),
             diary: Diary::default(),
             desk: Arc::default(),
             plan: Arc::new(plan),
@@ -128,19 +167,23 @@ impl World {
             return self.conclude(Some(problem));
         }
         self.begin_load();
-        self.live_through_troubles();
+        self.run_until(self.plan.load_ends());
         self.heal();
-        let problem = self.await_sessions().or_else(|| self.await_handoff()).or_else(|| self.await_peace());
+        let problem = self
+            .await_sessions()
+            .or_else(|| self.await_handoff())
+            .or_else(|| self.await_peace())
+            .or_else(|| self.hold_exam());
         self.conclude(problem)
     }
 
     fn make_cluster(&mut self) -> Result<(), String> {
         let operator = self.plan.operator();
         let plug = self.network.plug_in(operator);
-        let (desk, nodes) = (Arc::clone(&self.desk), self.plan.nodes);
+        let (desk, nodes, until) = (Arc::clone(&self.desk), self.plan.nodes, self.plan.load_begins());
         let process = Process::start("op");
         process.spawn(async move {
-            match make(plug, nodes).await {
+            match make(plug, nodes, until).await {
                 Ok(layout) => lock(&desk).layout = Some(Arc::new(layout)),
                 Err(problem) => lock(&desk).problem = Some(problem),
             }
@@ -176,24 +219,8 @@ impl World {
         }
     }
 
-    /// Everything that is planned, in its time.
-    fn live_through_troubles(&mut self) {
-        let mut agenda: Vec<(Moment, bool, Episode)> = Vec::new();
-        for episode in &self.plan.episodes {
-            let from = self.plan.load_begins() + episode.from;
-            for (begins, ends) in episode.spells() {
-                agenda.push((from + begins, true, episode.clone()));
-                agenda.push((from + ends, false, episode.clone()));
-            }
-        }
-        agenda.sort_by_key(|(at, begins, _)| (*at, !*begins));
-        for (at, begins, episode) in agenda {
-            while self.now < at {
-                self.tick();
-            }
-            if begins { self.begin(&episode) } else { self.end(&episode) }
-        }
-        while self.now < self.plan.load_ends() {
+    fn run_until(&mut self, end: Moment) {
+        while self.now < end {
             self.tick();
         }
     }
@@ -230,6 +257,9 @@ impl World {
 
     /// One grain of time, for everybody.
     fn tick(&mut self) {
+        while let Some(Turn { begins, trouble, .. }) = self.agenda.pop_if(|turn| turn.at <= self.now) {
+            if begins { self.begin(trouble) } else { self.end(trouble) }
+        }
         let (begin, end) = (self.now, self.now + TICK);
         self.network.deliver(begin);
         for server in &mut self.servers {
@@ -251,7 +281,7 @@ impl World {
             let left = self.state[index].left_after_failure;
             self.servers[index].kill(&self.network, true, left);
             if std::mem::take(&mut self.state[index].copy_when_stopped) {
-                self.copies.insert(index, self.servers[index].disk.memory.copy());
+                self.copies.insert(index, (self.now, self.servers[index].disk.memory.copy()));
                 self.state[index].down = self.state[index].down.saturating_sub(1);
             }
             self.state[index].start_at = Some(self.now + SUPERVISOR);
@@ -264,12 +294,11 @@ impl World {
 
     /// Whatever is still wrong is put right.
     fn heal(&mut self) {
+        while let Some(Turn { trouble, .. }) = self.agenda.pop() {
+            self.end(trouble);
+        }
         self.transcript.note("trouble", "everything is healed");
         for index in 0..self.servers.len() {
-            self.servers[index].disk.fill(false);
-            self.servers[index].disk.slow_down(1);
-            self.servers[index].disk.memory.fail_syncs(0);
-            self.servers[index].watch.set_right();
             self.state[index].paused = 0;
             self.servers[index].pause(false);
             self.state[index].down = 0;
@@ -292,10 +321,7 @@ impl World {
     fn await_handoff(&mut self) -> Option<String> {
         let limit = self.now + PEACE;
         while self.now < limit {
-            let next = self.now + ROUND;
-            while self.now < next {
-                self.tick();
-            }
+            self.run_until(self.now + ROUND);
             // None left: that is all there is to wait for.
             self.hint_left()?;
         }
@@ -321,17 +347,56 @@ impl World {
 
     /// A round of reads, by the operator.
     fn read_everything(&mut self) {
-        self.network.end_process(self.plan.operator());
-        self.operator = None;
-        let plug = self.network.plug_in(self.plan.operator());
+        let plug = self.new_operator();
         let (desk, plan) = (Arc::clone(&self.desk), Arc::clone(&self.plan));
-        let whole: BTreeSet<usize> = (0..plan.keys).filter(|key| self.is_whole(&workload::key(*key))).collect();
+        let whole: BTreeSet<usize> = (0..plan.keys.len()).filter(|number| self.is_whole(&plan.keys[*number])).collect();
         let process = Process::start("op");
         process.spawn(async move {
             let complete = read_all(plug, &plan, &whole).await;
             lock(&desk).complete_round = complete;
         });
         self.operator = Some(process);
+    }
+
+    /// Asks for listings, and for what has to be refused.
+    fn hold_exam(&mut self) -> Option<String> {
+        let given = self.given();
+        let plug = self.new_operator();
+        let (desk, plan) = (Arc::clone(&self.desk), Arc::clone(&self.plan));
+        let process = Process::start("op");
+        process.spawn(async move {
+            let result = exam::sit(plug, &plan, &given).await;
+            lock(&desk).exam = Some(result);
+        });
+        self.operator = Some(process);
+        let limit = self.now + LAST_OPERATIONS;
+        while lock(&self.desk).exam.is_none() {
+            if self.now >= limit {
+                return Some("the last questions are not answered".to_owned());
+            }
+            self.tick();
+        }
+        lock(&self.desk).exam.take().and_then(Result::err)
+    }
+
+    fn given(&self) -> exam::Given {
+        let witness = lock(&self.witness);
+        let mut listed: BTreeMap<&'static str, Vec<Bytes>> = BTreeMap::new();
+        for key in &self.plan.keys {
+            let keys = listed.entry(workload::bucket(key)).or_default();
+            if witness.has_a_value(key) {
+                keys.push(key.key().clone());
+            }
+        }
+        listed.values_mut().for_each(|keys| keys.sort());
+        exam::Given { listed, whole: (0..self.servers.len()).all(|index| !self.is_away(index)) }
+    }
+
+    /// Whoever administers begins anew.
+    fn new_operator(&mut self) -> Plug {
+        self.network.end_process(self.plan.operator());
+        self.operator = None;
+        self.network.plug_in(self.plan.operator())
     }
 
     /// None of the key's primaries is away.
@@ -341,8 +406,25 @@ impl World {
 
     /// The node is not what the layout names any more, and serves nothing.
     fn is_away(&self, index: usize) -> bool {
-        self.lost.contains_key(&index)
-            && self.servers[index].node().is_none_or(|node| node.standing() != NodeStanding::Serving)
+        self.lost.contains_key(&index) && !self.serves(index)
+    }
+
+    fn serves(&self, index: usize) -> bool {
+        self.servers[index].node().is_some_and(|node| node.standing() == NodeStanding::Serving)
+    }
+
+    /// Whoever lost a disk must not serve, where enough others could tell, and must, where nobody could.
+    fn wrongly_here_or_away(&self) -> Option<String> {
+        self.lost.iter().find_map(|(index, loss)| {
+            let name = self.names.host(HostId(*index));
+            match (loss.told_by, self.serves(*index)) {
+                (Told::ByEnough, true) => Some(format!("{name} serves, although its disk was lost and others know")),
+                (Told::ByNobody, false) => {
+                    Some(format!("{name} does not serve, although nobody can tell that its disk is an old copy"))
+                }
+                (Told::ByEnough | Told::BySome, false) | (Told::ByNobody | Told::BySome, true) => None,
+            }
+        })
     }
 
     /// Why the replicas do not agree yet, if they do not.
@@ -356,13 +438,12 @@ impl World {
             return Some(format!("n{} does not serve: {standing:?}", index + 1));
         }
         let witness = lock(&self.witness);
-        for number in 0..self.plan.keys {
-            let key = workload::key(number);
+        for key in &self.plan.keys {
             let primaries: Vec<usize> =
-                witness.primaries(&key).into_iter().filter(|primary| !self.is_away(*primary)).collect();
-            let held = |index: &usize| witness.mirror(HostId(*index)).record(&key).map(|record| &record.object);
+                witness.primaries(key).into_iter().filter(|primary| !self.is_away(*primary)).collect();
+            let held = |index: &usize| witness.mirror(HostId(*index)).record(key).map(|record| &record.object);
             if primaries.windows(2).any(|pair| held(&pair[0]) != held(&pair[1])) {
-                return Some(format!("the replicas of {} differ", crate::names::key(&key)));
+                return Some(format!("the replicas of {} differ", crate::names::key(key)));
             }
         }
         drop(witness);
@@ -382,25 +463,44 @@ impl World {
         held.map(|(holder, key, target)| format!("n{holder} still holds {key} for {target}"))
     }
 
-    fn conclude(self, problem: Option<String>) -> Verdict {
+    fn conclude(mut self, problem: Option<String>) -> Verdict {
         if let Some(problem) = problem {
             lock(&self.witness).breach(Invariant::Progress, problem);
         }
+        if let Some(wrongly) = self.wrongly_here_or_away() {
+            lock(&self.witness).breach(Invariant::Progress, wrongly);
+        }
+        let away: BTreeSet<usize> = (0..self.servers.len()).filter(|index| self.is_away(*index)).collect();
+        // What panics when its process ends has panicked too.
+        (self.servers, self.clients, self.operator) = (Vec::new(), Vec::new(), None);
         for panic in panics::seen() {
             lock(&self.witness).breach(Invariant::Progress, panic);
         }
-        let away: BTreeSet<usize> = (0..self.servers.len()).filter(|index| self.is_away(*index)).collect();
-        let ending = Ending { lost: self.lost.clone(), away, ended: self.now };
+        let lost = std::mem::take(&mut self.lost);
+        let ending = Ending { lost, away, happened: std::mem::take(&mut self.happened), ended: self.now };
         let witness = lock(&self.witness);
         Verdict::of(&self.plan, &self.names, &witness, &self.diary.all(), &ending, &self.transcript)
     }
 }
 
-async fn make(plug: Plug, nodes: usize) -> Result<Layout, String> {
+/// All turns of a plan, the first last.
+fn agenda(plan: &Plan) -> Vec<Turn> {
+    let turns = plan.episodes.iter().enumerate().flat_map(|(trouble, episode)| {
+        episode.spells().into_iter().flat_map(move |(begins, ends)| {
+            let turn = |after, begins| Turn { at: episode.from + after, begins, trouble };
+            [turn(begins, true), turn(ends, false)]
+        })
+    });
+    let mut agenda: Vec<Turn> = turns.collect();
+    agenda.sort_by_key(|turn| Reverse((turn.at, !turn.begins, turn.trouble)));
+    agenda
+}
+
+/// Tries until gossip has brought the nodes together.
+async fn make(plug: Plug, nodes: usize, until: Moment) -> Result<Layout, String> {
     let address = HostId(0).address().to_string();
     let mut last = String::new();
-    // Until gossip has brought them together.
-    for _ in 0..30 {
+    while time::now() < until {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let attempt = async {
             let control = ControlClient::connect_over(&plug, &address).await.map_err(|error| error.to_string())?;
@@ -432,12 +532,10 @@ pub fn buckets() -> BTreeMap<BucketName, BucketRules> {
 
 /// Reads every key; from all of its replicas if they are all there. True if every read succeeded.
 async fn read_all(plug: Plug, plan: &Plan, whole: &BTreeSet<usize>) -> bool {
-    let seeds = (0..plan.nodes).map(|node| HostId(node).address().to_string());
     let options = ClientOptions { timeout: Duration::from_secs(2) };
-    let Ok(client) = Client::connect_over(Arc::new(plug), seeds, options).await else { return false };
+    let Ok(client) = Client::connect_over(Arc::new(plug), plan.seeds(), options).await else { return false };
     let mut complete = true;
-    for number in 0..plan.keys {
-        let key = workload::key(number);
+    for (number, key) in plan.keys.iter().enumerate() {
         let bucket = client.bucket(key.bucket().as_str()).expect("a valid name");
         let r = if whole.contains(&number) { Level::All } else { Level::One };
         let read = bucket.get(key.key().clone()).r(r).await;

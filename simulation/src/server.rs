@@ -1,6 +1,6 @@
 //! One node of the simulated cluster: a disk, a clock, and, while it is up, a process that runs the product.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +19,11 @@ use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::host::Process;
 use crate::kernel::network::{Gossiping, HostId, Network, Plug};
 use crate::kernel::time::{self, Moment, REALTIME_AT_START};
+use crate::plan::Plan;
 use crate::transcript::Transcript;
 
+/// In all siblings of a key together, as far as clients may write them.
+pub const MAX_OBJECT_BYTES: usize = 64 << 10;
 /// Free on a disk that is not full.
 const ROOM: u64 = 1 << 40;
 
@@ -83,42 +86,41 @@ impl Blocking for Disk {
 #[derive(Clone, Default)]
 pub struct Watch(Arc<Error>);
 
+/// In milliseconds.
 #[derive(Default)]
 struct Error {
-    /// Milliseconds.
-    ahead: AtomicI64,
-    /// Milliseconds a second.
+    jumped: AtomicI64,
+    drifted: AtomicI64,
+    /// Further, every second since then.
     drift: AtomicI64,
-    since: std::sync::atomic::AtomicU64,
+    since: AtomicU64,
 }
 
 impl Watch {
     pub fn jump(&self, millis: i64) {
-        self.0.ahead.fetch_add(millis, Ordering::Relaxed);
+        self.0.jumped.fetch_add(millis, Ordering::Relaxed);
     }
 
+    /// From now on it gains that much a second; if that is nothing, what it has gained is taken back.
     pub fn drift(&self, millis: i64) {
-        self.0.ahead.fetch_add(self.drifted(), Ordering::Relaxed);
+        let drifted = if millis == 0 { 0 } else { self.drifted() };
+        self.0.drifted.store(drifted, Ordering::Relaxed);
         self.0.since.store(time::now().0, Ordering::Relaxed);
         self.0.drift.store(millis, Ordering::Relaxed);
-    }
-
-    pub fn set_right(&self) {
-        self.0.drift.store(0, Ordering::Relaxed);
-        self.0.ahead.store(0, Ordering::Relaxed);
     }
 
     fn drifted(&self) -> i64 {
         let since = Moment(self.0.since.load(Ordering::Relaxed));
         let seconds = time::now().0.saturating_sub(since.0) as f64 / 1e9;
-        (seconds * self.0.drift.load(Ordering::Relaxed) as f64) as i64
+        let more = (seconds * self.0.drift.load(Ordering::Relaxed) as f64) as i64;
+        self.0.drifted.load(Ordering::Relaxed) + more
     }
 }
 
 impl WallClock for Watch {
     fn millis(&self) -> u64 {
         let right = (REALTIME_AT_START + time::now().since_start()).as_millis() as u64;
-        right.saturating_add_signed(self.0.ahead.load(Ordering::Relaxed) + self.drifted())
+        right.saturating_add_signed(self.0.jumped.load(Ordering::Relaxed) + self.drifted())
     }
 }
 
@@ -144,6 +146,7 @@ pub struct Server {
     pub disk: Disk,
     pub watch: Watch,
     nodes: usize,
+    max_siblings: usize,
     running: Option<Running>,
 }
 
@@ -154,9 +157,17 @@ struct Running {
 }
 
 impl Server {
-    pub fn new(host: HostId, identity: Identity, nodes: usize, seed: u64) -> Server {
-        let disk = Disk::new(stream(seed, &format!("disk {}", host.0)));
-        Server { host, identity, disk, watch: Watch::default(), nodes, running: None }
+    pub fn new(host: HostId, identity: Identity, plan: &Plan) -> Server {
+        let disk = Disk::new(stream(plan.seed, &format!("disk {}", host.0)));
+        Server {
+            host,
+            identity,
+            disk,
+            watch: Watch::default(),
+            nodes: plan.nodes,
+            max_siblings: plan.max_siblings,
+            running: None,
+        }
     }
 
     pub fn is_up(&self) -> bool {
@@ -183,6 +194,7 @@ impl Server {
             disk: self.disk.clone(),
             watch: self.watch.clone(),
             nodes: self.nodes,
+            max_siblings: self.max_siblings,
             plug,
             fate: fate.clone(),
             stop: stop.clone(),
@@ -238,6 +250,7 @@ struct Life {
     disk: Disk,
     watch: Watch,
     nodes: usize,
+    max_siblings: usize,
     plug: Plug,
     fate: Fate,
     stop: CancellationToken,
@@ -284,6 +297,8 @@ impl Life {
             ("listen", self.plug.address().to_string()),
             ("seeds", seeds.join(",")),
             ("zone", format!("z{}", self.plug.host_number() % zones + 1)),
+            ("max_siblings", self.max_siblings.to_string()),
+            ("max_object_size", MAX_OBJECT_BYTES.to_string()),
         ];
         let flags = flags.into_iter().map(|(key, value)| (key.to_owned(), value));
         Config::from_settings(&Settings::collect(None, std::iter::empty(), flags)).expect("the settings are right")

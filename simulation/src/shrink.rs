@@ -20,10 +20,10 @@ pub fn shrink(found: &Summary, single: &Single) -> anyhow::Result<Shrunk> {
         caught_by: found.caught_by.clone(),
         runs: 0,
     };
-    search.drop_troubles(found.troubles.len())?;
+    search.drop_troubles(found.planned)?;
     search.drop_clients(found.clients)?;
     search.drop_operations(found.operations)?;
-    search.drop_troubles(found.troubles.len())?;
+    search.drop_troubles(found.planned)?;
     Ok(search.best)
 }
 

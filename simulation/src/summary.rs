@@ -15,6 +15,9 @@ pub struct Summary {
     /// By which assertions and invariants.
     pub caught_by: Vec<String>,
     pub simulated: Duration,
+    /// How many were planned.
+    pub planned: usize,
+    /// Those that came, as often as they did.
     pub troubles: Vec<String>,
     pub clients: usize,
     pub operations: usize,
@@ -35,7 +38,8 @@ impl Summary {
             passed: verdict.passed(),
             caught_by: verdict.caught_by(),
             simulated: verdict.simulated,
-            troubles: plan.episodes.iter().map(|episode| episode.trouble.name().to_owned()).collect(),
+            planned: plan.episodes.len(),
+            troubles: verdict.happened.iter().map(ToString::to_string).collect(),
             clients: plan.active_clients,
             operations: plan.active_operations,
             acknowledged: counts.acknowledged,
@@ -47,6 +51,7 @@ impl Summary {
                 .tested
                 .iter()
                 .map(|tested| (tested.assertion.to_string(), (tested.times, tested.excused)))
+                .chain(verdict.duties.iter().map(|(name, times)| ((*name).to_owned(), (*times, 0))))
                 .collect(),
             fingerprint: verdict.fingerprint.clone(),
         }
@@ -59,6 +64,7 @@ impl Summary {
             passed: false,
             caught_by: vec![how.to_owned()],
             simulated: Duration::ZERO,
+            planned: 0,
             troubles: Vec::new(),
             clients: 0,
             operations: 0,

@@ -12,10 +12,12 @@ use starling_core::name::ObjectKey;
 use starling_core::object::{Object, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 
+use crate::duty::Duty;
 use crate::kernel::network::HostId;
 use crate::kernel::time::Moment;
 use crate::names::Names;
 use crate::plan::Plan;
+use crate::run::Loss;
 use crate::transcript::Transcript;
 use crate::witness::{Breach, Invariant, Witness};
 use crate::workload::{self, Done, Written};
@@ -25,10 +27,12 @@ const SLACK: Duration = Duration::from_millis(100);
 
 /// How the world was left.
 pub struct Ending {
-    /// Disks that were lost, and when.
-    pub lost: BTreeMap<usize, Moment>,
+    /// Of which nodes disks were lost.
+    pub lost: BTreeMap<usize, Loss>,
     /// Of those, the nodes that do not serve any more.
     pub away: BTreeSet<usize>,
+    /// Troubles, as often as they came.
+    pub happened: Vec<&'static str>,
     pub ended: Moment,
 }
 
@@ -37,6 +41,9 @@ pub struct Verdict {
     pub breaches: Vec<Breach>,
     /// All of them, also those that are not kept.
     pub counts: BTreeMap<Invariant, u64>,
+    /// How many requests had to succeed, and why.
+    pub duties: BTreeMap<&'static str, u64>,
+    pub happened: Vec<&'static str>,
     pub simulated: Duration,
     pub checks: u64,
     pub fingerprint: String,
@@ -53,11 +60,20 @@ impl Verdict {
     ) -> Verdict {
         let judge = Judge { plan, names, witness, ending };
         let (mut breaches, mut counts) = (witness.breaches.clone(), witness.counts.clone());
-        for breach in done.iter().filter_map(|done| judge.overdue(done)) {
-            *counts.entry(breach.invariant).or_insert(0) += 1;
-            breaches.push(breach);
+        let mut duties = BTreeMap::new();
+        for done in done {
+            let duty = Duty::of(plan, done);
+            if let Some(duty) = duty {
+                *duties.entry(duty.name()).or_insert(0) += 1;
+            }
+            for breach in judge.overdue(done).into_iter().chain(duty.and_then(|duty| neglected(duty, done))) {
+                *counts.entry(breach.invariant).or_insert(0) += 1;
+                breaches.push(breach);
+            }
         }
         Verdict {
+            duties,
+            happened: ending.happened.clone(),
             checker: judge.judge(done),
             breaches,
             counts,
@@ -144,7 +160,7 @@ impl Judge<'_> {
         let session = Session(u32::try_from(done.session + 1).unwrap_or(u32::MAX));
         let deed = match &done.deed {
             workload::Deed::Read { waits_for_repair, found } => Deed::Read(Read {
-                asked: self.asked(done, false, copies),
+                asked: Asked::new(workload::quorum(done.asked, false, copies), copies),
                 waits_for_repair: *waits_for_repair,
                 outcome: found.as_ref().map_or(ReadOutcome::Failed, |found| {
                     ReadOutcome::Found(Found {
@@ -162,7 +178,7 @@ impl Judge<'_> {
                         Some(value) => Change::Put { value: ValueId::of(value), context },
                         None => Change::Delete { context },
                     },
-                    asked: self.asked(done, true, copies),
+                    asked: Asked::new(workload::quorum(done.asked, true, copies), copies),
                     tries: self.witness.tries(*request),
                     outcome: written(outcome),
                 })
@@ -171,32 +187,24 @@ impl Judge<'_> {
         Operation { session, key: done.key.clone(), invoked: done.invoked, ended: done.ended, deed }
     }
 
-    /// A disk that went back in time without anybody noticing is one replica fewer that quorums meet at.
-    fn asked(&self, done: &Done, write: bool, copies: ReplicaCount) -> Asked {
-        let asked = Asked::new(workload::quorum(done.asked, write, copies), copies);
-        let forgetful = u8::from(self.plan.forgets_undetected());
-        Asked { copies: asked.copies + forgetful, ..asked }
-    }
-
     fn copies(&self, key: &ObjectKey) -> ReplicaCount {
         let wanted = crate::run::buckets().get(key.bucket()).and_then(|rules| rules.replicas);
         wanted.unwrap_or(ReplicaCount::DEFAULT).at_most(self.plan.nodes)
     }
 
     fn final_state(&self) -> FinalState {
-        let replicas = (0..self.plan.keys).map(|number| {
-            let key = workload::key(number);
-            let primaries = self.witness.primaries(&key);
+        let replicas = self.plan.keys.iter().map(|key| {
+            let primaries = self.witness.primaries(key);
             let mode = crate::run::buckets().get(key.bucket()).map(|rules| rules.mode).unwrap_or_default();
             let replica = |index: usize| {
-                let held = self.witness.mirror(HostId(index)).record(&key);
+                let held = self.witness.mirror(HostId(index)).record(key);
                 Replica {
                     node: self.names.identity(HostId(index)).node,
                     is_primary: primaries.contains(&index),
                     holds: held.map(|held| own_copy(&held.object, mode)),
                 }
             };
-            let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, &key, &primaries));
+            let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, key, &primaries));
             (key.clone(), expected.map(replica).collect())
         });
         FinalState { replicas: replicas.collect(), hints: self.hints(), lost_disks: self.lost_disks() }
@@ -223,13 +231,18 @@ impl Judge<'_> {
     }
 
     fn lost_disks(&self) -> Vec<LostDisk> {
-        let lost = |(index, at): (&usize, &Moment)| LostDisk {
+        let lost = |(index, loss): (&usize, &Loss)| LostDisk {
             node: self.names.identity(HostId(*index)).node,
-            at: at.0,
-            since: if self.ending.away.contains(index) { Since::Away } else { Since::Filled },
+            at: loss.at.0,
+            since: if self.ending.away.contains(index) { Since::Away } else { Since::RolledBack(loss.to.0) },
         };
         self.ending.lost.iter().map(lost).collect()
     }
+}
+
+fn neglected(duty: Duty, done: &Done) -> Option<Breach> {
+    let what = duty.neglect(done)?;
+    Some(Breach { at: Moment(done.ended), invariant: Invariant::Progress, what })
 }
 
 fn written(outcome: &Written) -> WriteOutcome {

@@ -12,13 +12,14 @@ mod needed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use starling_core::clock::Dot;
+use starling_core::clock::Clock;
 use starling_core::context::Context;
 use starling_core::ids::{NodeId, RequestId};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, Sibling, SiblingMode, Value};
 use starling_core::report::{Outcome, ReplicaReport};
+use starling_core::token::Token;
 use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, Put, Written};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
 use starling_storage::inspect::HeldRecord;
@@ -154,13 +155,17 @@ impl Witness {
         self.mirrors[host.0] = Mirror::after_loss(identity.directory);
     }
 
-    /// The disk holds what it held before.
-    pub fn rolled_back(&mut self, host: HostId, records: impl IntoIterator<Item = HeldRecord>) {
+    /// The disk holds what it held before. True if whoever meets a clock of later may tell: it counts further than the
+    /// marks do that are there now.
+    pub fn rolled_back(&mut self, host: HostId, records: impl IntoIterator<Item = HeldRecord>) -> bool {
         self.note_loss(host);
         let directory = self.mirrors[host.0].directory;
         let mut mirror = Mirror::after_loss(directory);
         records.into_iter().for_each(|record| mirror.restore(record));
+        let marks = mirror.records().filter_map(|record| record.mark.as_ref());
+        let behind = marks.into_iter().any(|mark| self.accounts.has_minted_beyond(directory, mark));
         self.mirrors[host.0] = mirror;
+        behind
     }
 
     /// What is on a disk that is about to be lost was there: it counts as kept.
@@ -186,9 +191,13 @@ impl Witness {
     fn written(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {
         let directory = self.mirrors[host.0].directory;
         let known = before.map(|before| before.object.clock().clone()).unwrap_or_default();
-        for sibling in record.object.siblings().iter().filter(|sibling| sibling.dot.history.directory == directory) {
-            let minted = !known.covers(&sibling.dot) && !self.accounts.knows(key, &sibling.dot);
-            if minted && !self.accounts.mint(key, sibling, record.object.clock()) {
+        let is_new = |sibling: &&Sibling| {
+            let dot = &sibling.dot;
+            dot.history.directory == directory && !known.covers(dot) && !self.accounts.knows(key, dot)
+        };
+        let minted: Vec<Sibling> = record.object.siblings().iter().filter(is_new).cloned().collect();
+        for sibling in &minted {
+            if !self.accounts.mint(key, sibling, record.object.clock()) {
                 let what = format!(
                     "{key}: {} came into being without a request for it",
                     self.names.dot(&sibling.dot),
@@ -200,13 +209,20 @@ impl Witness {
         if let Some(mark) = &record.mark {
             self.accounts.minted_up_to(directory, mark);
         }
-        self.check_progress(host, key, before, record);
+        self.check_progress(host, key, before, record, &minted);
         self.check_state(key, &record.object, &format!("the disk of n{}", host.0 + 1));
     }
 
     /// A disk forgets nothing, and a last-write-wins write is stamped above all that its coordinator held, and replaces it
     /// (R6).
-    fn check_progress(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {
+    fn check_progress(
+        &mut self,
+        host: HostId,
+        key: &ObjectKey,
+        before: Option<&HeldRecord>,
+        record: &HeldRecord,
+        minted: &[Sibling],
+    ) {
         let Some(before) = before else { return };
         let (old, new) = (&before.object, &record.object);
         if !new.clock().covers_all(old.clock()) {
@@ -217,9 +233,7 @@ impl Witness {
         if self.mode(key) == SiblingMode::Keep {
             return;
         }
-        let directory = self.mirrors[host.0].directory;
-        let own = |dot: &Dot| dot.history.directory == directory && !old.clock().covers(dot);
-        for minted in new.siblings().iter().filter(|sibling| own(&sibling.dot)) {
+        for minted in minted {
             let above = old.greatest_stamp().is_none_or(|greatest| minted.stamp > greatest);
             let replaced = old.siblings().iter().all(|old| new.siblings().iter().all(|new| new.dot != old.dot));
             if !above || !replaced {
@@ -330,6 +344,17 @@ impl Witness {
             (Words::PeerAsks(PeerServiceRequest::Store { request }), _) => {
                 self.check_state(&request.key, &request.object, &way);
             }
+            (Words::PeerAsks(PeerServiceRequest::Offer { request }), _) => {
+                request.hints.iter().for_each(|(key, clock)| self.check_clock(key, clock, &way));
+            }
+            (Words::PeerAnswers(PeerServiceResponse::Forward(answer)), Some(call)) => {
+                if let (Some(Asked::Put { key, request, .. }), Ok(written)) = (self.asked.remove(&call), answer) {
+                    self.check_context(&key, request, written, &way);
+                }
+            }
+            (Words::Cancelled | Words::Refused(_), Some(call)) => {
+                self.asked.remove(&call);
+            }
             (Words::PeerAnswers(PeerServiceResponse::Read(Ok(reply))), Some(call)) => {
                 if let (Some(Asked::Read(key)), Some(object)) = (self.asked.remove(&call), &reply.object) {
                     self.check_state(&key, object, &way);
@@ -338,6 +363,7 @@ impl Witness {
             (Words::NodeAnswers(DataServiceResponse::Put(answer)), Some(call)) => {
                 if let (Some(Asked::Put { key, request, needed }), Ok(written)) = (self.asked.remove(&call), answer) {
                     self.acknowledged(&key, request, needed, written);
+                    self.check_context(&key, request, written, &way);
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
@@ -355,11 +381,7 @@ impl Witness {
     }
 
     fn asked_to_write(&mut self, put: &Put, call: (u64, u64)) {
-        let context = put.context.as_ref().and_then(|bytes| Context::decode(bytes).ok());
-        let cluster = self.layout.as_ref().map(|layout| layout.cluster());
-        let seen = context.zip(cluster).and_then(|(context, cluster)| {
-            context.seen_of(cluster, starling_core::token::Token::of(&put.key)).ok().map(|seen| seen.clock)
-        });
+        let seen = put.context.as_ref().and_then(|context| self.clock_of(&put.key, context));
         let blind_delete = put.context.is_none() && put.value == Value::Tombstone;
         let seen = match seen {
             Some(clock) if self.mode(&put.key) == SiblingMode::Keep => Seen::Just(clock),
@@ -389,6 +411,32 @@ impl Witness {
         self.accounts.acknowledge(key, request, needed.replicas);
     }
 
+    /// A clock that is told without its siblings.
+    fn check_clock(&mut self, key: &ObjectKey, clock: &Clock, at: &str) {
+        self.checks += 1;
+        if let Some(what) = self.accounts.ahead(clock) {
+            self.breach(Invariant::NothingInvented, format!("{key} on {at}: {what}", key = names::key(key)));
+        }
+    }
+
+    /// The context that a write returns covers that write and what it superseded: whoever writes with it has seen no more.
+    fn check_context(&mut self, key: &ObjectKey, request: RequestId, written: &Written, at: &str) {
+        let Some(clock) = written.context.as_ref().and_then(|context| self.clock_of(key, context)) else { return };
+        self.check_clock(key, &clock, at);
+        if self.mode(key) == SiblingMode::Keep
+            && let Some(what) = self.accounts.covers_too_much(key, request, &clock)
+        {
+            self.breach(Invariant::NothingVanishes, format!("{key} on {at}: {what}", key = names::key(key)));
+        }
+    }
+
+    /// What a context covers; none if it is none for this key.
+    fn clock_of(&self, key: &ObjectKey, context: &[u8]) -> Option<Clock> {
+        let cluster = self.layout.as_ref()?.cluster();
+        let seen = Context::decode(context).ok()?.seen_of(cluster, Token::of(key)).ok()?;
+        Some(seen.clock)
+    }
+
     fn answered(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
         self.checks += 1;
         let primaries = self.primaries(key);
@@ -400,10 +448,12 @@ impl Witness {
         };
         let counted: Vec<ReplicaReport> = got.replicas.iter().filter(counts).copied().collect();
         self.check_quorum(key, needed, counted.iter(), "read");
+        self.check_clock(key, &got.clock, "the way to a client");
         if self.mode(key) == SiblingMode::Keep
-            && let Some((invariant, what)) = self.accounts.contradiction_of_answer(key, got)
+            && let Some(what) = self.accounts.hidden_by(key, got)
         {
-            self.breach(invariant, format!("{key}, an answer to a client: {what}", key = names::key(key)));
+            let what = format!("{key}, an answer to a client: {what}", key = names::key(key));
+            self.breach(Invariant::NothingVanishes, what);
         }
     }
 
@@ -477,6 +527,14 @@ impl Witness {
         let list = self.layout.as_ref().map(|layout| layout.preference_list(key));
         let primaries = list.map(|list| list.primaries().to_vec()).unwrap_or_default();
         primaries.iter().filter_map(|node| self.members.get(node).copied()).collect()
+    }
+
+    /// Whether a read of all replicas shows anything.
+    pub fn has_a_value(&self, key: &ObjectKey) -> bool {
+        let mut merged = Object::default();
+        let held = self.mirrors.iter().filter_map(|mirror| mirror.record(key));
+        held.for_each(|held| merged.merge(&held.object));
+        merged.present(self.mode(key)).iter().any(|sibling| sibling.is_live())
     }
 
     fn mode(&self, key: &ObjectKey) -> SiblingMode {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt as _;
+use rand::seq::IndexedRandom as _;
 use starling_client::{Client, ClientError, ClientOptions, Context, Fetched};
 use starling_core::ids::{NodeId, RequestId};
 use starling_core::name::ObjectKey;
@@ -46,7 +47,19 @@ pub struct Done {
     /// It had to end by then.
     pub due: u64,
     pub asked: Levels,
+    pub way: Way,
     pub deed: Deed,
+}
+
+/// How it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As clients do, to whoever can serve it.
+    ByRoute,
+    /// At first to a node that was drawn, and to no other.
+    ToOne,
+    /// With the context of another key: it has to be refused (R5).
+    WithForeignContext,
 }
 
 impl Done {
@@ -100,14 +113,20 @@ impl Diary {
     }
 }
 
-/// Of the key with this number.
-pub fn key(number: usize) -> ObjectKey {
-    let bucket = match number % 6 {
-        0 | 1 | 2 | 4 => CARTS,
-        3 => SESSIONS,
+/// The key with this number, in one of the buckets.
+pub fn key(number: usize, chance: &mut Stream) -> ObjectKey {
+    let bucket = match chance.random_range(0..10) {
+        0..5 => CARTS,
+        5..7 => SESSIONS,
         _ => PAIRS,
     };
     ObjectKey::new(bucket.parse().expect("a valid name"), format!("k{number}")).expect("a valid key")
+}
+
+/// In which of them it is.
+pub fn bucket(key: &ObjectKey) -> &'static str {
+    let name = key.bucket().as_str();
+    [CARTS, SESSIONS, PAIRS].into_iter().find(|bucket| *bucket == name).expect("there are no others")
 }
 
 /// How many replicas a key has where there are enough nodes.
@@ -136,10 +155,9 @@ impl Session {
         diary: Diary,
         transcript: Transcript,
     ) -> Option<Session> {
-        let seeds: Vec<String> = (0..plan.nodes).map(|node| HostId(node).address().to_string()).collect();
         let options = ClientOptions { timeout: Duration::from_secs(3) };
         while time::now() < plan.load_ends() {
-            if let Ok(client) = Client::connect_over(Arc::new(plug.clone()), seeds.clone(), options).await {
+            if let Ok(client) = Client::connect_over(Arc::new(plug.clone()), plan.seeds(), options).await {
                 return Some(Session { number, plan, client, plug, diary, transcript, contexts: BTreeMap::new() });
             }
         }
@@ -160,7 +178,7 @@ impl Session {
     }
 
     async fn act(&mut self, number: usize, chance: &mut Stream) {
-        let key = key(chance.random_range(0..self.plan.keys));
+        let key = self.plan.keys.choose(chance).expect("not empty").clone();
         let timeout = Duration::from_secs(chance.random_range(1..=3));
         let task = Task { key, levels: levels(chance), timeout, label: format!("c{}.{number}", self.number + 1) };
         match chance.random_range(0..100) {
@@ -174,7 +192,8 @@ impl Session {
             // In a chain: the context is what the last read or write gave.
             45..62 => self.write(&task, Some(task.label.clone().into()), self.known(&task.key), chance).await,
             62..85 => self.write(&task, Some(task.label.clone().into()), None, chance).await,
-            85..96 => self.write(&task, None, self.known(&task.key), chance).await,
+            85..94 => self.write(&task, None, self.known(&task.key), chance).await,
+            94..96 => self.misuse(&task, chance).await,
             _ => self.write(&task, None, None, chance).await,
         }
     }
@@ -198,7 +217,7 @@ impl Session {
             self.contexts.insert(task.key.clone(), context);
         }
         let success = found.is_some();
-        self.write_down(task, invoked, task.timeout, Deed::Read { waits_for_repair, found });
+        self.write_down(task, invoked, task.timeout, Way::ByRoute, Deed::Read { waits_for_repair, found });
         success
     }
 
@@ -235,7 +254,25 @@ impl Session {
         if let Written::Acknowledged { context: Some(context), .. } = &outcome {
             self.contexts.insert(task.key.clone(), context.clone());
         }
-        self.write_down(task, invoked, task.timeout * made + waited, Deed::Write { request, value, context, outcome });
+        let deed = Deed::Write { request, value, context, outcome };
+        let way = if elsewhere.is_some() { Way::ToOne } else { Way::ByRoute };
+        self.write_down(task, invoked, task.timeout * made + waited, way, deed);
+    }
+
+    /// Writes with the context of another key, if it has one. Whatever it is told of that, nothing may have been done.
+    async fn misuse(&self, task: &Task, chance: &mut Stream) {
+        let foreign = self.contexts.iter().find(|(key, _)| **key != task.key).map(|(_, context)| context.clone());
+        let Some(context) = foreign else { return };
+        let (invoked, request) = (time::now().0, RequestId(chance.random()));
+        let value: Bytes = task.label.clone().into();
+        let sending = Sending { request, value: Some(value.clone()), context: Some(context) };
+        let last = self.send(task, sending).await;
+        let who = format!("c{}", self.number + 1);
+        self.transcript
+            .note(&who, format!("put {task} = {} with the context of another key → {}", task.label, told(&last)));
+        let outcome = if matches!(last, Written::Acknowledged { .. }) { last } else { Written::NotDone };
+        let deed = Deed::Write { request, value: Some(value), context: None, outcome };
+        self.write_down(task, invoked, task.timeout, Way::WithForeignContext, deed);
     }
 
     async fn send(&self, task: &Task, put: Sending) -> Written {
@@ -294,11 +331,11 @@ impl Session {
         }
     }
 
-    fn write_down(&self, task: &Task, invoked: u64, within: Duration, deed: Deed) {
+    fn write_down(&self, task: &Task, invoked: u64, within: Duration, way: Way, deed: Deed) {
         let due = invoked + within.as_nanos() as u64;
         let ended = time::now().0;
         let (session, key, asked) = (self.number, task.key.clone(), task.levels);
-        self.diary.add(Done { session, key, invoked, ended, due, asked, deed });
+        self.diary.add(Done { session, key, invoked, ended, due, asked, way, deed });
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! It reads and never writes. The format itself stays this crate's own; what is shown here is what it means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use starling_core::ids::NodeId;
+use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -14,6 +14,7 @@ use starling_core::token::Partition;
 use crate::engine::{Engine, EngineError, Entry, Space};
 use crate::fold::HINT_ENTRY;
 use crate::keys;
+use crate::meta;
 use crate::record::{Record, UnreadableRecord};
 
 /// Entries that are in memory at once, values and all.
@@ -112,6 +113,15 @@ pub fn records(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldRecord, I
 /// All hints of an engine, by target, partition, bucket and key. As [`records`] otherwise.
 pub fn hints(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldHint, InspectError>> {
     entries(engine, Space::Hints).map(|entry| entry.and_then(|(key, value)| hint(&key, &value)))
+}
+
+/// How often the directory was started, and the last start that it has met of each other one (R3).
+///
+/// # Errors
+/// [`InspectError::Engine`], also if what is there cannot be read.
+pub fn runs(engine: &dyn Engine) -> Result<(u64, BTreeMap<DirectoryId, Run>), InspectError> {
+    let own = meta::read_run(engine)?.map_or(0, |run| run.counter);
+    Ok((own, meta::read_peer_runs(engine)?))
 }
 
 fn entries(engine: &dyn Engine, space: Space) -> impl Iterator<Item = Result<Entry, InspectError>> {

@@ -64,10 +64,7 @@ fn known_to_be_held<'a>(
     clocks: &[Option<&'a SmallClock>],
     strictness: Strictness,
 ) -> Vec<(&'a Entry, &'a SmallClock)> {
-    let waited = index.reads.iter().filter(|view| {
-        let lost = || index.end.lost_anywhere(view.entry.invoked, view.asked().primaries);
-        view.read.waits_for_repair && strictness.is_met_by(view.asked()) && !lost()
-    });
+    let waited = index.reads.iter().filter(|view| index.held_strictly(view, strictness));
     let strict = |(at, clock): (WriteAt, &Option<&'a SmallClock>)| {
         let clock = (*clock)?;
         index.binds_strictly(at, strictness).then(|| (index.writes[at].entry, clock))

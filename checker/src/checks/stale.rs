@@ -35,6 +35,8 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&mut self, strictness: Strictness, report: &mut Report<'_>) {
         let index = self.index;
+        let forgotten = (0..index.writes.len()).filter(|at| index.bound_strictly(*at, strictness)).count();
+        (0..forgotten).for_each(|_| report.excused(StaleRead));
         let strict =
             |at: &WriteAt| !index.writes[*at].write.change.is_delete() && index.binds_strictly(*at, strictness);
         let writes = (0..index.writes.len()).filter(strict).map(|at| (index.writes[at].entry, at));

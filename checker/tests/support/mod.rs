@@ -114,6 +114,13 @@ impl Step {
         self
     }
 
+    /// All three nodes, all of them primaries.
+    pub fn by_all(mut self) -> Step {
+        let (Deed::Write(Write { asked, .. }) | Deed::Read(Read { asked, .. })) = &mut self.deed;
+        (asked.replicas, asked.primaries) = (3, 3);
+        self
+    }
+
     pub fn waiting(mut self) -> Step {
         if let Deed::Read(read) = &mut self.deed {
             read.waits_for_repair = true;
@@ -193,8 +200,17 @@ impl Story {
         self
     }
 
-    pub fn with_lost_disk(mut self, node: u64, at: u64) -> Story {
-        let lost = LostDisk { node: NodeId(node), at, since: Since::Away };
+    pub fn with_lost_disk(self, node: u64, at: u64) -> Story {
+        self.with_loss(node, at, Since::Away)
+    }
+
+    /// At one time the disk went back to another.
+    pub fn with_rolled_back_disk(self, node: u64, at: u64, to: u64) -> Story {
+        self.with_loss(node, at, Since::RolledBack(to))
+    }
+
+    fn with_loss(mut self, node: u64, at: u64, since: Since) -> Story {
+        let lost = LostDisk { node: NodeId(node), at, since };
         self.end.get_or_insert_default().lost_disks.push(lost);
         self
     }

@@ -1,59 +1,81 @@
 //! What each trouble does to the world when it begins and when it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use starling_core::ids::{DirectoryId, Run};
 use starling_storage::{MemoryEngine, inspect};
 
-use super::{World, lock};
-use crate::kernel::network::HostId;
-use crate::plan::{Episode, Trouble};
+use super::{Loss, Told, World, lock};
+use crate::kernel::network::{HostId, Weather, Wire};
+use crate::kernel::time::Moment;
+use crate::plan::Trouble;
+use crate::server::Server;
 
 impl World {
-    pub(super) fn begin(&mut self, episode: &Episode) {
-        self.transcript.note("trouble", format!("begins: {}", self.describe(episode)));
-        match &episode.trouble {
+    pub(super) fn begin(&mut self, number: usize) {
+        let plan = Arc::clone(&self.plan);
+        let trouble = &plan.episodes[number].trouble;
+        self.transcript.note("trouble", format!("begins: {}", self.describe(trouble)));
+        self.present.insert(number);
+        let mut strikes = true;
+        match trouble {
             Trouble::Partition { cuts, .. } => cuts.iter().for_each(|wire| self.network.cut(*wire)),
-            Trouble::Kill { node } => self.take_down(node.0, true, 1.0),
-            Trouble::PowerCut { nodes, left } => nodes.iter().for_each(|node| self.take_down(node.0, false, *left)),
+            Trouble::Kill { node } => strikes = self.take_down(node.0, true, 1.0),
+            Trouble::PowerCut { nodes, left } => {
+                let struck: Vec<bool> = nodes.iter().map(|node| self.take_down(node.0, false, *left)).collect();
+                strikes = struck.contains(&true);
+            }
             Trouble::Pause { node } => {
+                strikes = self.servers[node.0].is_up();
                 self.state[node.0].paused += 1;
                 self.servers[node.0].pause(true);
             }
             Trouble::Restart { node } => {
+                strikes = self.servers[node.0].is_up();
                 self.state[node.0].down += 1;
                 self.servers[node.0].ask_to_stop();
             }
-            Trouble::Weather { wires, weather } => {
-                wires.iter().for_each(|wire| self.network.set_weather_of(*wire, *weather));
-            }
             Trouble::Resets { between: (a, b) } => self.network.reset_between(*a, *b),
-            Trouble::SlowDisk { node, factor } => self.servers[node.0].disk.slow_down(*factor),
             Trouble::FailingSync { node, left } => {
                 self.state[node.0].left_after_failure = *left;
                 self.servers[node.0].disk.memory.fail_syncs(1);
             }
-            Trouble::FullDisk { node } => self.servers[node.0].disk.fill(true),
-            Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(*millis),
-            Trouble::ClockDrift { node, millis } => self.servers[node.0].watch.drift(*millis),
             Trouble::Wipe { node } => {
                 self.take_down(node.0, false, 0.0);
                 self.wipe(node.0);
             }
             Trouble::OldCopy { node, clean: false } => {
                 let copy = self.servers[node.0].disk.memory.copy();
-                self.copies.insert(node.0, copy);
+                self.copies.insert(node.0, (self.now, copy));
             }
             Trouble::OldCopy { node, clean: true } => {
                 self.state[node.0].copy_when_stopped = true;
                 self.state[node.0].down += 1;
                 self.servers[node.0].ask_to_stop();
             }
+            Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(*millis),
+            Trouble::Weather { .. }
+            | Trouble::SlowDisk { .. }
+            | Trouble::FullDisk { .. }
+            | Trouble::ClockDrift { .. } => self.set_conditions(),
+        }
+        // An old copy does its harm when it is put in place.
+        if strikes && !matches!(trouble, Trouble::OldCopy { .. }) {
+            self.happened.push(trouble.name());
         }
     }
 
-    pub(super) fn end(&mut self, episode: &Episode) {
-        self.transcript.note("trouble", format!("ends: {}", self.describe(episode)));
-        match &episode.trouble {
+    /// Once a trouble that comes and goes has gone for the last time, this is called no more; a trouble that is not there
+    /// does not end.
+    pub(super) fn end(&mut self, number: usize) {
+        if !self.present.remove(&number) {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        let trouble = &plan.episodes[number].trouble;
+        self.transcript.note("trouble", format!("ends: {}", self.describe(trouble)));
+        match trouble {
             Trouble::Partition { cuts, .. } => cuts.iter().for_each(|wire| self.network.mend(*wire)),
             Trouble::Kill { node } | Trouble::Wipe { node } | Trouble::Restart { node } => self.let_up(node.0),
             Trouble::PowerCut { nodes, .. } => nodes.iter().for_each(|node| self.let_up(node.0)),
@@ -62,21 +84,52 @@ impl World {
                 let paused = self.state[node.0].paused > 0;
                 self.servers[node.0].pause(paused);
             }
-            Trouble::Weather { wires, .. } => wires.iter().for_each(|wire| self.network.clear_weather_of(*wire)),
             Trouble::Resets { .. } => {}
-            Trouble::SlowDisk { node, .. } => self.servers[node.0].disk.slow_down(1),
             Trouble::FailingSync { node, .. } => self.servers[node.0].disk.memory.fail_syncs(0),
-            Trouble::FullDisk { node } => self.servers[node.0].disk.fill(false),
             Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(-millis),
-            Trouble::ClockDrift { node, .. } => self.servers[node.0].watch.set_right(),
-            Trouble::OldCopy { node, .. } => self.restore(node.0),
+            Trouble::OldCopy { node, .. } => {
+                if self.restore(node.0) {
+                    self.happened.push(trouble.name());
+                }
+            }
+            Trouble::Weather { .. }
+            | Trouble::SlowDisk { .. }
+            | Trouble::FullDisk { .. }
+            | Trouble::ClockDrift { .. } => self.set_conditions(),
         }
     }
 
-    fn describe(&self, episode: &Episode) -> String {
+    /// Wires, disks and clocks are as bad as all that is there now makes them.
+    fn set_conditions(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let mut special: BTreeMap<Wire, Weather> = BTreeMap::new();
+        let count = self.servers.len();
+        let (mut factors, mut full, mut drifts) = (vec![1; count], vec![false; count], vec![0; count]);
+        for number in &self.present {
+            match &plan.episodes[*number].trouble {
+                Trouble::Weather { wires, weather } => {
+                    for wire in wires {
+                        special.entry(*wire).and_modify(|other| *other = other.and(*weather)).or_insert(*weather);
+                    }
+                }
+                Trouble::SlowDisk { node, factor } => factors[node.0] = (*factor).max(factors[node.0]),
+                Trouble::FullDisk { node } => full[node.0] = true,
+                Trouble::ClockDrift { node, millis } => drifts[node.0] += millis,
+                _ => {}
+            }
+        }
+        self.network.set_special_weather(special);
+        for (index, server) in self.servers.iter().enumerate() {
+            server.disk.slow_down(factors[index]);
+            server.disk.fill(full[index]);
+            server.watch.drift(drifts[index]);
+        }
+    }
+
+    fn describe(&self, trouble: &Trouble) -> String {
         let names =
             |hosts: &BTreeSet<HostId>| hosts.iter().map(|host| self.names.host(*host)).collect::<Vec<_>>().join(" ");
-        let what = match &episode.trouble {
+        let what = match trouble {
             Trouble::Partition { cuts, .. } => {
                 let wires: Vec<String> = cuts
                     .iter()
@@ -102,13 +155,16 @@ impl World {
             Trouble::ClockJump { node, millis } => format!("{}, {millis} ms", self.names.host(*node)),
             Trouble::ClockDrift { node, millis } => format!("{}, {millis} ms a second", self.names.host(*node)),
         };
-        format!("{}: {what}", episode.trouble.name())
+        format!("{}: {what}", trouble.name())
     }
 
-    fn take_down(&mut self, index: usize, says_so: bool, left: f64) {
+    /// False if it was down already.
+    fn take_down(&mut self, index: usize, says_so: bool, left: f64) -> bool {
+        let was_up = self.servers[index].is_up();
         self.state[index].down += 1;
         self.state[index].start_at = None;
         self.servers[index].kill(&self.network, says_so, left);
+        was_up
     }
 
     fn let_up(&mut self, index: usize) {
@@ -120,23 +176,52 @@ impl World {
         let identity = self.names.after_wipe(HostId(index)).clone();
         lock(&self.witness).wiped(HostId(index), &identity);
         self.servers[index].wipe(identity, self.plan.seed);
-        self.lost.insert(index, self.now);
+        self.lost.insert(index, Loss { at: self.now, to: Moment::default(), told_by: Told::ByEnough });
         self.watch_disk(index);
     }
 
     /// Puts an old copy in the place of the disk, if there is one.
-    fn restore(&mut self, index: usize) {
+    fn restore(&mut self, index: usize) -> bool {
         if std::mem::take(&mut self.state[index].copy_when_stopped) {
             // It has not stopped in time to be copied.
-            return self.let_up(index);
+            self.let_up(index);
+            return false;
         }
-        let Some(copy) = self.copies.remove(&index) else { return };
+        let Some((to, copy)) = self.copies.remove(&index) else { return false };
         self.servers[index].kill(&self.network, true, 1.0);
+        let went_on = runs(&self.servers[index]).0;
         self.servers[index].disk.memory.restore(&copy);
-        let engine = MemoryEngine::open(copy);
-        let records: Vec<_> = inspect::records(&engine).filter_map(Result::ok).collect();
-        lock(&self.witness).rolled_back(HostId(index), records);
-        self.lost.insert(index, self.now);
+        let records: Vec<_> = inspect::records(&MemoryEngine::open(copy)).filter_map(Result::ok).collect();
+        let is_behind = lock(&self.witness).rolled_back(HostId(index), records);
+        let may_be_told = is_behind || went_on > runs(&self.servers[index]).0;
+        let told_by = match self.who_met_a_later_start(index) {
+            // By clocks, or by a start that somebody may hear of yet.
+            Told::ByNobody if may_be_told => Told::BySome,
+            told_by => told_by,
+        };
+        self.lost.insert(index, Loss { at: self.now, to, told_by });
         self.start_if_wanted(index);
+        true
     }
+
+    /// How many others have met a start of this directory that the directory itself knows nothing of: the next looks like
+    /// that one again.
+    fn who_met_a_later_start(&self, index: usize) -> Told {
+        let (started, _) = runs(&self.servers[index]);
+        let directory = self.servers[index].identity.directory;
+        let others = self.servers.iter().enumerate().filter(|(other, _)| *other != index);
+        let has_met = |server: &Server| runs(server).1.get(&directory).is_some_and(|run| run.counter > started);
+        let (met, not) = others.map(|(_, server)| server).partition::<Vec<_>, _>(|server| has_met(server));
+        match (met.len(), not.len() + 1) {
+            (0, _) => Told::ByNobody,
+            (_, itself_and_others) if itself_and_others <= self.servers.len() / 2 => Told::ByEnough,
+            _ => Told::BySome,
+        }
+    }
+}
+
+/// As often as the directory was started, and the starts of others that it has met.
+fn runs(server: &Server) -> (u64, BTreeMap<DirectoryId, Run>) {
+    let engine = MemoryEngine::open(server.disk.memory.clone());
+    inspect::runs(&engine).expect("the product reads what it writes")
 }

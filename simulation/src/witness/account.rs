@@ -93,6 +93,11 @@ impl Accounts {
         *highest = mark.counter.max(*highest);
     }
 
+    pub fn has_minted_beyond(&self, directory: DirectoryId, mark: &OwnMark) -> bool {
+        let highest = self.durable.get(&History { directory, birth: mark.birth });
+        highest.is_some_and(|highest| *highest > mark.counter)
+    }
+
     pub fn acknowledge(&mut self, key: &ObjectKey, request: RequestId, w: usize) {
         self.keys.entry(key.clone()).or_default().acknowledged.insert(request, w);
     }
@@ -127,9 +132,7 @@ impl Accounts {
     /// What is wrong with a state of a key.
     pub fn contradictions(&self, key: &ObjectKey, object: &Object) -> Vec<(Invariant, String)> {
         let mut found = Vec::new();
-        if let Some((history, counter)) = self.ahead(object.clock()) {
-            let what =
-                format!("it counts {} to {counter}, which its owner never made durable", self.names.history(&history));
+        if let Some(what) = self.ahead(object.clock()) {
             found.push((Invariant::NothingInvented, what));
         }
         let Some(account) = self.keys.get(key) else { return found };
@@ -157,32 +160,29 @@ impl Accounts {
         found
     }
 
-    /// What is wrong with what a client is told.
-    pub fn contradiction_of_answer(&self, key: &ObjectKey, got: &Got) -> Option<(Invariant, String)> {
-        if let Some((history, counter)) = self.ahead(&got.clock) {
-            let what = format!(
-                "its clock counts {} to {counter}, which its owner never made durable",
-                self.names.history(&history)
-            );
-            return Some((Invariant::NothingInvented, what));
-        }
+    /// A write that nobody has superseded, that a client is told to have seen, and is not shown.
+    pub fn hidden_by(&self, key: &ObjectKey, got: &Got) -> Option<String> {
         let account = self.keys.get(key)?;
         let shown: BTreeSet<Dot> = got.siblings.iter().map(|sibling| sibling.dot).collect();
         let hidden = |dot: &&Dot| got.clock.covers(dot) && !shown.contains(dot) && account.dots[dot].is_live;
         let lost = account.alive.iter().filter(hidden).find(|dot| !account.shows_otherwise(dot, &shown))?;
-        Some((
-            Invariant::NothingVanishes,
-            format!("its context covers {}, which it does not show", self.names.dot(lost)),
-        ))
+        Some(format!("its context covers {}, which it does not show", self.names.dot(lost)))
     }
 
-    /// An entry of the clock that its owner does not have.
-    fn ahead(&self, clock: &Clock) -> Option<(History, u64)> {
+    /// A write of somebody else that nobody has superseded, that the context of a write's answer covers.
+    pub fn covers_too_much(&self, key: &ObjectKey, request: RequestId, clock: &Clock) -> Option<String> {
+        let account = self.keys.get(key)?;
+        let foreign = |dot: &&Dot| clock.covers(dot) && account.dots[dot].request != request;
+        let unseen = account.alive.iter().find(foreign)?;
+        let dot = self.names.dot(unseen);
+        Some(format!("the context that a write returns covers {dot}, which its writer has not seen"))
+    }
+
+    /// What is wrong with a clock that counts a history further than its owner.
+    pub fn ahead(&self, clock: &Clock) -> Option<String> {
         let durable = |history: &History| self.durable.get(history).copied().unwrap_or(0);
-        clock
-            .entries()
-            .find(|(history, counter)| *counter > durable(history))
-            .map(|(history, counter)| (*history, counter))
+        let (history, counter) = clock.entries().find(|(history, counter)| *counter > durable(history))?;
+        Some(format!("it counts {} to {counter}, which its owner never made durable", self.names.history(history)))
     }
 }
 

@@ -5,13 +5,15 @@
 //! datagram that is lost, or meets a cut, is gone. A process that ends leaves its machine, which resets its connections; a
 //! machine without power is silent, and resets, once it is up again, what it no longer knows.
 //!
-//! Left out: bandwidth, datagrams that come twice, and connections that break of themselves after a quarter of an hour.
+//! Left out: bandwidth, connections that break of themselves after a quarter of an hour, and datagrams that come twice:
+//! only chitchat could copy its envelopes.
 
 mod connection;
 mod datagrams;
 mod state;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -63,6 +65,15 @@ impl Weather {
     /// A network of one rack.
     pub const FAIR: Weather =
         Weather { delay: Duration::from_micros(300), jitter: Duration::from_micros(400), loss: 0.0 };
+
+    /// As bad as both in every way.
+    pub fn and(self, other: Weather) -> Weather {
+        Weather {
+            delay: self.delay.max(other.delay),
+            jitter: self.jitter.max(other.jitter),
+            loss: self.loss.max(other.loss),
+        }
+    }
 }
 
 /// Somebody who looks on.
@@ -93,12 +104,9 @@ impl Network {
         self.lock().weather = weather;
     }
 
-    pub fn set_weather_of(&self, wire: Wire, weather: Weather) {
-        self.lock().special.insert(wire, weather);
-    }
-
-    pub fn clear_weather_of(&self, wire: Wire) {
-        self.lock().special.remove(&wire);
+    /// These wires are different.
+    pub fn set_special_weather(&self, special: BTreeMap<Wire, Weather>) {
+        self.lock().special = special;
     }
 
     /// Nothing passes that way any more.
