@@ -54,6 +54,12 @@ faults! {
     ClockAheadOfSiblings = "clock-ahead-of-siblings",
     /// A write is acknowledged by one replica, whatever was asked.
     AcknowledgeByOne = "acknowledge-by-one",
+    /// A majority is half, rounded down.
+    SmallMajority = "small-majority",
+    /// A write returns a context that covers siblings its writer has not seen.
+    ContextOfTheUnseen = "context-of-the-unseen",
+    /// A write that was forwarded to a primary which fell silent is taken for not done.
+    ForgetSilentForward = "forget-silent-forward",
     /// R6: a last-write-wins write is stamped by the wall clock alone.
     WallStampOnly = "wall-stamp-only",
     /// A copy is held for its primary and never brought home.

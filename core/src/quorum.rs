@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fault::{self, Fault};
+
 /// Most replicas of an object.
 pub const MAX_REPLICAS: u8 = 7;
 
@@ -41,6 +43,9 @@ impl ReplicaCount {
 
     /// More than half.
     pub fn majority(self) -> u8 {
+        if fault::is_on(Fault::SmallMajority) {
+            return (self.0 / 2).max(1);
+        }
         self.0 / 2 + 1
     }
 }

@@ -279,12 +279,11 @@ impl Plan {
     fn companion(&self, trouble: &Trouble, chance: &mut Stream) -> Option<Trouble> {
         let Trouble::Partition { shape: Shape::Deaf, cuts, .. } = trouble else { return None };
         let (_, node) = *cuts.first()?;
-        let refuses_to_write = match chance.random_range(0..3) {
-            0 => Trouble::FullDisk { node },
-            1 => Trouble::ClockJump { node, millis: chance.random_range(5_000..=60_000) },
-            _ => return None,
-        };
-        Some(refuses_to_write)
+        // Whatever it sends on is done, and nobody tells it; and itself it cannot write.
+        Some(match chance.random_range(0..3) {
+            0 => Trouble::ClockJump { node, millis: chance.random_range(10_000..=60_000) },
+            _ => Trouble::FullDisk { node },
+        })
     }
 
     /// One that may be there while the cluster is made. None of them takes a disk away: a cluster that has not begun knows
@@ -333,6 +332,7 @@ impl Plan {
             Shape::AloneWithClients,
             Shape::AloneWithClients,
             Shape::Deaf,
+            Shape::Deaf,
         ];
         let shape = *shapes.choose(chance).expect("not empty");
         let mut nodes: Vec<HostId> = (0..self.nodes).map(HostId).collect();
@@ -358,7 +358,12 @@ impl Plan {
         let with_clients = matches!(shape, Shape::OneNode | Shape::Halves) && chance.random_bool(0.5);
         let far: &[HostId] = if with_clients { &nodes[..1] } else { &[] };
         // A node that is alone with the clients again and again mints as a fallback again and again.
-        let often = if shape == Shape::AloneWithClients { 0.7 } else { 0.3 };
+        let often = match shape {
+            Shape::AloneWithClients => 0.7,
+            // Connections that bring no answers are given up soon.
+            Shape::Deaf => 1.0,
+            _ => 0.3,
+        };
         let period = chance.random_bool(often).then(|| Duration::from_millis(chance.random_range(2_000..=6_000)));
         Trouble::Partition { shape, cuts: cuts.into_iter().chain(between(far, &clients)).collect(), period }
     }

@@ -10,7 +10,6 @@ use starling_checker::{
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, SiblingMode, Value};
-use starling_core::quorum::ReplicaCount;
 
 use crate::duty::Duty;
 use crate::kernel::network::HostId;
@@ -19,7 +18,7 @@ use crate::names::Names;
 use crate::plan::Plan;
 use crate::run::Loss;
 use crate::transcript::Transcript;
-use crate::witness::{Breach, Invariant, Witness};
+use crate::witness::{Breach, Invariant, Needed, Witness};
 use crate::workload::{self, Done, Written};
 
 /// Beyond its timeout a client's operation may take this long: a tick here and there.
@@ -156,11 +155,10 @@ impl Judge<'_> {
     }
 
     fn operation(&self, done: &Done) -> Operation {
-        let copies = self.copies(&done.key);
         let session = Session(u32::try_from(done.session + 1).unwrap_or(u32::MAX));
         let deed = match &done.deed {
             workload::Deed::Read { waits_for_repair, found } => Deed::Read(Read {
-                asked: Asked::new(workload::quorum(done.asked, false, copies), copies),
+                asked: self.asked(done),
                 waits_for_repair: *waits_for_repair,
                 outcome: found.as_ref().map_or(ReadOutcome::Failed, |found| {
                     ReadOutcome::Found(Found {
@@ -178,7 +176,7 @@ impl Judge<'_> {
                         Some(value) => Change::Put { value: ValueId::of(value), context },
                         None => Change::Delete { context },
                     },
-                    asked: Asked::new(workload::quorum(done.asked, true, copies), copies),
+                    asked: self.asked(done),
                     tries: self.witness.tries(*request),
                     outcome: written(outcome),
                 })
@@ -187,9 +185,11 @@ impl Judge<'_> {
         Operation { session, key: done.key.clone(), invoked: done.invoked, ended: done.ended, deed }
     }
 
-    fn copies(&self, key: &ObjectKey) -> ReplicaCount {
-        let wanted = crate::run::buckets().get(key.bucket()).and_then(|rules| rules.replicas);
-        wanted.unwrap_or(ReplicaCount::DEFAULT).at_most(self.plan.nodes)
+    fn asked(&self, done: &Done) -> Asked {
+        let copies = workload::copies(&done.key).min(self.plan.nodes);
+        let Needed { replicas, primaries } = Needed::of(done.asked.all, done.asked.primaries, copies);
+        let small = |count: usize| u8::try_from(count).expect("a key has few copies");
+        Asked { replicas: small(replicas), primaries: small(primaries), copies: small(copies) }
     }
 
     fn final_state(&self) -> FinalState {

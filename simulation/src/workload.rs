@@ -16,7 +16,7 @@ use starling_client::{Client, ClientError, ClientOptions, Context, Fetched};
 use starling_core::ids::{NodeId, RequestId};
 use starling_core::name::ObjectKey;
 use starling_core::object::Value;
-use starling_core::quorum::{Level, Quorum};
+use starling_core::quorum::Level;
 use starling_core::report::{Outcome, ReplicaReport};
 use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
@@ -36,6 +36,10 @@ pub const CARTS: &str = "carts";
 pub const SESSIONS: &str = "sessions";
 /// Here a key has two replicas.
 pub const PAIRS: &str = "pairs";
+
+/// A node that is asked directly has time to look for a coordinator among silent ones.
+const DIRECTLY: Duration = Duration::from_secs(4);
+const DIALLING: Duration = Duration::from_millis(500);
 
 /// An operation that has ended, as its client saw it.
 #[derive(Debug, Clone)]
@@ -226,7 +230,8 @@ impl Session {
         let invoked = time::now().0;
         let request = RequestId(chance.random());
         let elsewhere = chance.random_bool(0.25).then(|| HostId(chance.random_range(0..self.plan.nodes)));
-        let (tries, again) = (chance.random_range(1..=3), chance.random_bool(0.05));
+        let most = if elsewhere.is_some() { 2 } else { 3 };
+        let (tries, again) = (chance.random_range(1..=most), chance.random_bool(0.05));
         let mut outcome = Written::NotDone;
         let (mut made, mut waited) = (0, Duration::ZERO);
         while made < tries {
@@ -256,7 +261,7 @@ impl Session {
         }
         let deed = Deed::Write { request, value, context, outcome };
         let way = if elsewhere.is_some() { Way::ToOne } else { Way::ByRoute };
-        self.write_down(task, invoked, task.timeout * made + waited, way, deed);
+        self.write_down(task, invoked, task.timeout.max(DIRECTLY) * made + waited, way, deed);
     }
 
     /// Writes with the context of another key, if it has one. Whatever it is told of that, nothing may have been done.
@@ -304,9 +309,7 @@ impl Session {
     async fn send_to(&self, node: HostId, task: &Task, put: Sending) -> Written {
         let address = node.address().to_string();
         let hello = Hello::of_client(Class::Data, None);
-        let Ok((stream, _)) = dial(&self.plug, &address, &hello, Duration::from_millis(500)).await else {
-            return Written::NotDone;
-        };
+        let Ok((stream, _)) = dial(&self.plug, &address, &hello, DIALLING).await else { return Written::NotDone };
         let service = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
         let put = data::Put {
             key: task.key.clone(),
@@ -317,7 +320,7 @@ impl Session {
             pw: task.levels.primaries,
             r: Level::Default,
         };
-        let within = task.timeout.saturating_sub(Duration::from_millis(500));
+        let within = DIRECTLY - DIALLING;
         match tokio::time::timeout(within, service.put(call_within(within), put)).await {
             Ok(Ok(Ok(written))) => Written::Acknowledged {
                 context: written.context,
@@ -420,10 +423,4 @@ fn told(written: &Written) -> String {
         Written::Unknown => "unknown".to_owned(),
         Written::NotDone => "not done".to_owned(),
     }
-}
-
-/// The quorum that levels mean for a key of so many copies.
-pub fn quorum(levels: Levels, write: bool, copies: starling_core::quorum::ReplicaCount) -> Quorum {
-    let of = if write { Quorum::of_write } else { Quorum::of_read };
-    of(levels.all, levels.primaries, copies).expect("the workload asks for nothing impossible")
 }

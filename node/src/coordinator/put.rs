@@ -6,6 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use starling_core::coordinate::{Coordinated, Write, WriteRefused};
+use starling_core::fault::{self, Fault};
 use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::object::{Object, SiblingMode};
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
@@ -58,7 +59,7 @@ impl Node {
                 Forwarded::Answered(answer) if may_be_done => return answer.map_err(|error| as_unknown(error, quorum)),
                 Forwarded::Answered(answer) => return answer,
                 Forwarded::NotDone => {}
-                Forwarded::Silent => may_be_done = true,
+                Forwarded::Silent => may_be_done = !fault::is_on(Fault::ForgetSilentForward),
             }
         }
         let written = self.coordinate(request, put).await;
@@ -168,7 +169,7 @@ fn unknown(quorum: Quorum) -> RequestError {
 
 /// Whether nothing is in the object but what its writer knows of.
 fn stands_alone(object: &Object, request: RequestId) -> bool {
-    matches!(object.siblings(), [only] if only.request == request)
+    matches!(object.siblings(), [only] if only.request == request) || fault::is_on(Fault::ContextOfTheUnseen)
 }
 
 impl Task {
