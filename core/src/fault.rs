@@ -100,6 +100,9 @@ pub fn switch_on(fault: Fault) {
     SWITCHED_ON.store(fault as u8, std::sync::atomic::Ordering::SeqCst);
 }
 
+/// Whether this build could be told to make mistakes.
+pub const ARE_POSSIBLE: bool = cfg!(feature = "deliberate-faults");
+
 /// Whether this process makes that mistake.
 #[cfg(feature = "deliberate-faults")]
 pub fn is_on(fault: Fault) -> bool {

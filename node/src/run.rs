@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use starling_core::fault;
 use starling_gossip::Gossip;
 use starling_storage::Store;
 use tokio::net::TcpListener;
@@ -17,6 +18,9 @@ use crate::lifecycle::{Parts, Running, gossip_parts};
 /// # Errors
 /// Why it could not start, or had to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    if fault::ARE_POSSIBLE {
+        tracing::warn!("this build has deliberate faults in it, for tests: do not keep data with it");
+    }
     let stop = Stop::listen()?;
     // A port that is taken is found before the store is opened: each opening begins a run.
     let listener =

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use starling_core::fault::Fault;
 
 #[derive(Parser)]
@@ -28,9 +28,12 @@ pub enum Command {
 pub struct Single {
     #[arg(long)]
     pub seed: u64,
-    /// Tell the run line by line
-    #[arg(long)]
-    pub trace: bool,
+    /// Tell the run line by line: what matters, or, with `all`, everything
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    pub trace: Option<Trace>,
+    /// Leave out of it what is about other keys
+    #[arg(long, value_name = "BUCKET/KEY")]
+    pub key: Option<String>,
     /// Break the product on purpose
     #[arg(long, value_name = "FAULT")]
     pub fault: Option<Fault>,
@@ -39,6 +42,13 @@ pub struct Single {
     /// Say what came of it as one line of JSON
     #[arg(long, hide = true)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Trace {
+    #[value(name = "1")]
+    Main,
+    All,
 }
 
 /// A smaller run of the same seed.

@@ -49,6 +49,8 @@ impl Visit for Words {
         // Writing into a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
+            // Names say it.
+            "id" | "directory" | "build" | "listen" | "cluster" => Ok(()),
             name => write!(self.fields, " {name}={value:?}"),
         };
     }

@@ -13,6 +13,9 @@ use crate::kernel::entropy::stream;
 use crate::kernel::network::HostId;
 use crate::plan::Plan;
 
+/// Longer values are not told.
+const LONG: usize = 64;
+
 /// Who is who in a run: the identity that each node has, and the one it gets with an empty disk.
 pub struct Names {
     first: Vec<Identity>,
@@ -107,6 +110,7 @@ impl Names {
 
 pub fn value(value: &Value) -> String {
     match value {
+        Value::Live(bytes) if bytes.len() > LONG => format!("{} bytes", bytes.len()),
         Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Tombstone => "deleted".to_owned(),
     }

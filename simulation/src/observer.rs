@@ -1,59 +1,109 @@
 //! Looks on at the network: everything that is said goes to the witness, and in words to the transcript.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use starling_core::object::Object;
 use starling_core::report::Role;
+use starling_proto::control::ControlServiceRequest;
 use starling_proto::data::{DataServiceRequest, DataServiceResponse, Put};
-use starling_proto::hello::Hello;
+use starling_proto::hello::{Hello, NotWelcome};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
 
 use chitchat::ChitchatEnvelope;
 
 use crate::kernel::network::{HostId, Watcher, Wire};
-use crate::kernel::time::Moment;
+use crate::kernel::time::{self, Moment};
 use crate::names::{self, Names};
 use crate::transcript::Transcript;
 use crate::wiretap::{Heard, Wiretap, Words};
 use crate::witness::Witness;
+
+/// What a wire does to what is sent is told once in so long.
+const OFTEN: Duration = Duration::from_secs(1);
 
 pub struct Observer {
     tap: Wiretap,
     names: Arc<Names>,
     witness: Arc<Mutex<Witness>>,
     transcript: Transcript,
+    /// What calls are about, by connection and number: answers do not say it.
+    calls: BTreeMap<(u64, u64), Subject>,
+    incidents: BTreeMap<(Wire, &'static str), Moment>,
 }
+
+/// What a call is about: a key, or several.
+#[derive(Clone, Default)]
+struct Subject(Vec<String>);
 
 impl Observer {
     pub fn new(names: Arc<Names>, witness: Arc<Mutex<Witness>>, transcript: Transcript) -> Observer {
-        Observer { tap: Wiretap::default(), names, witness, transcript }
+        let (calls, incidents) = (BTreeMap::new(), BTreeMap::new());
+        Observer { tap: Wiretap::default(), names, witness, transcript, calls, incidents }
     }
 
-    fn tell(&self, heard: &Heard) {
-        let call = heard.call.map(|call| format!("  (call {}.{call})", heard.connection)).unwrap_or_default();
-        if let Some(words) = self.words(&heard.words) {
-            self.transcript.tell(|| self.way((heard.from, heard.to)), || format!("{words}{call}"));
+    fn tell(&mut self, heard: &Heard) {
+        if !self.transcript.is_printed() {
+            return;
         }
+        let id = heard.call.map(|call| (heard.connection, call));
+        let call = id.map(|(connection, call)| format!("  (call {connection}.{call})")).unwrap_or_default();
+        let subject = id.and_then(|id| self.subject(id, &heard.words)).unwrap_or_default();
+        let way = || self.way((heard.from, heard.to));
+        if let Some(words) = self.words(&heard.words, &subject) {
+            self.transcript.tell(way, || format!("{words}{call}"));
+        } else if let Some(words) = self.small_talk(&heard.words) {
+            self.transcript.mention(way, || format!("{words}{call}"));
+        }
+    }
+
+    /// Remembers what a call is about until it is answered.
+    fn subject(&mut self, id: (u64, u64), words: &Words) -> Option<Subject> {
+        let asked = match words {
+            Words::PeerAsks(PeerServiceRequest::Read { request }) => vec![names::key(&request.key)],
+            Words::PeerAsks(PeerServiceRequest::Store { request }) => vec![names::key(&request.key)],
+            Words::PeerAsks(PeerServiceRequest::Forward { request }) => vec![names::key(&request.key)],
+            Words::PeerAsks(PeerServiceRequest::Offer { request }) => {
+                request.hints.iter().map(|(key, _)| names::key(key)).collect()
+            }
+            Words::ClientAsks(DataServiceRequest::Get { request }) => vec![names::key(&request.key)],
+            Words::ClientAsks(DataServiceRequest::Put { request }) => vec![names::key(&request.key)],
+            _ => return self.calls.remove(&id),
+        };
+        self.calls.insert(id, Subject(asked.clone()));
+        Some(Subject(asked))
     }
 
     fn way(&self, (from, to): Wire) -> String {
         format!("{} → {}", self.names.host(from), self.names.host(to))
     }
 
-    /// None of what only fills the page.
-    fn words(&self, words: &Words) -> Option<String> {
+    /// What matters to a key.
+    fn words(&self, words: &Words, subject: &Subject) -> Option<String> {
+        match words {
+            Words::PeerAsks(request) => self.peer_asks(request),
+            Words::PeerAnswers(response) => self.peer_answers(response, subject),
+            Words::ClientAsks(request) => client_asks(request),
+            Words::NodeAnswers(response) => self.node_answers(response, subject),
+            Words::Cancelled if !subject.0.is_empty() => Some(format!("does not wait any more for {subject}")),
+            Words::Refused(reason) => Some(format!("refused, {subject}: {reason}")),
+            Words::Welcome(Err(NotWelcome::OtherCluster(None))) => None,
+            Words::Welcome(Err(refusal)) => Some(format!("not welcome: {refusal}")),
+            Words::Hello(_) | Words::Welcome(Ok(_)) | Words::ControlAsks(_) | Words::ControlAnswers => None,
+            Words::Cancelled => None,
+        }
+    }
+
+    /// What only fills the page.
+    fn small_talk(&self, words: &Words) -> Option<String> {
         match words {
             Words::Hello(hello) => Some(self.hello(hello)),
             Words::Welcome(Ok(_)) => Some("welcome".to_owned()),
             Words::Welcome(Err(refusal)) => Some(format!("not welcome: {refusal}")),
-            Words::PeerAsks(request) => self.peer_asks(request),
-            Words::PeerAnswers(response) => self.peer_answers(response),
-            Words::ClientAsks(request) => client_asks(request),
-            Words::NodeAnswers(response) => self.node_answers(response),
-            Words::ControlAsks(request) => Some(format!("{request:?}")),
-            Words::ControlAnswers => None,
+            Words::ControlAsks(request) => Some(control(request)),
             Words::Cancelled => Some("does not wait any more".to_owned()),
-            Words::Refused(reason) => Some(format!("refused: {reason}")),
+            _ => None,
         }
     }
 
@@ -83,22 +133,25 @@ impl Observer {
                     .collect();
                 Some(format!("offers {}", keys.join(", ")))
             }
-            PeerServiceRequest::List { .. } | PeerServiceRequest::Buckets { .. } => Some("list".to_owned()),
-            PeerServiceRequest::Clock { .. } => None,
+            PeerServiceRequest::List { .. } | PeerServiceRequest::Buckets { .. } | PeerServiceRequest::Clock { .. } => {
+                None
+            }
         }
     }
 
-    fn peer_answers(&self, response: &PeerServiceResponse) -> Option<String> {
+    fn peer_answers(&self, response: &PeerServiceResponse, subject: &Subject) -> Option<String> {
         match response {
-            PeerServiceResponse::Read(Ok(reply)) => Some(format!("has {}", self.held(reply.object.as_ref()))),
-            PeerServiceResponse::Read(Err(error)) => Some(format!("cannot read: {error}")),
-            PeerServiceResponse::Store(Ok(())) => Some("stored".to_owned()),
-            PeerServiceResponse::Store(Err(error)) => Some(format!("did not store: {error}")),
-            PeerServiceResponse::Forward(answer) => Some(outcome(answer.as_ref().map(|_| "written, as asked"))),
-            PeerServiceResponse::Offer(Ok(reply)) => Some(format!("wants {:?}", reply.wanted)),
+            PeerServiceResponse::Read(Ok(reply)) => {
+                Some(format!("has {subject} = {}", self.held(reply.object.as_ref())))
+            }
+            PeerServiceResponse::Read(Err(error)) => Some(format!("cannot read {subject}: {error}")),
+            PeerServiceResponse::Store(Ok(())) => Some(format!("stored {subject}")),
+            PeerServiceResponse::Store(Err(error)) => Some(format!("did not store {subject}: {error}")),
+            PeerServiceResponse::Forward(Ok(_)) => Some(format!("wrote {subject}, as asked")),
+            PeerServiceResponse::Forward(Err(error)) => Some(format!("{subject}: {error}")),
+            PeerServiceResponse::Offer(Ok(reply)) => Some(wanted(&reply.wanted, subject)),
             PeerServiceResponse::Offer(Err(error)) => Some(format!("takes no offers: {error}")),
-            PeerServiceResponse::List(_) | PeerServiceResponse::Buckets(_) => Some("listed".to_owned()),
-            PeerServiceResponse::Clock(_) => None,
+            PeerServiceResponse::List(_) | PeerServiceResponse::Buckets(_) | PeerServiceResponse::Clock(_) => None,
         }
     }
 
@@ -106,24 +159,46 @@ impl Observer {
         object.map_or_else(|| "nothing".to_owned(), |object| self.names.object(object))
     }
 
-    fn node_answers(&self, response: &DataServiceResponse) -> Option<String> {
+    fn node_answers(&self, response: &DataServiceResponse, subject: &Subject) -> Option<String> {
         match response {
             DataServiceResponse::Get(Ok(got)) => {
                 let values: Vec<_> = got.siblings.iter().map(|s| String::from_utf8_lossy(&s.value)).collect();
-                Some(format!("found [{}] {}", values.join(", "), self.names.clock(&got.clock)))
+                Some(format!("found {subject} = [{}] {}", values.join(", "), self.names.clock(&got.clock)))
             }
             DataServiceResponse::Put(Ok(written)) => Some(format!(
-                "acknowledged, {} live siblings{}",
+                "acknowledged {subject}, {} live siblings{}",
                 written.siblings,
                 if written.repeated { ", as before" } else { "" }
             )),
-            DataServiceResponse::Get(Err(error)) | DataServiceResponse::Put(Err(error)) => Some(error.to_string()),
+            DataServiceResponse::Get(Err(error)) | DataServiceResponse::Put(Err(error)) => {
+                Some(format!("{subject}: {error}"))
+            }
             DataServiceResponse::GetOwn(_)
             | DataServiceResponse::Keys(_)
             | DataServiceResponse::Buckets(_)
             | DataServiceResponse::Locate(_)
             | DataServiceResponse::Layout(_) => None,
         }
+    }
+}
+
+/// Of what was offered.
+fn wanted(wanted: &[bool], subject: &Subject) -> String {
+    let keys = subject.0.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(key, _)| key.clone());
+    match Subject(keys.collect()) {
+        Subject(none) if none.is_empty() => format!("has {subject} already"),
+        some => format!("wants {some}"),
+    }
+}
+
+fn control(request: &ControlServiceRequest) -> String {
+    let words = format!("{request:?}");
+    words.split([' ', '{']).next().unwrap_or_default().to_lowercase()
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(", "))
     }
 }
 
@@ -147,10 +222,6 @@ fn put(put: &Put) -> String {
     format!("put {key} = {value}, {context}, w={} pw={}, request {}", put.w, put.pw, names::request(put.request))
 }
 
-fn outcome<T: std::fmt::Display, E: std::fmt::Display>(answer: Result<T, E>) -> String {
-    answer.map_or_else(|error| error.to_string(), |done| done.to_string())
-}
-
 impl Watcher for Observer {
     fn opened(&mut self, _: Moment, connection: u64, from: HostId, to: HostId) {
         self.tap.opened(connection, from, to);
@@ -171,8 +242,11 @@ impl Watcher for Observer {
     }
 
     fn incident(&mut self, _: Moment, wire: Wire, what: &'static str) {
-        if !what.starts_with("a datagram") {
-            self.transcript.tell(|| self.way(wire), || format!("({what})"));
+        let before = self.incidents.get(&(wire, what)).copied();
+        if what.starts_with("a datagram") || before.is_some_and(|before| time::now() < before + OFTEN) {
+            return;
         }
+        self.incidents.insert((wire, what), time::now());
+        self.transcript.tell(|| self.way(wire), || format!("({what})"));
     }
 }

@@ -92,16 +92,16 @@ pub struct Loss {
     pub at: Moment,
     /// What it holds now it held then: nothing, if it is a new one.
     pub to: Moment,
-    pub told_by: Told,
+    pub told_by: ToldBy,
 }
 
 /// How many of the other nodes could tell, when the disk was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum ToldBy {
     /// So many that the node cannot find a majority without one of them; or the disk has a new identity.
-    ByEnough,
-    BySome,
-    ByNobody,
+    Enough,
+    Some,
+    Nobody,
 }
 
 /// What the world wants of a server.
@@ -179,6 +179,7 @@ impl World {
 
     fn make_cluster(&mut self) -> Result<(), String> {
         let operator = self.plan.operator();
+        self.transcript.note("op", "makes the cluster, as soon as its nodes have found each other");
         let plug = self.network.plug_in(operator);
         let (desk, nodes, until) = (Arc::clone(&self.desk), self.plan.nodes, self.plan.load_begins());
         let process = Process::start("op");
@@ -331,9 +332,15 @@ impl World {
     /// Reads everything until all replicas agree.
     fn await_peace(&mut self) -> Option<String> {
         let limit = self.now + PEACE;
-        while self.now < limit {
+        for round in 1.. {
+            if self.now >= limit {
+                break;
+            }
             let next = self.now + ROUND;
             lock(&self.desk).complete_round = false;
+            self.transcript.note("op", format!("reads everything, round {round}"));
+            // What has not come right by then is told in the end.
+            self.transcript.hush(round > 2);
             self.read_everything();
             while self.now < next || !lock(&self.desk).complete_round && self.now < next + ROUND * 4 {
                 self.tick();
@@ -361,6 +368,7 @@ impl World {
     /// Asks for listings, and for what has to be refused.
     fn hold_exam(&mut self) -> Option<String> {
         let given = self.given();
+        self.transcript.note("op", "asks for listings, and for what has to be refused");
         let plug = self.new_operator();
         let (desk, plan) = (Arc::clone(&self.desk), Arc::clone(&self.plan));
         let process = Process::start("op");
@@ -418,11 +426,11 @@ impl World {
         self.lost.iter().find_map(|(index, loss)| {
             let name = self.names.host(HostId(*index));
             match (loss.told_by, self.serves(*index)) {
-                (Told::ByEnough, true) => Some(format!("{name} serves, although its disk was lost and others know")),
-                (Told::ByNobody, false) => {
+                (ToldBy::Enough, true) => Some(format!("{name} serves, although its disk was lost and others know")),
+                (ToldBy::Nobody, false) => {
                     Some(format!("{name} does not serve, although nobody can tell that its disk is an old copy"))
                 }
-                (Told::ByEnough | Told::BySome, false) | (Told::ByNobody | Told::BySome, true) => None,
+                (ToldBy::Enough | ToldBy::Some, false) | (ToldBy::Nobody | ToldBy::Some, true) => None,
             }
         })
     }

@@ -5,12 +5,13 @@ use std::process::{Command, Stdio};
 use anyhow::Context as _;
 use starling_core::fault;
 
-use crate::arguments::{Reduction, Single};
+use crate::arguments::{Reduction, Single, Trace};
 use crate::logs::Logs;
+use crate::names;
 use crate::plan::Plan;
 use crate::run::World;
 use crate::summary::Summary;
-use crate::transcript::Transcript;
+use crate::transcript::{Telling, Transcript};
 
 /// True if nothing was found.
 pub fn run(arguments: &Single) -> bool {
@@ -18,11 +19,11 @@ pub fn run(arguments: &Single) -> bool {
         fault::switch_on(fault);
     }
     let plan = reduced(Plan::of(arguments.seed), &arguments.reduction);
-    let transcript = Transcript::new(arguments.trace);
+    let transcript = Transcript::new(telling(arguments, &plan));
     if !arguments.json {
         print!("{}", plan.describe());
     }
-    if arguments.trace {
+    if transcript.is_printed() {
         // Nothing else in this process has a say in where logs go.
         tracing::subscriber::set_global_default(Logs(transcript.clone())).expect("it is set once");
     }
@@ -40,6 +41,16 @@ pub fn run(arguments: &Single) -> bool {
         );
     }
     verdict.passed()
+}
+
+fn telling(arguments: &Single, plan: &Plan) -> Telling {
+    let keys = plan.keys.iter().map(names::key).chain(["exam/".to_owned()]);
+    let others = |only: &String| keys.filter(|key| key != only).collect();
+    match arguments.trace {
+        None => Telling::Nothing,
+        Some(Trace::Main) => Telling::Main { without: arguments.key.as_ref().map(others).unwrap_or_default() },
+        Some(Trace::All) => Telling::Everything,
+    }
 }
 
 /// What is left of a plan.
@@ -73,7 +84,7 @@ impl Reduction {
 
 impl Single {
     pub fn of(seed: u64, fault: Option<fault::Fault>) -> Single {
-        Single { seed, trace: false, fault, reduction: Reduction::default(), json: false }
+        Single { seed, trace: None, key: None, fault, reduction: Reduction::default(), json: false }
     }
 
     /// As it would be typed.

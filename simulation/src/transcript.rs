@@ -7,24 +7,48 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::kernel::time::{self, Moment};
 
+/// How much of a run is told.
+#[derive(Debug, Clone, Default)]
+pub enum Telling {
+    #[default]
+    Nothing,
+    /// Without what only fills the page: greetings, how the cluster is made, reading over and over in the end. What is
+    /// about one of these keys is left out.
+    Main {
+        without: Vec<String>,
+    },
+    Everything,
+}
+
 /// Clones write the same transcript.
 #[derive(Clone)]
 pub struct Transcript(Arc<Mutex<Inner>>);
 
 struct Inner {
-    /// Whether anybody reads along.
-    printed: bool,
+    telling: Telling,
+    /// For now only what is noted is told.
+    hushed: bool,
     fingerprint: Xxh3,
     events: u64,
 }
 
+impl Inner {
+    fn tells(&self) -> bool {
+        match self.telling {
+            Telling::Nothing => false,
+            Telling::Main { .. } => !self.hushed,
+            Telling::Everything => true,
+        }
+    }
+}
+
 impl Transcript {
-    pub fn new(printed: bool) -> Transcript {
-        Transcript(Arc::new(Mutex::new(Inner { printed, fingerprint: Xxh3::new(), events: 0 })))
+    pub fn new(telling: Telling) -> Transcript {
+        Transcript(Arc::new(Mutex::new(Inner { telling, hushed: false, fingerprint: Xxh3::new(), events: 0 })))
     }
 
     pub fn is_printed(&self) -> bool {
-        self.lock().printed
+        !matches!(self.lock().telling, Telling::Nothing)
     }
 
     /// Something happened that anybody would have seen.
@@ -32,14 +56,43 @@ impl Transcript {
         let text = what.to_string();
         self.mark(text.as_bytes());
         if self.is_printed() {
-            println!("{:>9}  {who:<9} {text}", time::now().to_string());
+            self.print(who, &text);
         }
     }
 
     /// As [`Transcript::note`], where working out the words is only worth while if somebody reads them.
     pub fn tell(&self, who: impl FnOnce() -> String, what: impl FnOnce() -> String) {
+        if self.lock().tells() {
+            self.print(&who(), &what());
+        }
+    }
+
+    /// For those who want to read everything.
+    pub fn mention(&self, who: impl FnOnce() -> String, what: impl FnOnce() -> String) {
+        if matches!(self.lock().telling, Telling::Everything) {
+            self.print(&who(), &what());
+        }
+    }
+
+    /// Something is wrong.
+    pub fn complain(&self, what: impl FnOnce() -> String) {
         if self.is_printed() {
-            println!("{:>9}  {:<9} {}", time::now().to_string(), who(), what());
+            println!("{:>9}  {:<9} {}", time::now().to_string(), "!!", what());
+        }
+    }
+
+    /// From now on tells only what is noted; or everything again.
+    pub fn hush(&self, hushed: bool) {
+        self.lock().hushed = hushed;
+    }
+
+    fn print(&self, who: &str, text: &str) {
+        let about_others = match &self.lock().telling {
+            Telling::Main { without } => without.iter().any(|key| text.contains(key)),
+            Telling::Nothing | Telling::Everything => false,
+        };
+        if !about_others {
+            println!("{:>9}  {who:<9} {text}", time::now().to_string());
         }
     }
 

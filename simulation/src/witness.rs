@@ -542,7 +542,7 @@ impl Witness {
     }
 
     pub fn breach(&mut self, invariant: Invariant, what: String) {
-        self.transcript.tell(|| "!!".to_owned(), || format!("invariant {}: {what}", invariant.number()));
+        self.transcript.complain(|| format!("invariant {}: {what}", invariant.number()));
         *self.counts.entry(invariant).or_insert(0) += 1;
         if self.counts[&invariant] <= MOST_OF_A_KIND {
             self.breaches.push(Breach { at: time::now(), invariant, what });

@@ -213,8 +213,8 @@ impl Session {
         let fetched = get.wait_for_repair(waits_for_repair).timeout(task.timeout).await;
         let found = fetched.as_ref().ok().map(found);
         let what = match &fetched {
-            Ok(fetched) => format!("read {} → {}", task, shown(fetched)),
-            Err(error) => format!("read {} → {error}", task),
+            Ok(fetched) => format!("read {} → {}", task.asked("r"), shown(fetched)),
+            Err(error) => format!("read {} → {error}", task.asked("r")),
         };
         self.transcript.note(&format!("c{}", self.number + 1), what);
         if let Some(context) = found.as_ref().and_then(|found| found.context.clone()) {
@@ -247,7 +247,9 @@ impl Session {
                 Some(node) => self.send_to(node, task, put).await,
                 None => self.send(task, put).await,
             };
-            let what = if value.is_some() { format!("put {task} = {}", task.label) } else { format!("delete {task}") };
+            let asked = task.asked("w");
+            let what =
+                if value.is_some() { format!("put {asked} = {}", task.label) } else { format!("delete {asked}") };
             let with = if context.is_some() { " with a context" } else { "" };
             self.transcript.note(&format!("c{}", self.number + 1), format!("{what}{with} → {}", told(&last)));
             outcome = worst(outcome, last);
@@ -273,8 +275,10 @@ impl Session {
         let sending = Sending { request, value: Some(value.clone()), context: Some(context) };
         let last = self.send(task, sending).await;
         let who = format!("c{}", self.number + 1);
-        self.transcript
-            .note(&who, format!("put {task} = {} with the context of another key → {}", task.label, told(&last)));
+        self.transcript.note(
+            &who,
+            format!("put {} = {} with the context of another key → {}", task.asked("w"), task.label, told(&last)),
+        );
         let outcome = if matches!(last, Written::Acknowledged { .. }) { last } else { Written::NotDone };
         let deed = Deed::Write { request, value: Some(value), context: None, outcome };
         self.write_down(task, invoked, task.timeout, Way::WithForeignContext, deed);
@@ -350,9 +354,11 @@ struct Task {
     label: String,
 }
 
-impl std::fmt::Display for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}, {} primaries)", crate::names::key(&self.key), self.levels.all, self.levels.primaries)
+impl Task {
+    /// `carts/k0 w=quorum pw=one`
+    fn asked(&self, letter: &str) -> String {
+        let (key, Levels { all, primaries }) = (crate::names::key(&self.key), self.levels);
+        format!("{key} {letter}={all} p{letter}={primaries}")
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use starling_checker::{Assertion, Deed, FinalState, HeldHints, History, OwnCopy, Replica, Tested, ValueId, Verdict};
+use starling_checker::{Assertion, FinalState, HeldHints, History, OwnCopy, Replica, Tested, ValueId, Verdict};
 use starling_client::Client;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
@@ -81,7 +81,7 @@ impl<'a> Judge<'a> {
         let end = self.final_state(repair).await;
         let log = self.recorder.log();
         let verdict = self.history(&log).check(Some(&end)).unwrap_or_else(|invalid| panic!("{invalid}"));
-        assert!(verdict.passed(), "{verdict}\n{}", legend(&verdict, &log));
+        assert!(verdict.passed(), "{verdict}");
         let shown = |assertion: &Assertion| {
             let Tested { times, excused, .. } = verdict.of(*assertion);
             times > 0 && excused == 0
@@ -100,6 +100,9 @@ impl<'a> Judge<'a> {
         }
         for member in layout.members() {
             history.name_node(member.node, member.name.to_string());
+        }
+        for (value, bytes) in &log.values {
+            history.name_value(*value, bytes.escape_ascii().to_string());
         }
         for operation in joined(&log.recorded) {
             history.record(operation).expect("time goes forward");
@@ -213,19 +216,4 @@ fn agree(replicas: &[Replica]) -> bool {
     let (primaries, others): (Vec<&Replica>, Vec<&Replica>) = replicas.iter().partition(|replica| replica.is_primary);
     primaries.windows(2).all(|pair| content(pair[0]) == content(pair[1]))
         && others.iter().all(|other| other.holds.is_none())
-}
-
-/// The values of the keys that a verdict complains of, as they were written.
-fn legend(verdict: &Verdict, log: &Log) -> String {
-    let accused: BTreeSet<&ObjectKey> =
-        verdict.violations.iter().filter_map(|violation| violation.key.as_ref()).collect();
-    let of_accused = log.recorded.iter().filter(|recorded| accused.contains(&recorded.operation.key));
-    let written: BTreeSet<ValueId> = of_accused
-        .filter_map(|recorded| match &recorded.operation.deed {
-            Deed::Write(write) => write.change.value(),
-            Deed::Read(_) => None,
-        })
-        .collect();
-    let told = |value: &ValueId| Some(format!("  {value} is {:?}", log.values.get(value)?));
-    written.iter().filter_map(told).collect::<Vec<_>>().join("\n")
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use starling_core::ids::{DirectoryId, Run};
 use starling_storage::{MemoryEngine, inspect};
 
-use super::{Loss, Told, World, lock};
+use super::{Loss, ToldBy, World, lock};
 use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
 use crate::plan::Trouble;
@@ -176,7 +176,7 @@ impl World {
         let identity = self.names.after_wipe(HostId(index)).clone();
         lock(&self.witness).wiped(HostId(index), &identity);
         self.servers[index].wipe(identity, self.plan.seed);
-        self.lost.insert(index, Loss { at: self.now, to: Moment::default(), told_by: Told::ByEnough });
+        self.lost.insert(index, Loss { at: self.now, to: Moment::default(), told_by: ToldBy::Enough });
         self.watch_disk(index);
     }
 
@@ -196,7 +196,7 @@ impl World {
         let may_be_told = is_behind || went_on > runs(&self.servers[index]).0;
         let told_by = match self.who_met_a_later_start(index) {
             // By clocks, or by a start that somebody may hear of yet.
-            Told::ByNobody if may_be_told => Told::BySome,
+            ToldBy::Nobody if may_be_told => ToldBy::Some,
             told_by => told_by,
         };
         self.lost.insert(index, Loss { at: self.now, to, told_by });
@@ -206,16 +206,16 @@ impl World {
 
     /// How many others have met a start of this directory that the directory itself knows nothing of: the next looks like
     /// that one again.
-    fn who_met_a_later_start(&self, index: usize) -> Told {
+    fn who_met_a_later_start(&self, index: usize) -> ToldBy {
         let (started, _) = runs(&self.servers[index]);
         let directory = self.servers[index].identity.directory;
         let others = self.servers.iter().enumerate().filter(|(other, _)| *other != index);
         let has_met = |server: &Server| runs(server).1.get(&directory).is_some_and(|run| run.counter > started);
         let (met, not) = others.map(|(_, server)| server).partition::<Vec<_>, _>(|server| has_met(server));
         match (met.len(), not.len() + 1) {
-            (0, _) => Told::ByNobody,
-            (_, itself_and_others) if itself_and_others <= self.servers.len() / 2 => Told::ByEnough,
-            _ => Told::BySome,
+            (0, _) => ToldBy::Nobody,
+            (_, itself_and_others) if itself_and_others <= self.servers.len() / 2 => ToldBy::Enough,
+            _ => ToldBy::Some,
         }
     }
 }

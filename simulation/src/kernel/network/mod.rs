@@ -37,12 +37,12 @@ pub struct HostId(pub usize);
 impl HostId {
     pub fn address(self) -> SocketAddr {
         let last = u8::try_from(self.0 + 1).expect("a simulation has few hosts");
-        SocketAddr::from(([10, 0, 0, last], 7400))
+        SocketAddr::from(([127, 0, 0, last], 7400))
     }
 
     /// Whose address that is.
     fn at(address: &str) -> Option<HostId> {
-        let last = address.strip_prefix("10.0.0.")?.strip_suffix(":7400")?;
+        let last = address.strip_prefix("127.0.0.")?.strip_suffix(":7400")?;
         last.parse::<usize>().ok()?.checked_sub(1).map(HostId)
     }
 }
