@@ -49,7 +49,7 @@ simulation:      ## What CI simulates: the same seeds twice, broken builds, many
 	cargo run --quiet $(SIMULATOR) -- trial --searches 1 --first 200001 --seeds 1000
 	cargo run --quiet $(SIMULATOR) -- campaign --seeds 1000
 
-simulate:        ## Whole clusters in simulated time: SEEDS=1000 [FIRST=1 LOG=FILE], or SEED=1 [TRACE=1|all KEY=carts/k0]; [FAULT=NAME]
+simulate:        ## Whole clusters in simulated time: SEEDS=1000 [FIRST=1 LOG=FILE], or SEED=1 [TRACE=1|all KEY=carts/k0 SMALLER=FLAGS]; [FAULT=NAME]
 ifdef SEED
 	@cargo run --quiet $(SIMULATOR) -- run --seed $(SEED) $(if $(TRACE),--trace=$(TRACE)) $(if $(KEY),--key $(KEY)) $(if $(FAULT),--fault $(FAULT)) $(SMALLER)
 else

@@ -116,7 +116,13 @@ impl Key {
         self.live.push((self.counter, value));
         let change = Change::Put { value, context: used.map(|(context, _)| context) };
         if is_unknown {
-            return Deed::Write(Write { change, asked: ASKED, tries: 1, outcome: WriteOutcome::Unknown });
+            return Deed::Write(Write {
+                change,
+                asked: ASKED,
+                tries: 1,
+                over_by: None,
+                outcome: WriteOutcome::Unknown,
+            });
         }
         let alone = self.live.len() == 1 || !self.stubborn.is_empty();
         acknowledged(change, alone.then(|| self.hold(key)))
@@ -148,5 +154,5 @@ impl Key {
 fn acknowledged(change: Change, context: Option<ContextId>) -> Deed {
     let stored_by = vec![NodeId(1), NodeId(2)];
     let outcome = WriteOutcome::Acknowledged(Acknowledgement { context, siblings: 1, stored_by });
-    Deed::Write(Write { change, asked: ASKED, tries: 1, outcome })
+    Deed::Write(Write { change, asked: ASKED, tries: 1, over_by: None, outcome })
 }

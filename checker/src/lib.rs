@@ -61,7 +61,8 @@
 //!   a key that others may have written [`RING_SIZE`](starling_core::request::RING_SIZE) times may come back after it was
 //!   superseded.
 //! - **Deletes without a context** remove what a read of the node finds. They may have removed whatever was invoked before
-//!   they ended; one that is unknown, or of several tries, anything. That they remove something is not asserted.
+//!   they ended; one that is unknown, or of several tries, anything, unless it is known when its last try was over
+//!   ([`Write::over_by`]). That they remove something is not asserted.
 //!
 //! Excused cases are counted in the verdict ([`Tested::excused`]).
 //!

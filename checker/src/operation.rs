@@ -59,6 +59,8 @@ pub struct Write {
     /// A try that comes late is recognised only while the key remembers the request, so on a busy key a write of several
     /// tries may come back: see the crate's documentation.
     pub tries: u32,
+    /// No try was carried out later than this, if somebody knows. Else one that has no answer may be under way for ever.
+    pub over_by: Option<u64>,
     pub outcome: WriteOutcome,
 }
 

@@ -4,7 +4,7 @@ mod support;
 
 use starling_checker::Assertion::{AcknowledgedWriteLost, HintsLeft, ReplicasDiffer};
 use starling_checker::InvalidHistory;
-use support::{Story, clock, delete, key, put, read};
+use support::{Step, Story, clock, delete, key, put, read};
 
 #[test]
 fn an_acknowledged_write_that_is_there_is_not_lost() {
@@ -203,4 +203,19 @@ fn a_history_that_was_recorded_wrongly_is_no_verdict() {
     let mut story = Story::default();
     let operation = story.then(put(1).using("out of nowhere"));
     assert_eq!(story.history.check(None).unwrap_err(), InvalidHistory::UnknownContext { operation });
+}
+
+/// A delete without a context that got no answer may be under way yet, and remove what was written after it.
+#[test]
+fn a_delete_that_may_be_under_way_excuses_and_one_that_is_known_to_be_over_does_not() {
+    let lost_after = |deletion: Step| {
+        let mut story = Story::default();
+        story.at(10..20, deletion);
+        let written = story.at(40..50, put(1));
+        (story.ends_with([]), written)
+    };
+    lost_after(delete().unknown()).0.passes_by_excuse(AcknowledgedWriteLost);
+    lost_after(delete().unknown().over_by(45)).0.passes_test_of(AcknowledgedWriteLost);
+    let (it_was_over, written) = lost_after(delete().unknown().over_by(30));
+    it_was_over.breaks(AcknowledgedWriteLost, [written]);
 }

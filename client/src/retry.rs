@@ -1,7 +1,8 @@
 //! When another node is tried, and when a request is given up. Decided here, done by `route.rs`: the machine is told whom
 //! there is to ask and what befell each attempt, and says what to do next. Time, chance and the budget come in as arguments.
 //!
-//! A request goes round: over all nodes in turn, then a pause, then again. A node is waited for only so long: a paused one
+//! A request goes round: over all nodes in turn, then a pause, then again. A quorum that a node has missed is tried once more,
+//! after a pause, by another. A node is waited for only so long: a paused one
 //! keeps its connections open and says nothing. Patience doubles with each silent node, so that a cluster that is merely
 //! slow is not flooded.
 //!
@@ -13,6 +14,8 @@
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use starling_core::fault::{self, Fault};
 
 use crate::error::{Attempt, ClientError};
 
@@ -155,8 +158,8 @@ impl Retry {
         }
     }
 
-    /// Begins a round over these nodes, the best first; but last those that have missed a quorum. One that is cut off from
-    /// the others misses it again, while any other would meet it.
+    /// Begins a round over these nodes, the best first; but last those that have missed a quorum: if one was cut off from its
+    /// peers, it misses it again, and another does not.
     pub fn begin_round(&mut self, mut addresses: Vec<String>) {
         addresses.sort_by_key(|address| self.missed_by.contains(address));
         // With nobody to ask, it is waited for a layout that knows somebody.
@@ -203,7 +206,7 @@ impl Retry {
             return Step::GiveUp(self.given_up(Limit::Deadline));
         }
         let is_retry = !self.tried.is_empty();
-        if is_retry && !budget.pay_out() {
+        if is_retry && (!budget.pay_out() || fault::is_on(Fault::NeverRetry)) {
             return Step::GiveUp(self.given_up(Limit::Budget));
         }
         let until = if self.round.alone { self.deadline } else { self.deadline.min(now + self.patience) };
@@ -227,7 +230,7 @@ impl Retry {
         self.tried.push(Attempt { address, reason });
     }
 
-    /// The other nodes ask the same replicas: they are spared until these have had time to recover.
+    /// Most likely the other nodes would miss it too, as they ask the same replicas: these are given time to recover.
     fn miss(&mut self, address: String, error: ClientError) {
         self.doubts += u32::from(left_something(&error));
         self.missed_by.push(address.clone());

@@ -60,6 +60,14 @@ faults! {
     ContextOfTheUnseen = "context-of-the-unseen",
     /// A write that was forwarded to a primary which fell silent is taken for not done.
     ForgetSilentForward = "forget-silent-forward",
+    /// R5: a context is accepted for any key.
+    AcceptForeignContext = "accept-foreign-context",
+    /// R7: a request id that is used again for another value is answered as if it had been the same.
+    AcceptReusedRequest = "accept-reused-request",
+    /// A listing leaves out one of a node's partitions.
+    ListTooLittle = "list-too-little",
+    /// A client tries nothing again.
+    NeverRetry = "never-retry",
     /// R6: a last-write-wins write is stamped by the wall clock alone.
     WallStampOnly = "wall-stamp-only",
     /// A copy is held for its primary and never brought home.

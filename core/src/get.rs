@@ -8,8 +8,10 @@
 //! 3. The read is answered when its quorum is met, when that has become impossible and those within their usual delay have
 //!    told what they have (so that its report says who is there), or at the deadline.
 //! 4. When every attempt has ended, one way or another, each replica that answered with less than the merged object is
-//!    sent it: primaries in any case, fallbacks if they hold the key. A read that waits for its repair is answered after
-//!    that, and only if its quorum then holds what it returns: a later read of the same quorum cannot go back behind it.
+//!    sent it: primaries in any case, fallbacks if they hold the key.
+//! 5. A read that waits for its repair is answered only once its quorum holds what it returns, by itself or by repair: a
+//!    later read of the same quorum cannot go back behind it. It begins its repairs when its quorum has answered and the
+//!    others have had as long again. Who answers after that, or is repaired, can still make up the quorum.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -117,6 +119,7 @@ struct Reply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Reading,
+    /// What is returned is settled.
     Repairing,
     Done,
 }
@@ -216,11 +219,12 @@ impl Get {
         }
         let object = object.unwrap_or_default();
         let reply = Reply { from, standing, clock: object.clock().clone() };
-        if self.phase != Phase::Reading {
+        if self.phase == Phase::Reading {
+            self.merged.merge(&object);
+        } else {
             // Too late to be part of what is returned, never too late to be repaired.
-            return self.repair_if_stale(&reply, actions);
+            self.repair_if_stale(&reply, actions);
         }
-        self.merged.merge(&object);
         self.replies.push(reply);
         let is_fallback = self.plan.fallbacks.iter().any(|fallback| fallback.node == from);
         if is_fallback && outcome == Outcome::NotFound && !self.answered {
@@ -239,7 +243,7 @@ impl Get {
         for node in self.attempts.pending_longer_than(now, self.plan.give_up_after) {
             self.fail(now, node, Failure::NoAnswer, actions);
         }
-        if !self.answered && !self.plan.quorum.is_met(self.counted()) {
+        if !self.answered && !self.plan.quorum.is_met(self.secured()) {
             for node in self.attempts.slow(now) {
                 self.stand_in(now, node, true, actions);
             }
@@ -253,39 +257,44 @@ impl Get {
     }
 
     fn advance(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let may_answer = self.phase == Phase::Repairing || self.phase == Phase::Reading && self.may_answer(now);
-        if may_answer && self.needs_no_repair() {
+        if self.phase == Phase::Reading && self.may_answer(now) && self.needs_no_repair() {
             self.answer(now, true, actions);
         }
         if self.phase == Phase::Reading && self.nobody_to_wait_for(now) {
             self.begin_repairs(actions);
         }
-        if self.phase == Phase::Repairing && !self.repairs_pending() {
-            self.phase = Phase::Done;
-            self.answer(now, self.plan.quorum.is_met(self.up_to_date()), actions);
+        if self.phase == Phase::Repairing && self.needs_no_repair() {
+            self.answer(now, true, actions);
         }
         if !self.answered && now < self.plan.deadline {
-            self.make_up_for_the_filling(now, actions);
+            self.make_up_for_the_lost(now, actions);
         }
-        let possible = self.plan.quorum.is_met(self.counted() + self.attempts.within_reach());
-        let worth_waiting = possible || self.attempts.iter().any(|attempt| self.is_awaited(attempt, now));
-        if !self.answered && (now >= self.plan.deadline || !worth_waiting) {
+        if !self.answered && (now >= self.plan.deadline || !self.is_worth_waiting(now)) {
             self.answer(now, false, actions);
+        }
+        if self.phase == Phase::Repairing && self.answered && !self.repairs_pending() && !self.attempts.any_pending() {
+            self.phase = Phase::Done;
         }
     }
 
-    /// Asks fallbacks in the place of those who answered without counting (the filling), if the quorum can be met only so.
-    fn make_up_for_the_filling(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    fn is_worth_waiting(&self, now: Duration) -> bool {
+        let is_possible = self.plan.quorum.is_met(self.secured() + self.attempts.within_reach());
+        is_possible || self.attempts.iter().any(|attempt| self.is_awaited(attempt, now))
+    }
+
+    /// Asks fallbacks in the place of those who answered without being of use (the filling, and those whose repair failed),
+    /// if the quorum can be met only so.
+    fn make_up_for_the_lost(&mut self, now: Duration, actions: &mut Vec<Action>) {
         while self.needs_more_fallbacks() {
-            let counting: BTreeSet<NodeId> = self.counting().map(|attempt| attempt.node).collect();
-            let lost = self.attempts.iter().find(|a| a.wants_stand_in() && !counting.contains(&a.node));
+            let of_use: BTreeSet<NodeId> = self.of_use().map(|attempt| attempt.node).collect();
+            let lost = self.attempts.iter().find(|a| a.wants_stand_in() && !of_use.contains(&a.node));
             let Some(node) = lost.map(|attempt| attempt.node) else { return };
             self.stand_in(now, node, false, actions);
         }
     }
 
     fn needs_more_fallbacks(&self) -> bool {
-        let without = self.counted() + self.attempts.pending();
+        let without = self.secured() + self.attempts.pending();
         !self.plan.quorum.is_met(without) && self.plan.quorum.is_met(without + self.attempts.spares())
     }
 
@@ -303,7 +312,7 @@ impl Get {
         !self.plan.wait_for_repair || self.plan.quorum.is_met(self.up_to_date())
     }
 
-    /// Everyone has answered or failed. A read that waits for its repair does not wait for the slow beyond its quorum.
+    /// Everyone has answered or failed. A read that waits for its repair does not wait for others for long.
     fn nobody_to_wait_for(&self, now: Duration) -> bool {
         let hurries = self.hurries(now);
         let late = self.out_of_patience().is_some_and(|at| now >= at);
@@ -381,6 +390,16 @@ impl Get {
 
     fn counted(&self) -> Tally {
         tally(self.counting())
+    }
+
+    /// Of those who count, all that need no repair, and those whose repair has not failed. What is returned has to be
+    /// settled before a repair can fail.
+    fn of_use(&self) -> impl Iterator<Item = &Attempt> {
+        self.counting().filter(|attempt| !self.plan.wait_for_repair || !matches!(attempt.repair, Repair::Failed(_)))
+    }
+
+    fn secured(&self) -> Tally {
+        tally(self.of_use())
     }
 
     /// Those of the counting replicas that hold what is about to be returned. A fallback may lack it unrepaired.

@@ -420,11 +420,36 @@ fn waiting_for_repair_admits_that_the_repair_failed() {
     read.at(2, found(2, version(1)), "");
     read.at(3, unreachable(3), "ask n4");
     read.at(4, not_found(4), "ask n5, repair n2 with v2");
+    read.at(5, not_found(5), "ask n6");
+    read.at(6, not_repaired(2), "");
     read.at(
-        5,
-        not_repaired(2),
-        "no quorum for v2 by 1+0 (n1 found, n2 found, n3 could not be reached, n4 not found, n5 pending)",
+        7,
+        not_found(6),
+        "no quorum for v2 by 1+0 (n1 found, n2 found, n3 could not be reached, n4 not found, n5 not found, \
+         n6 not found)",
     );
+}
+
+#[test]
+fn whoever_answers_after_the_repairs_began_makes_up_the_quorum() {
+    let begun = || {
+        let mut read = Story::plain(waiting(r("2")));
+        read.at(1, found(1, version(2)), "");
+        read.at(1, found(2, version(1)), "");
+        read.at(2, Event::Tick, "repair n2 with v2");
+        read
+    };
+    let mut holds_it = begun();
+    holds_it.at(3, found(3, version(2)), "answer v2 by 2+0 (n1 found, n2 found, n3 found)");
+
+    let mut after_a_failure = begun();
+    after_a_failure.at(3, not_repaired(2), "");
+    after_a_failure.at(5, found(3, version(2)), "answer v2 by 2+0 (n1 found, n2 found, n3 found)");
+
+    let mut is_repaired = begun();
+    is_repaired.at(3, found(3, version(1)), "repair n3 with v2");
+    is_repaired.at(4, not_repaired(2), "");
+    is_repaired.at(5, repaired(3), "answer v2 by 2+0 (n1 found, n2 found, n3 found)");
 }
 
 #[test]
@@ -443,10 +468,13 @@ fn a_stale_fallback_vouches_for_what_is_returned_only_once_it_is_repaired() {
     );
 
     refused.at(8, Event::Tick, "repair n4 with v2 for n2");
+    refused.at(9, not_repaired(4), "");
+    refused.at(10, not_found(5), "ask n6");
     refused.at(
-        9,
-        not_repaired(4),
-        "no quorum for v2 by 1+0 (n1 found, n2 could not be reached, n3 could not be reached, n4 found, n5 pending)",
+        11,
+        not_found(6),
+        "no quorum for v2 by 1+0 (n1 found, n2 could not be reached, n3 could not be reached, n4 found, n5 not found, \
+         n6 not found)",
     );
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::name::BucketName;
@@ -40,8 +41,13 @@ const STRAGGLERS: Duration = Duration::from_millis(250);
 pub fn list_own(store: &Store, request: &List) -> Result<ListReply, StoreError> {
     let limit = request.limit.clamp(1, MAX_PAGE);
     let at_once = (limit / request.partitions.len().max(1)).clamp(4, limit.max(4));
-    let cursors: Result<Vec<Cursor>, StoreError> =
-        request.partitions.iter().map(|partition| Cursor::open(store, request, *partition, at_once)).collect();
+    let left_out = usize::from(fault::is_on(Fault::ListTooLittle));
+    let cursors: Result<Vec<Cursor>, StoreError> = request
+        .partitions
+        .iter()
+        .skip(left_out)
+        .map(|partition| Cursor::open(store, request, *partition, at_once))
+        .collect();
     let mut cursors = cursors?;
     let mut nearest: BinaryHeap<Reverse<(Bytes, usize)>> =
         cursors.iter().enumerate().filter_map(|(index, cursor)| Some(Reverse((cursor.peek()?, index)))).collect();

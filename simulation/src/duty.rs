@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use starling_core::quorum::Level;
 
-use crate::kernel::network::{HostId, Weather, Wire};
+use crate::kernel::network::{HostId, Wire};
 use crate::kernel::time::Moment;
 use crate::plan::{Plan, Trouble};
 use crate::workload::{self, Deed, Done, Levels, Way};
 
 /// So long after a trouble's end everything is as if it had never been: nodes have started, found each other and redialled.
 const RECOVERY: Duration = Duration::from_secs(12);
+
+/// After connections are broken.
+const REDIALLING: Duration = Duration::from_secs(3);
 
 /// Why a request has to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,18 +30,28 @@ pub enum Duty {
 }
 
 impl Duty {
+    pub const NAMES: [&'static str; 3] = [
+        "request that has to succeed, nothing being wrong",
+        "request that has to succeed, one node being in trouble",
+        "request that has to be refused",
+    ];
+
     /// None if the request may fail.
     pub fn of(plan: &Plan, done: &Done) -> Option<Duty> {
         if done.way == Way::WithForeignContext {
             return Some(Duty::ToBeRefused);
         }
         let may_be_too_many = plan.max_siblings < 100 && matches!(done.deed, Deed::Write { .. });
-        if may_be_too_many || plan.weather != Weather::FAIR {
+        if may_be_too_many || plan.weather.loss > 0.0 {
             return None;
         }
         let mut struck = BTreeSet::new();
         for episode in &plan.episodes {
-            let until = episode.from + episode.lasts + RECOVERY;
+            let until = match episode.trouble {
+                // They are dialled again at once.
+                Trouble::Resets { .. } => episode.from + REDIALLING,
+                _ => episode.from + episode.lasts + RECOVERY,
+            };
             let is_over = until.0 < done.invoked && !episode.trouble.loses_a_disk();
             if is_over || done.ended < episode.from.0 {
                 continue;
@@ -48,16 +61,17 @@ impl Duty {
         let mut struck = struck.into_iter();
         match (struck.next(), struck.next()) {
             (None, _) => Some(Duty::NothingIsWrong),
-            (Some(node), None) => can_do_without_a_node(done).then_some(Duty::OneNodeIsInTrouble(node)),
+            (Some(node), None) => can_do_without(node, done).then_some(Duty::OneNodeIsInTrouble(node)),
             (Some(_), Some(_)) => None,
         }
     }
 
     pub fn name(self) -> &'static str {
+        let [nothing_wrong, one_in_trouble, refused] = Duty::NAMES;
         match self {
-            Duty::NothingIsWrong => "request that has to succeed, nothing being wrong",
-            Duty::OneNodeIsInTrouble(_) => "request that has to succeed, one node being in trouble",
-            Duty::ToBeRefused => "request that has to be refused",
+            Duty::NothingIsWrong => nothing_wrong,
+            Duty::OneNodeIsInTrouble(_) => one_in_trouble,
+            Duty::ToBeRefused => refused,
         }
     }
 
@@ -108,7 +122,7 @@ fn only_node_of(plan: &Plan, wires: &BTreeSet<Wire>) -> Option<BTreeSet<HostId>>
 }
 
 /// Of three replicas two are left, of two one; a write may go to a fallback instead, a read not.
-fn can_do_without_a_node(done: &Done) -> bool {
+fn can_do_without(node: HostId, done: &Done) -> bool {
     let Levels { all, primaries } = done.asked;
     let of_three = workload::copies(&done.key) == 3;
     let is_left = |level: Level| match level {
@@ -120,7 +134,7 @@ fn can_do_without_a_node(done: &Done) -> bool {
         Deed::Read { .. } => (all == Level::One || is_left(all) && of_three, false),
         Deed::Write { value, context, .. } => (all != Level::All, value.is_none() && context.is_none()),
     };
-    done.way == Way::ByRoute && any && is_left(primaries) && (of_three || !reads_first)
+    done.way != Way::ToOne(node) && any && is_left(primaries) && (of_three || !reads_first)
 }
 
 fn has_succeeded(done: &Done) -> bool {

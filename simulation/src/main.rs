@@ -4,8 +4,8 @@
 //! disks and simulated time, while things break that a seed chooses. Two judges look on: the witness from inside, at every
 //! step, and the checker from outside, in the end. `docs/correctness.md` says what that is worth.
 //!
-//! Where to read next: [`plan`] (what can go wrong), [`run`] (how it goes), [`witness`] (what must hold), `kernel` (the
-//! world below), [`campaign`] (many seeds), [`shrink`] (a failing run made small), [`trial`] (the simulation itself on
+//! Where to read next: [`plan`] (what can go wrong), [`run`] (how it goes), [`witness`] (what must hold), [`duty`] (which
+//! requests must succeed), `run/exam.rs` (what is asked in the end), `kernel` (the world below), [`campaign`] (many seeds), [`shrink`] (a failing run made small), [`trial`] (the simulation itself on
 //! trial: builds that are broken on purpose).
 
 mod arguments;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     // SAFETY: nothing runs yet. A transcript that is piped into `head` or `less` ends with its reader, without a word.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let passed = match Arguments::parse().command {
-        Command::Run(arguments) => Ok(single::run(&arguments)),
+        Command::Run(arguments) => single::run(&arguments),
         Command::Campaign(arguments) => campaign::run(&arguments),
         Command::Twice(arguments) => campaign::run_twice(&arguments),
         Command::Trial(arguments) => trial::run(&arguments),

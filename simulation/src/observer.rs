@@ -205,7 +205,8 @@ impl std::fmt::Display for Subject {
 fn client_asks(request: &DataServiceRequest) -> Option<String> {
     match request {
         DataServiceRequest::Get { request } => {
-            Some(format!("get {} r={} pr={}", names::key(&request.key), request.r, request.pr))
+            let waits = if request.wait_for_repair { ", waiting for its repair" } else { "" };
+            Some(format!("get {} r={} pr={}{waits}", names::key(&request.key), request.r, request.pr))
         }
         DataServiceRequest::Put { request } => Some(put(request)),
         DataServiceRequest::GetOwn { .. }

@@ -30,7 +30,7 @@ use crate::plan::Plan;
 use crate::server::Server;
 use crate::transcript::Transcript;
 use crate::verdict::{Ending, Verdict};
-use crate::witness::{Invariant, Witness};
+use crate::witness::{Invariant, ToldBy, Witness};
 use crate::workload::{self, Diary, Session};
 
 /// A node that has ended of itself is started again after this long.
@@ -77,6 +77,7 @@ pub struct World {
     present: BTreeSet<usize>,
     /// All that were, as often as they came.
     happened: Vec<&'static str>,
+    examined: bool,
 }
 
 /// A trouble begins or ends.
@@ -92,16 +93,8 @@ pub struct Loss {
     pub at: Moment,
     /// What it holds now it held then: nothing, if it is a new one.
     pub to: Moment,
+    pub is_new: bool,
     pub told_by: ToldBy,
-}
-
-/// How many of the other nodes could tell, when the disk was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToldBy {
-    /// So many that the node cannot find a majority without one of them; or the disk has a new identity.
-    Enough,
-    Some,
-    Nobody,
 }
 
 /// What the world wants of a server.
@@ -146,6 +139,7 @@ impl World {
             agenda: agenda(&plan),
             present: BTreeSet::new(),
             happened: Vec::new(),
+            examined: false,
             diary: Diary::default(),
             desk: Arc::default(),
             plan: Arc::new(plan),
@@ -200,7 +194,7 @@ impl World {
         match lock(&self.desk).problem.take() {
             Some(problem) => Err(format!("the cluster could not be made: {problem}")),
             None if !self.servers.iter().all(serving) => Err("the cluster was not made in time".to_owned()),
-            None => Ok(()),
+            None => self.other_layout().map_or(Ok(()), Err),
         }
     }
 
@@ -384,7 +378,9 @@ impl World {
             }
             self.tick();
         }
-        lock(&self.desk).exam.take().and_then(Result::err)
+        let result = lock(&self.desk).exam.take();
+        self.examined = matches!(result, Some(Ok(())));
+        result.and_then(Result::err)
     }
 
     fn given(&self) -> exam::Given {
@@ -421,7 +417,7 @@ impl World {
         self.servers[index].node().is_some_and(|node| node.standing() == NodeStanding::Serving)
     }
 
-    /// Whoever lost a disk must not serve, where enough others could tell, and must, where nobody could.
+    /// In the end, whoever lost a disk must not serve, where enough others could tell, and must, where nobody could.
     fn wrongly_here_or_away(&self) -> Option<String> {
         self.lost.iter().find_map(|(index, loss)| {
             let name = self.names.host(HostId(*index));
@@ -445,6 +441,9 @@ impl World {
             let standing = self.servers[index].node().map(|node| node.standing());
             return Some(format!("n{} does not serve: {standing:?}", index + 1));
         }
+        if let Some(other) = self.other_layout() {
+            return Some(other);
+        }
         let witness = lock(&self.witness);
         for key in &self.plan.keys {
             let primaries: Vec<usize> =
@@ -456,6 +455,16 @@ impl World {
         }
         drop(witness);
         self.hint_left()
+    }
+
+    /// Of one version there is one layout, on every node that serves.
+    fn other_layout(&self) -> Option<String> {
+        let made = lock(&self.witness).layout.clone();
+        let other = (0..self.servers.len()).filter(|index| self.serves(*index)).find(|index| {
+            let layout = self.servers[*index].node().and_then(|node| node.layout.borrow().clone());
+            layout.as_deref() != made.as_deref()
+        });
+        other.map(|index| format!("n{} has another layout than was made", index + 1))
     }
 
     /// A copy that somebody still holds for a node that could take it.
@@ -485,7 +494,13 @@ impl World {
             lock(&self.witness).breach(Invariant::Progress, panic);
         }
         let lost = std::mem::take(&mut self.lost);
-        let ending = Ending { lost, away, happened: std::mem::take(&mut self.happened), ended: self.now };
+        let ending = Ending {
+            lost,
+            away,
+            happened: std::mem::take(&mut self.happened),
+            examined: self.examined,
+            ended: self.now,
+        };
         let witness = lock(&self.witness);
         Verdict::of(&self.plan, &self.names, &witness, &self.diary.all(), &ending, &self.transcript)
     }

@@ -11,15 +11,18 @@ use crate::names;
 use crate::plan::Plan;
 use crate::run::World;
 use crate::summary::Summary;
-use crate::transcript::{Telling, Transcript};
+use crate::transcript::{Follow, Telling, Transcript};
 
 /// True if nothing was found.
-pub fn run(arguments: &Single) -> bool {
+///
+/// # Errors
+/// If a key is to be followed that is not there.
+pub fn run(arguments: &Single) -> anyhow::Result<bool> {
     if let Some(fault) = arguments.fault {
         fault::switch_on(fault);
     }
     let plan = reduced(Plan::of(arguments.seed), &arguments.reduction);
-    let transcript = Transcript::new(telling(arguments, &plan));
+    let transcript = Transcript::new(telling(arguments), follow(arguments, &plan)?);
     if !arguments.json {
         print!("{}", plan.describe());
     }
@@ -40,17 +43,25 @@ pub fn run(arguments: &Single) -> bool {
             verdict.fingerprint
         );
     }
-    verdict.passed()
+    Ok(verdict.passed())
 }
 
-fn telling(arguments: &Single, plan: &Plan) -> Telling {
-    let keys = plan.keys.iter().map(names::key).chain(["exam/".to_owned()]);
-    let others = |only: &String| keys.filter(|key| key != only).collect();
+fn telling(arguments: &Single) -> Telling {
     match arguments.trace {
         None => Telling::Nothing,
-        Some(Trace::Main) => Telling::Main { without: arguments.key.as_ref().map(others).unwrap_or_default() },
+        Some(Trace::Main) => Telling::Main,
         Some(Trace::All) => Telling::Everything,
     }
+}
+
+/// # Errors
+/// If no such key is in the plan.
+fn follow(arguments: &Single, plan: &Plan) -> anyhow::Result<Option<Follow>> {
+    let Some(key) = arguments.key.clone() else { return Ok(None) };
+    let keys: Vec<String> = plan.keys.iter().map(names::key).collect();
+    anyhow::ensure!(keys.contains(&key), "there is no key {key} in this run, but {}", keys.join(" "));
+    let others = keys.into_iter().chain(["exam/".to_owned()]).filter(|other| *other != key).collect();
+    Ok(Some(Follow { key, others }))
 }
 
 /// What is left of a plan.

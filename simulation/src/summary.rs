@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::plan::Plan;
 use crate::verdict::Verdict;
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub seed: u64,
     pub passed: bool,
+    /// It did not come to its end.
+    pub crashed: bool,
     /// By which assertions and invariants.
     pub caught_by: Vec<String>,
     pub simulated: Duration,
@@ -25,7 +27,7 @@ pub struct Summary {
     pub unknown: u64,
     pub reads: u64,
     pub checks: u64,
-    /// How often each of the checker's assertions was put to the test, and excused.
+    /// How often what was put to the test, and excused.
     pub tested: BTreeMap<String, (u64, u64)>,
     pub fingerprint: String,
 }
@@ -36,6 +38,7 @@ impl Summary {
         Summary {
             seed: plan.seed,
             passed: verdict.passed(),
+            crashed: false,
             caught_by: verdict.caught_by(),
             simulated: verdict.simulated,
             planned: plan.episodes.len(),
@@ -51,7 +54,7 @@ impl Summary {
                 .tested
                 .iter()
                 .map(|tested| (tested.assertion.to_string(), (tested.times, tested.excused)))
-                .chain(verdict.duties.iter().map(|(name, times)| ((*name).to_owned(), (*times, 0))))
+                .chain(verdict.tested.iter().map(|(name, times)| ((*name).to_owned(), (*times, 0))))
                 .collect(),
             fingerprint: verdict.fingerprint.clone(),
         }
@@ -62,6 +65,7 @@ impl Summary {
         Summary {
             seed,
             passed: false,
+            crashed: true,
             caught_by: vec![how.to_owned()],
             simulated: Duration::ZERO,
             planned: 0,

@@ -8,16 +8,20 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::kernel::time::{self, Moment};
 
 /// How much of a run is told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Telling {
     #[default]
     Nothing,
-    /// Without what only fills the page: greetings, how the cluster is made, reading over and over in the end. What is
-    /// about one of these keys is left out.
-    Main {
-        without: Vec<String>,
-    },
+    /// Without what only fills the page: greetings, how the cluster is made, reading over and over in the end.
+    Main,
     Everything,
+}
+
+/// The key that is followed, and all others: what is about those, and not about it, is left out.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    pub key: String,
+    pub others: Vec<String>,
 }
 
 /// Clones write the same transcript.
@@ -26,6 +30,7 @@ pub struct Transcript(Arc<Mutex<Inner>>);
 
 struct Inner {
     telling: Telling,
+    follow: Option<Follow>,
     /// For now only what is noted is told.
     hushed: bool,
     fingerprint: Xxh3,
@@ -36,15 +41,15 @@ impl Inner {
     fn tells(&self) -> bool {
         match self.telling {
             Telling::Nothing => false,
-            Telling::Main { .. } => !self.hushed,
+            Telling::Main => !self.hushed,
             Telling::Everything => true,
         }
     }
 }
 
 impl Transcript {
-    pub fn new(telling: Telling) -> Transcript {
-        Transcript(Arc::new(Mutex::new(Inner { telling, hushed: false, fingerprint: Xxh3::new(), events: 0 })))
+    pub fn new(telling: Telling, follow: Option<Follow>) -> Transcript {
+        Transcript(Arc::new(Mutex::new(Inner { telling, follow, hushed: false, fingerprint: Xxh3::new(), events: 0 })))
     }
 
     pub fn is_printed(&self) -> bool {
@@ -87,10 +92,9 @@ impl Transcript {
     }
 
     fn print(&self, who: &str, text: &str) {
-        let about_others = match &self.lock().telling {
-            Telling::Main { without } => without.iter().any(|key| text.contains(key)),
-            Telling::Nothing | Telling::Everything => false,
-        };
+        let about_others = self.lock().follow.as_ref().is_some_and(|Follow { key, others }| {
+            !text.contains(key.as_str()) && others.iter().any(|other| text.contains(other.as_str()))
+        });
         if !about_others {
             println!("{:>9}  {who:<9} {text}", time::now().to_string());
         }

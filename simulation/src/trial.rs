@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use starling_core::fault::Fault;
 
-use crate::arguments::Trial;
+use crate::arguments::{Single, Trial};
 use crate::campaign::{jobs, run_seeds};
 
 /// No replica of a simulated run can be filling: a wiped node does not come back yet. The model of the machine that would
@@ -43,7 +43,13 @@ fn search_from(first: u64, arguments: &Trial, fault: Fault) -> anyhow::Result<(O
     let seeds: Vec<u64> = (first..first + arguments.seeds).collect();
     let done = run_seeds(&seeds, Some(fault), jobs(arguments.jobs), true, |_| Ok(()))?;
     let found = done.into_iter().filter(|summary| !summary.passed).min_by_key(|summary| summary.seed);
-    Ok(found.map_or((None, Vec::new()), |summary| (Some(summary.seed - first + 1), summary.caught_by)))
+    let Some(found) = found else { return Ok((None, Vec::new())) };
+    let (seed, caught_by) = (found.seed, found.caught_by.join(", "));
+    anyhow::ensure!(!found.crashed, "seed {seed} with {fault} has crashed instead of being judged: {caught_by}");
+    // What fails without the fault as well says nothing of the fault.
+    let control = Single::of(seed, None).elsewhere()?;
+    anyhow::ensure!(control.passed, "seed {seed} fails without {fault} as well: {}", control.caught_by.join(", "));
+    Ok((Some(seed - first + 1), found.caught_by))
 }
 
 struct Row {

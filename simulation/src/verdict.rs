@@ -32,6 +32,8 @@ pub struct Ending {
     pub away: BTreeSet<usize>,
     /// Troubles, as often as they came.
     pub happened: Vec<&'static str>,
+    /// The last questions were answered, and rightly.
+    pub examined: bool,
     pub ended: Moment,
 }
 
@@ -40,8 +42,8 @@ pub struct Verdict {
     pub breaches: Vec<Breach>,
     /// All of them, also those that are not kept.
     pub counts: BTreeMap<Invariant, u64>,
-    /// How many requests had to succeed, and why.
-    pub duties: BTreeMap<&'static str, u64>,
+    /// How often what was put to the test, by requests and from inside.
+    pub tested: BTreeMap<&'static str, u64>,
     pub happened: Vec<&'static str>,
     pub simulated: Duration,
     pub checks: u64,
@@ -59,25 +61,33 @@ impl Verdict {
     ) -> Verdict {
         let judge = Judge { plan, names, witness, ending };
         let (mut breaches, mut counts) = (witness.breaches.clone(), witness.counts.clone());
-        let mut duties = BTreeMap::new();
+        let mut tested: BTreeMap<&'static str, u64> = Duty::NAMES.into_iter().map(|name| (name, 0)).collect();
         for done in done {
             let duty = Duty::of(plan, done);
             if let Some(duty) = duty {
-                *duties.entry(duty.name()).or_insert(0) += 1;
+                *tested.entry(duty.name()).or_insert(0) += 1;
             }
             for breach in judge.overdue(done).into_iter().chain(duty.and_then(|duty| neglected(duty, done))) {
                 *counts.entry(breach.invariant).or_insert(0) += 1;
                 breaches.push(breach);
             }
         }
+        for loss in ending.lost.values() {
+            *tested.entry(loss.told_by.duty()).or_insert(0) += 1;
+        }
+        *tested.entry("listings and refusals in the end").or_insert(0) += u64::from(ending.examined);
+        tested.extend(
+            Invariant::SEEN_INSIDE
+                .map(|invariant| (invariant.claim(), witness.checked.get(&invariant).copied().unwrap_or_default())),
+        );
         Verdict {
-            duties,
+            tested,
             happened: ending.happened.clone(),
             checker: judge.judge(done),
             breaches,
             counts,
             simulated: ending.ended.since_start(),
-            checks: witness.checks,
+            checks: witness.checks(),
             fingerprint: transcript.fingerprint(),
         }
     }
@@ -178,6 +188,7 @@ impl Judge<'_> {
                     },
                     asked: self.asked(done),
                     tries: self.witness.tries(*request),
+                    over_by: Some(self.witness.carried_out(&done.key, *request).map_or(done.invoked, |last| last.0)),
                     outcome: written(outcome),
                 })
             }
@@ -231,12 +242,14 @@ impl Judge<'_> {
     }
 
     fn lost_disks(&self) -> Vec<LostDisk> {
-        let lost = |(index, loss): (&usize, &Loss)| LostDisk {
-            node: self.names.identity(HostId(*index)).node,
-            at: loss.at.0,
-            since: if self.ending.away.contains(index) { Since::Away } else { Since::RolledBack(loss.to.0) },
+        // A node that is away in the end may have answered for a while from what its disk went back to.
+        let lost = |(index, loss): (&usize, &Loss)| {
+            let (node, at) = (self.names.identity(HostId(*index)).node, loss.at.0);
+            let away = self.ending.away.contains(index).then_some(Since::Away);
+            let went_back = (!loss.is_new).then_some(Since::RolledBack(loss.to.0));
+            away.into_iter().chain(went_back).map(move |since| LostDisk { node, at, since })
         };
-        self.ending.lost.iter().map(lost).collect()
+        self.ending.lost.iter().flat_map(lost).collect()
     }
 }
 

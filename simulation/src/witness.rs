@@ -8,6 +8,7 @@
 mod account;
 mod mirror;
 mod needed;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,8 +34,11 @@ use crate::wiretap::{Heard, Words};
 use crate::workload;
 
 use account::{Accounts, Seen};
+use mirror::Lost;
 pub use mirror::Mirror;
 pub use needed::Needed;
+use starts::Starts;
+pub use starts::ToldBy;
 
 /// What a run must keep at every moment; numbered as in the design.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +62,17 @@ pub enum Invariant {
 }
 
 impl Invariant {
+    /// Those that are looked at whenever something happens.
+    pub const SEEN_INSIDE: [Invariant; 7] = [
+        Invariant::OneValue,
+        Invariant::NothingVanishes,
+        Invariant::Kept,
+        Invariant::NothingInvented,
+        Invariant::DroppedOnProof,
+        Invariant::MarkersMatch,
+        Invariant::QuorumMet,
+    ];
+
     pub fn number(self) -> u8 {
         match self {
             Invariant::OneValue => 1,
@@ -97,7 +112,7 @@ pub struct Breach {
 pub const MOST_OF_A_KIND: u64 = 3;
 
 pub struct Witness {
-    layout: Option<Arc<Layout>>,
+    pub layout: Option<Arc<Layout>>,
     mirrors: Vec<Mirror>,
     /// Of the members; by their ids.
     members: BTreeMap<NodeId, usize>,
@@ -106,14 +121,16 @@ pub struct Witness {
     asked: BTreeMap<(u64, u64), Asked>,
     pub breaches: Vec<Breach>,
     pub counts: BTreeMap<Invariant, u64>,
-    pub checks: u64,
+    /// How often each was looked at.
+    pub checked: BTreeMap<Invariant, u64>,
+    starts: Starts,
     names: Arc<Names>,
     transcript: Transcript,
 }
 
 enum Asked {
     Put { key: ObjectKey, request: RequestId, needed: Needed },
-    Get { key: ObjectKey, needed: Needed, waits_for_repair: bool },
+    Get { key: ObjectKey, needed: Needed, waits_for_repair: bool, at: Moment },
     Read(ObjectKey),
 }
 
@@ -129,7 +146,8 @@ impl Witness {
             asked: BTreeMap::new(),
             breaches: Vec::new(),
             counts: BTreeMap::new(),
-            checks: 0,
+            checked: BTreeMap::new(),
+            starts: Starts::default(),
             names: Arc::clone(&names),
             transcript,
         }
@@ -145,34 +163,53 @@ impl Witness {
         self.accounts.tries(request)
     }
 
+    /// When a write was last carried out by anybody, if it was.
+    pub fn carried_out(&self, key: &ObjectKey, request: RequestId) -> Option<Moment> {
+        self.accounts.carried_out(key, request)
+    }
+
+    pub fn checks(&self) -> u64 {
+        self.checked.values().sum()
+    }
+
+    fn check(&mut self, invariant: Invariant) {
+        *self.checked.entry(invariant).or_default() += 1;
+    }
+
     pub fn layout_made(&mut self, layout: Arc<Layout>) {
         self.layout = Some(layout);
     }
 
     /// The disk is gone; the node has another, empty one.
     pub fn wiped(&mut self, host: HostId, identity: &Identity) {
-        self.note_loss(host);
-        self.mirrors[host.0] = Mirror::after_loss(identity.directory);
+        let lost = self.note_loss(host);
+        self.mirrors[host.0] = Mirror::after_loss(identity.directory, lost);
     }
 
-    /// The disk holds what it held before. True if whoever meets a clock of later may tell: it counts further than the
-    /// marks do that are there now.
-    pub fn rolled_back(&mut self, host: HostId, records: impl IntoIterator<Item = HeldRecord>) -> bool {
-        self.note_loss(host);
+    /// The disk holds what it held when it had been started so often. Says who can tell: whoever has met a later start, and
+    /// whoever meets a clock that counts further than the marks do that are there now.
+    pub fn rolled_back(&mut self, host: HostId, started: u64, records: impl IntoIterator<Item = HeldRecord>) -> ToldBy {
+        let lost = self.note_loss(host);
         let directory = self.mirrors[host.0].directory;
-        let mut mirror = Mirror::after_loss(directory);
+        let mut mirror = Mirror::after_loss(directory, lost);
         records.into_iter().for_each(|record| mirror.restore(record));
         let marks = mirror.records().filter_map(|record| record.mark.as_ref());
-        let behind = marks.into_iter().any(|mark| self.accounts.has_minted_beyond(directory, mark));
+        let is_behind = marks.into_iter().any(|mark| self.accounts.has_minted_beyond(directory, mark));
         self.mirrors[host.0] = mirror;
-        behind
+        match self.starts.who_can_tell(directory, started, self.mirrors.len()) {
+            ToldBy::Nobody if is_behind => ToldBy::Some,
+            told_by => told_by,
+        }
     }
 
     /// What is on a disk that is about to be lost was there: it counts as kept.
-    fn note_loss(&mut self, host: HostId) {
+    fn note_loss(&mut self, host: HostId) -> Lost {
+        let mut held = BTreeMap::new();
         for record in self.mirrors[host.0].records() {
             self.accounts.note_loss(host.0, &record.place.key, record.object.clock());
+            held.insert(record.place.key.clone(), record.object.clock().clone());
         }
+        Lost { at: time::now(), held }
     }
 
     /// A batch has become durable on a node's disk.
@@ -250,12 +287,11 @@ impl Witness {
 
     fn dropped(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>) {
         let Some(before) = before else { return };
+        self.check(Invariant::DroppedOnProof);
         let missing: Vec<String> = self
             .primaries(key)
             .into_iter()
-            .filter(|primary| {
-                !self.mirrors[*primary].lost && !self.mirrors[*primary].covers(key, before.object.clock())
-            })
+            .filter(|primary| !self.mirrors[*primary].has_covered(key, before.object.clock()))
             .map(|primary| format!("n{}", primary + 1))
             .collect();
         if !missing.is_empty() {
@@ -275,6 +311,7 @@ impl Witness {
     fn check_kept(&mut self, key: &ObjectKey) {
         let acknowledged = self.accounts.acknowledged(key);
         for (request, w) in acknowledged {
+            self.check(Invariant::Kept);
             let (holders, _) = self.holders(key, request);
             if holders < w {
                 let what = format!(
@@ -288,7 +325,7 @@ impl Witness {
     }
 
     fn check_markers(&mut self, host: HostId, key: &ObjectKey) {
-        self.checks += 1;
+        self.check(Invariant::MarkersMatch);
         let mirror = &self.mirrors[host.0];
         let hints = mirror.hints_of(key);
         let record = mirror.record(key);
@@ -304,7 +341,7 @@ impl Witness {
             }
             let lacks = |node: &&NodeId| {
                 let mirror = self.members.get(node).map(|index| &self.mirrors[*index]);
-                mirror.is_some_and(|mirror| !mirror.lost && !mirror.covers(key, record.object.clock()))
+                mirror.is_some_and(|mirror| !mirror.has_covered(key, record.object.clock()))
             };
             if let Some(node) = record.confirmed.iter().find(lacks) {
                 wrong = Some(format!("it takes {} for having confirmed what that lacks", self.names.node(*node)));
@@ -317,7 +354,9 @@ impl Witness {
 
     /// A state of a key, wherever it is met.
     fn check_state(&mut self, key: &ObjectKey, object: &Object, at: &str) {
-        self.checks += 1;
+        self.check(Invariant::OneValue);
+        self.check(Invariant::NothingVanishes);
+        self.check(Invariant::NothingInvented);
         let contradictions = self.accounts.contradictions(key, object);
         for (invariant, what) in contradictions {
             self.breach(invariant, format!("{key} on {at}: {what}", key = names::key(key)));
@@ -326,6 +365,11 @@ impl Witness {
 
     /// Something was said on the network.
     pub fn heard(&mut self, heard: &Heard) {
+        match &heard.words {
+            Words::Hello(hello) => self.starts.hello(heard.connection, hello),
+            Words::Welcome(Ok(welcome)) => self.starts.welcome(heard.connection, heard.from, welcome),
+            _ => {}
+        }
         let call = heard.call.map(|call| (heard.connection, call));
         let way = format!("the way from {} to {}", self.names.host(heard.from), self.names.host(heard.to));
         match (&heard.words, call) {
@@ -336,7 +380,10 @@ impl Witness {
             (Words::ClientAsks(DataServiceRequest::Get { request }), Some(call)) => {
                 let key = request.key.clone();
                 let needed = Needed::of(request.r, request.pr, self.copies(&key));
-                self.asked.insert(call, Asked::Get { key, needed, waits_for_repair: request.wait_for_repair });
+                self.asked.insert(
+                    call,
+                    Asked::Get { key, needed, waits_for_repair: request.wait_for_repair, at: time::now() },
+                );
             }
             (Words::PeerAsks(PeerServiceRequest::Read { request }), Some(call)) => {
                 self.asked.insert(call, Asked::Read(request.key.clone()));
@@ -348,7 +395,10 @@ impl Witness {
                 request.hints.iter().for_each(|(key, clock)| self.check_clock(key, clock, &way));
             }
             (Words::PeerAnswers(PeerServiceResponse::Forward(answer)), Some(call)) => {
-                if let (Some(Asked::Put { key, request, .. }), Ok(written)) = (self.asked.remove(&call), answer) {
+                let Some(Asked::Put { key, request, .. }) = self.asked.remove(&call) else { return };
+                // It was the same try, in other hands.
+                self.accounts.not_another_try(request);
+                if let Ok(written) = answer {
                     self.check_context(&key, request, written, &way);
                 }
             }
@@ -367,12 +417,12 @@ impl Witness {
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
-                if let (Some(Asked::Get { key, needed, waits_for_repair }), Ok(got)) =
+                if let (Some(Asked::Get { key, needed, waits_for_repair, at }), Ok(got)) =
                     (self.asked.remove(&call), answer)
                 {
                     self.answered(&key, needed, got);
                     if waits_for_repair {
-                        self.check_repaired(&key, needed, got);
+                        self.check_repaired(&key, needed, got, at);
                     }
                 }
             }
@@ -388,13 +438,16 @@ impl Witness {
             None if self.mode(&put.key) == SiblingMode::Keep && !blind_delete => Seen::Just(Default::default()),
             _ => Seen::WhatItsCoordinatorHolds,
         };
+        if blind_delete {
+            self.accounts.note_blind_delete(&put.key);
+        }
         self.accounts.asked(put.request, seen);
         let needed = Needed::of(put.w, put.pw, self.copies(&put.key));
         self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request, needed });
     }
 
     fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, needed: Needed, written: &Written) {
-        self.checks += 1;
+        self.check(Invariant::QuorumMet);
         let stored = |report: &&ReplicaReport| report.outcome == Outcome::Stored;
         self.check_quorum(key, needed, written.replicas.iter().filter(stored), "write");
         let (holders, primaries) = self.holders(key, request);
@@ -413,7 +466,7 @@ impl Witness {
 
     /// A clock that is told without its siblings.
     fn check_clock(&mut self, key: &ObjectKey, clock: &Clock, at: &str) {
-        self.checks += 1;
+        self.check(Invariant::NothingInvented);
         if let Some(what) = self.accounts.ahead(clock) {
             self.breach(Invariant::NothingInvented, format!("{key} on {at}: {what}", key = names::key(key)));
         }
@@ -438,7 +491,7 @@ impl Witness {
     }
 
     fn answered(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
-        self.checks += 1;
+        self.check(Invariant::QuorumMet);
         let primaries = self.primaries(key);
         let is_primary = |node: &NodeId| self.members.get(node).is_some_and(|index| primaries.contains(index));
         let counts = |report: &&ReplicaReport| match report.outcome {
@@ -457,12 +510,12 @@ impl Witness {
         }
     }
 
-    /// A read that waited for its repair: its quorum holds what it returned.
-    fn check_repaired(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
+    /// A read that waited for its repair: its quorum holds what it returned, or held it until its disks were lost meanwhile.
+    fn check_repaired(&mut self, key: &ObjectKey, needed: Needed, got: &Got, at: Moment) {
         if got.clock.is_empty() {
             return;
         }
-        let holds = |index: &usize| self.mirrors[*index].lost || self.mirrors[*index].covers(key, &got.clock);
+        let holds = |index: &usize| self.mirrors[*index].has_covered_since(at, key, &got.clock);
         let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
         let primaries = self.primaries(key);
         let of_primaries = holders.iter().filter(|index| primaries.contains(index)).count();
@@ -506,8 +559,12 @@ impl Witness {
     /// How many nodes hold a write durably, or held it until their disks were lost; and how many of them are primaries.
     fn holders(&self, key: &ObjectKey, request: RequestId) -> (usize, usize) {
         let primaries = self.primaries(key);
-        // Two writes of one batch: the dot of the first was never seen from outside.
-        let Some(dots) = self.accounts.dots_of(key, request) else { return (usize::MAX, usize::MAX) };
+        let Some(dots) = self.accounts.dots_of(key, request) else {
+            // Superseded in the batch that it came with, its dot was never seen from outside.
+            let may_be_superseded_unseen =
+                self.mode(key) == SiblingMode::LastWriteWins || self.accounts.had_blind_delete(key);
+            return if may_be_superseded_unseen { (usize::MAX, usize::MAX) } else { (0, 0) };
+        };
         let lost_with = self.accounts.lost_with(key, &dots);
         let holds = |index: &usize| {
             let held = self.mirrors[*index].record(key);

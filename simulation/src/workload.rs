@@ -61,7 +61,7 @@ pub enum Way {
     /// As clients do, to whoever can serve it.
     ByRoute,
     /// At first to a node that was drawn, and to no other.
-    ToOne,
+    ToOne(HostId),
     /// With the context of another key: it has to be refused (R5).
     WithForeignContext,
 }
@@ -212,9 +212,10 @@ impl Session {
         let get = bucket.get(task.key.key().clone()).r(task.levels.all).pr(task.levels.primaries);
         let fetched = get.wait_for_repair(waits_for_repair).timeout(task.timeout).await;
         let found = fetched.as_ref().ok().map(found);
+        let waits = if waits_for_repair { ", waiting for its repair" } else { "" };
         let what = match &fetched {
-            Ok(fetched) => format!("read {} → {}", task.asked("r"), shown(fetched)),
-            Err(error) => format!("read {} → {error}", task.asked("r")),
+            Ok(fetched) => format!("read {}{waits} → {}", task.asked("r"), shown(fetched)),
+            Err(error) => format!("read {}{waits} → {error}", task.asked("r")),
         };
         self.transcript.note(&format!("c{}", self.number + 1), what);
         if let Some(context) = found.as_ref().and_then(|found| found.context.clone()) {
@@ -262,7 +263,7 @@ impl Session {
             self.contexts.insert(task.key.clone(), context.clone());
         }
         let deed = Deed::Write { request, value, context, outcome };
-        let way = if elsewhere.is_some() { Way::ToOne } else { Way::ByRoute };
+        let way = elsewhere.map_or(Way::ByRoute, Way::ToOne);
         self.write_down(task, invoked, task.timeout.max(DIRECTLY) * made + waited, way, deed);
     }
 

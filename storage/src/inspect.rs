@@ -2,10 +2,10 @@
 //!
 //! It reads and never writes. The format itself stays this crate's own; what is shown here is what it means.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use starling_core::ids::{DirectoryId, NodeId, Run};
+use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -115,13 +115,12 @@ pub fn hints(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldHint, Inspe
     entries(engine, Space::Hints).map(|entry| entry.and_then(|(key, value)| hint(&key, &value)))
 }
 
-/// How often the directory was started, and the last start that it has met of each other one (R3).
+/// How often the directory was started (R3).
 ///
 /// # Errors
 /// [`InspectError::Engine`], also if what is there cannot be read.
-pub fn runs(engine: &dyn Engine) -> Result<(u64, BTreeMap<DirectoryId, Run>), InspectError> {
-    let own = meta::read_run(engine)?.map_or(0, |run| run.counter);
-    Ok((own, meta::read_peer_runs(engine)?))
+pub fn starts(engine: &dyn Engine) -> Result<u64, InspectError> {
+    Ok(meta::read_run(engine)?.map_or(0, |run| run.counter))
 }
 
 fn entries(engine: &dyn Engine, space: Space) -> impl Iterator<Item = Result<Entry, InspectError>> {

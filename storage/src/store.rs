@@ -581,6 +581,10 @@ impl Shared {
     }
 
     pub fn retire(&self, reason: &str) {
+        // Every peer says it, again and again.
+        if matches!(*self.health.borrow(), Health::Retired { .. }) {
+            return;
+        }
         tracing::error!(reason, directory = %self.identity.directory, "this directory is retired; the node stops serving");
         let mut batch = Batch::default();
         meta::write_retired(&mut batch, reason);

@@ -57,7 +57,7 @@ mod tests {
     fn attempt(invoked: u64, tries: u32, outcome: WriteOutcome) -> Recorded {
         let asked = Asked { replicas: 2, primaries: 0, copies: 3 };
         let change = Change::Put { value: ValueId(1), context: None };
-        let deed = Deed::Write(Write { change, asked, tries, outcome });
+        let deed = Deed::Write(Write { change, asked, tries, over_by: None, outcome });
         let key = ObjectKey::new("carts".parse().unwrap(), "alice").unwrap();
         let operation = Operation { session: Session(1), key, invoked, ended: invoked + 10, deed };
         Recorded { request: Some(RequestId(1)), operation }

@@ -141,7 +141,7 @@ impl Session {
             Some(value) => Change::Put { value: self.learn(value), context },
             None => Change::Delete { context },
         };
-        let write = Write { change, asked, tries: ANY_NUMBER, outcome: WriteOutcome::Unknown };
+        let write = Write { change, asked, tries: ANY_NUMBER, over_by: None, outcome: WriteOutcome::Unknown };
         PendingWrite { session: self.clone(), layout, key, request, invoked: self.recorder.now(), write }
     }
 

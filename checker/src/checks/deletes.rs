@@ -3,7 +3,7 @@
 use crate::ancestry::Reach;
 use crate::assertion::Assertion::DeleteUndone;
 use crate::history::Entry;
-use crate::index::{Index, Strictness, WriteAt};
+use crate::index::{Index, Strictness, WriteAt, WriteView};
 use crate::operation::Write;
 use crate::report::Report;
 
@@ -70,14 +70,20 @@ impl PerhapsDeleted {
     }
 
     /// The first delete that may have removed the write.
-    pub fn by<'a>(&self, index: &Index<'a>, write: WriteAt) -> Option<&'a Entry> {
-        self.0.from(write).map(|delete| index.writes[delete].entry)
+    pub fn by(&self, write: WriteAt) -> Option<WriteAt> {
+        self.0.from(write)
     }
 }
 
 /// Until when a delete without a context may have read what it removes; none of another write. One of which a try may be
-/// under way yet removes whatever that will find.
+/// under way yet removes whatever that will find, unless it is known when the last was over.
 pub fn sees_until(entry: &Entry, write: &Write) -> Option<u64> {
     let is_over = write.is_acknowledged() && write.tries <= 1;
-    write.change.is_blind_delete().then_some(if is_over { entry.ended } else { u64::MAX })
+    let until = if is_over { entry.ended } else { write.over_by.unwrap_or(u64::MAX) };
+    write.change.is_blind_delete().then_some(until)
+}
+
+/// Such a delete of which nobody knows when it was over: it excuses everything.
+pub fn excuses_everything(write: &WriteView<'_>) -> bool {
+    sees_until(write.entry, write.write) == Some(u64::MAX)
 }

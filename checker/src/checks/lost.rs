@@ -7,7 +7,7 @@
 
 use crate::ancestry::Reach;
 use crate::assertion::Assertion::AcknowledgedWriteLost;
-use crate::checks::deletes::sees_until;
+use crate::checks::deletes::{excuses_everything, sees_until};
 use crate::index::{Index, WriteAt};
 use crate::report::Report;
 
@@ -20,7 +20,10 @@ pub fn check(index: &Index<'_>, report: &mut Report<'_>) {
             continue;
         }
         report.tested(AcknowledgedWriteLost, 1);
-        if accounted.from(write).is_some() {
+        if let Some(by) = accounted.from(write) {
+            if by != write && excuses_everything(&index.writes[by]) {
+                report.excused(AcknowledgedWriteLost);
+            }
             continue;
         }
         accounted.add(index, write);

@@ -6,7 +6,7 @@
 
 use crate::ancestry::Ancestry;
 use crate::assertion::Assertion::StaleRead;
-use crate::checks::deletes::PerhapsDeleted;
+use crate::checks::deletes::{PerhapsDeleted, excuses_everything};
 use crate::checks::moments::Moments;
 use crate::index::{Index, ReadView, Strictness, WriteAt};
 use crate::report::Report;
@@ -43,7 +43,7 @@ impl Pass<'_> {
         let mut moments = Moments::new(writes.collect());
         for read in index.reads_of(strictness) {
             moments.over_before(read.entry).for_each(|(_, write)| self.advance(write));
-            self.forget_deleted(read);
+            self.forget_deleted(read, report);
             let just_before = moments.just_before(read.entry).map(|(_, write)| write);
             let due: Vec<WriteAt> = self.frontier.iter().copied().chain(just_before).collect();
             for write in due {
@@ -65,16 +65,23 @@ impl Pass<'_> {
     }
 
     /// What a delete may have removed that was invoked by now, it may have removed for all reads to come.
-    fn forget_deleted(&mut self, read: &ReadView<'_>) {
+    fn forget_deleted(&mut self, read: &ReadView<'_>, report: &mut Report<'_>) {
         let Pass { index, deleted, frontier, .. } = self;
-        frontier.retain(|write| deleted.by(index, *write).is_none_or(|delete| delete.invoked > read.entry.invoked));
+        frontier.retain(|write| {
+            let Some(delete) = deleted.by(*write) else { return true };
+            let may_be_gone = index.writes[delete].entry.invoked <= read.entry.invoked;
+            if may_be_gone && excuses_everything(&index.writes[delete]) {
+                report.excused(StaleRead);
+            }
+            !may_be_gone
+        });
     }
 
     fn is_satisfied(&mut self, read: &ReadView<'_>, write: WriteAt) -> bool {
         let Pass { index, ancestry, deleted, .. } = self;
         let shown = index.shown_by(read);
         shown.contains(&write)
-            || deleted.by(index, write).is_some_and(|delete| delete.invoked <= read.entry.ended)
+            || deleted.by(write).is_some_and(|delete| index.writes[delete].entry.invoked <= read.entry.ended)
             || shown.iter().any(|shown| ancestry.covers(index, *shown, write))
     }
 

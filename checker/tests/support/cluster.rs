@@ -185,7 +185,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
             let send = |to: &usize| Message::Coordinate { to: *to, request, change, seen: seen.clone() };
             self.mail.extend(tries.iter().map(send));
         }
-        let write = Write { change, asked, tries: u32::try_from(tries.len()).unwrap(), outcome };
+        let write = Write { change, asked, tries: u32::try_from(tries.len()).unwrap(), over_by: None, outcome };
         Running::Write { write, request }
     }
 

@@ -48,7 +48,7 @@ pub fn failed_read() -> Step {
 fn write(change: Change) -> Step {
     let stored_by = vec![NodeId(1), NodeId(2)];
     let outcome = WriteOutcome::Acknowledged(Acknowledgement { context: None, siblings: 1, stored_by });
-    step(Deed::Write(Write { change, asked: STRICT, tries: 1, outcome }))
+    step(Deed::Write(Write { change, asked: STRICT, tries: 1, over_by: None, outcome }))
 }
 
 fn step(deed: Deed) -> Step {
@@ -97,6 +97,11 @@ impl Step {
 
     pub fn tries(mut self, tries: u32) -> Step {
         self.written().tries = tries;
+        self
+    }
+
+    pub fn over_by(mut self, moment: u64) -> Step {
+        self.written().over_by = Some(moment);
         self
     }
 

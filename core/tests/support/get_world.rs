@@ -338,9 +338,8 @@ impl<'a> Ledger<'a> {
             );
         } else {
             let hopeless = !quorum.is_met(self.conceivable(now)) && !self.soon(now);
-            let unrepaired = self.world.wait_for_repair && self.repairs_sent_have_ended() && !quorum.is_met(counted);
             let late = now >= ms(self.world.deadline);
-            ensure!(late || hopeless || unrepaired, "it gives up at {now:?} with {:?} left", self.conceivable(now));
+            ensure!(late || hopeless, "it gives up at {now:?} with {:?} left", self.conceivable(now));
             ensure!(self.world.wait_for_repair || !quorum.is_met(counted), "it keeps back what {counted:?} said");
         }
         let reported: BTreeSet<NodeId> = answer.replicas.iter().map(|replica| replica.node).collect();
@@ -433,7 +432,8 @@ impl<'a> Ledger<'a> {
     /// Those who count and hold what is returned, since they said so or were sent it.
     fn up_to_date(&self, returned: &Object) -> Tally {
         self.count(|node| {
-            let told_all = self.heard.get(&node).is_some_and(|held| includes(held, returned));
+            let told_all = matches!(self.ended.get(&node), Some(Ending::Reply { object, .. })
+                if includes(object.as_ref().unwrap_or(&Object::default()), returned));
             self.counts(node) && (told_all || self.repaired.contains(&node))
         })
     }
@@ -441,7 +441,7 @@ impl<'a> Ledger<'a> {
     fn counts(&self, node: NodeId) -> bool {
         match self.ended.get(&node) {
             Some(Ending::Reply { standing: Standing::Complete, object }) => {
-                self.heard.contains_key(&node) && (object.is_some() || self.world.is_primary(node))
+                object.is_some() || self.world.is_primary(node)
             }
             Some(Ending::Reply { standing: Standing::Filling, .. } | Ending::Failed(_)) | None => false,
         }
@@ -454,7 +454,8 @@ impl<'a> Ledger<'a> {
                 true => self.is_awaited(node, now),
                 false => self.may_be_asked(node),
             };
-            self.counts(node) || open
+            let repair_failed = self.repairs_ended.contains(&node) && !self.repaired.contains(&node);
+            self.counts(node) && !(self.world.wait_for_repair && repair_failed) || open
         })
     }
 

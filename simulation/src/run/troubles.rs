@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use starling_core::ids::{DirectoryId, Run};
 use starling_storage::{MemoryEngine, inspect};
 
-use super::{Loss, ToldBy, World, lock};
+use super::{Loss, World, lock};
 use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
 use crate::plan::Trouble;
-use crate::server::Server;
+use crate::witness::ToldBy;
 
 impl World {
     pub(super) fn begin(&mut self, number: usize) {
@@ -176,7 +175,9 @@ impl World {
         let identity = self.names.after_wipe(HostId(index)).clone();
         lock(&self.witness).wiped(HostId(index), &identity);
         self.servers[index].wipe(identity, self.plan.seed);
-        self.lost.insert(index, Loss { at: self.now, to: Moment::default(), told_by: ToldBy::Enough });
+        let to = Moment::default();
+        let loss = Loss { at: self.now, to, is_new: true, told_by: ToldBy::Enough };
+        self.lost.insert(index, loss);
         self.watch_disk(index);
     }
 
@@ -189,39 +190,13 @@ impl World {
         }
         let Some((to, copy)) = self.copies.remove(&index) else { return false };
         self.servers[index].kill(&self.network, true, 1.0);
-        let went_on = runs(&self.servers[index]).0;
         self.servers[index].disk.memory.restore(&copy);
-        let records: Vec<_> = inspect::records(&MemoryEngine::open(copy)).filter_map(Result::ok).collect();
-        let is_behind = lock(&self.witness).rolled_back(HostId(index), records);
-        let may_be_told = is_behind || went_on > runs(&self.servers[index]).0;
-        let told_by = match self.who_met_a_later_start(index) {
-            // By clocks, or by a start that somebody may hear of yet.
-            ToldBy::Nobody if may_be_told => ToldBy::Some,
-            told_by => told_by,
-        };
-        self.lost.insert(index, Loss { at: self.now, to, told_by });
+        let engine = MemoryEngine::open(copy);
+        let started = inspect::starts(&engine).expect("the product reads what it writes");
+        let records: Vec<_> = inspect::records(&engine).filter_map(Result::ok).collect();
+        let told_by = lock(&self.witness).rolled_back(HostId(index), started, records);
+        self.lost.insert(index, Loss { at: self.now, to, is_new: false, told_by });
         self.start_if_wanted(index);
         true
     }
-
-    /// How many others have met a start of this directory that the directory itself knows nothing of: the next looks like
-    /// that one again.
-    fn who_met_a_later_start(&self, index: usize) -> ToldBy {
-        let (started, _) = runs(&self.servers[index]);
-        let directory = self.servers[index].identity.directory;
-        let others = self.servers.iter().enumerate().filter(|(other, _)| *other != index);
-        let has_met = |server: &Server| runs(server).1.get(&directory).is_some_and(|run| run.counter > started);
-        let (met, not) = others.map(|(_, server)| server).partition::<Vec<_>, _>(|server| has_met(server));
-        match (met.len(), not.len() + 1) {
-            (0, _) => ToldBy::Nobody,
-            (_, itself_and_others) if itself_and_others <= self.servers.len() / 2 => ToldBy::Enough,
-            _ => ToldBy::Some,
-        }
-    }
-}
-
-/// As often as the directory was started, and the starts of others that it has met.
-fn runs(server: &Server) -> (u64, BTreeMap<DirectoryId, Run>) {
-    let engine = MemoryEngine::open(server.disk.memory.clone());
-    inspect::runs(&engine).expect("the product reads what it writes")
 }

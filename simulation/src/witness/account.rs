@@ -12,6 +12,7 @@ use starling_core::request::ValueHash;
 use starling_proto::data::Got;
 
 use super::Invariant;
+use crate::kernel::time::{self, Moment};
 use crate::names::{self, Names};
 
 /// What a write may supersede.
@@ -29,6 +30,7 @@ pub struct Accounts {
     requests: BTreeMap<RequestId, (Seen, u32)>,
     /// The highest counter that the owner of a history has made durable.
     durable: BTreeMap<History, u64>,
+    blindly_deleted: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default)]
@@ -44,18 +46,46 @@ struct Minted {
     value_hash: ValueHash,
     request: RequestId,
     is_live: bool,
+    at: Moment,
     /// Nodes that held it when their disks were lost.
     lost_with: BTreeSet<usize>,
 }
 
 impl Accounts {
     pub fn new(names: Arc<Names>) -> Accounts {
-        Accounts { names, keys: BTreeMap::new(), requests: BTreeMap::new(), durable: BTreeMap::new() }
+        Accounts {
+            names,
+            keys: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            blindly_deleted: BTreeSet::new(),
+        }
     }
 
     pub fn asked(&mut self, request: RequestId, seen: Seen) {
         // A delete that was forwarded has a context by then, which its client did not give it.
         self.requests.entry(request).or_insert((seen, 0)).1 += 1;
+    }
+
+    /// What was asked of another is no try of its own.
+    pub fn not_another_try(&mut self, request: RequestId) {
+        if let Some((_, tries)) = self.requests.get_mut(&request) {
+            *tries = tries.saturating_sub(1);
+        }
+    }
+
+    /// Somebody may delete what it does not know.
+    pub fn note_blind_delete(&mut self, key: &ObjectKey) {
+        self.blindly_deleted.insert(key.clone());
+    }
+
+    pub fn had_blind_delete(&self, key: &ObjectKey) -> bool {
+        self.blindly_deleted.contains(key)
+    }
+
+    pub fn carried_out(&self, key: &ObjectKey, request: RequestId) -> Option<Moment> {
+        let dots = self.keys.get(key)?.dots.values();
+        dots.filter(|minted| minted.request == request).map(|minted| minted.at).max()
     }
 
     pub fn tries(&self, request: RequestId) -> u32 {
@@ -79,6 +109,7 @@ impl Accounts {
             value_hash: sibling.value_hash,
             request: sibling.request,
             is_live: sibling.is_live(),
+            at: time::now(),
             lost_with: BTreeSet::new(),
         };
         account.dots.insert(sibling.dot, minted);

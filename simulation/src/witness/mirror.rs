@@ -8,10 +8,18 @@ use starling_core::name::ObjectKey;
 use starling_storage::inspect::{self, HeldRecord};
 use starling_storage::{Batch, Space};
 
+use crate::kernel::time::Moment;
+
+/// What a disk held when it was lost.
+pub struct Lost {
+    pub at: Moment,
+    pub held: BTreeMap<ObjectKey, Clock>,
+}
+
 pub struct Mirror {
     pub directory: DirectoryId,
-    /// The disk that the member had at first is lost, or has lost part of what it held.
-    pub lost: bool,
+    /// What the disk held that was there before.
+    lost: Option<Lost>,
     records: BTreeMap<ObjectKey, HeldRecord>,
     hints: BTreeMap<ObjectKey, BTreeSet<NodeId>>,
     /// What the last batch replaced.
@@ -20,12 +28,12 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn new(directory: DirectoryId) -> Mirror {
-        Mirror { directory, lost: false, records: BTreeMap::new(), hints: BTreeMap::new(), before: BTreeMap::new() }
+        Mirror { directory, lost: None, records: BTreeMap::new(), hints: BTreeMap::new(), before: BTreeMap::new() }
     }
 
     /// Of a disk that has come in the place of one that was lost.
-    pub fn after_loss(directory: DirectoryId) -> Mirror {
-        Mirror { lost: true, ..Mirror::new(directory) }
+    pub fn after_loss(directory: DirectoryId, lost: Lost) -> Mirror {
+        Mirror { lost: Some(lost), ..Mirror::new(directory) }
     }
 
     pub fn record(&self, key: &ObjectKey) -> Option<&HeldRecord> {
@@ -47,6 +55,17 @@ impl Mirror {
 
     pub fn covers(&self, key: &ObjectKey, clock: &Clock) -> bool {
         self.record(key).is_some_and(|held| held.object.clock().covers_all(clock))
+    }
+
+    /// It does, or did before it was lost: what was confirmed was confirmed.
+    pub fn has_covered(&self, key: &ObjectKey, clock: &Clock) -> bool {
+        self.has_covered_since(Moment::default(), key, clock)
+    }
+
+    /// It does, or did before it was lost, if that was not before then.
+    pub fn has_covered_since(&self, then: Moment, key: &ObjectKey, clock: &Clock) -> bool {
+        let lost = self.lost.as_ref().filter(|lost| lost.at >= then).and_then(|lost| lost.held.get(key));
+        self.covers(key, clock) || lost.is_some_and(|held| held.covers_all(clock))
     }
 
     pub fn restore(&mut self, record: HeldRecord) {
