@@ -7,10 +7,10 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! faults {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+    ($(#[doc = $mistake:literal] $variant:ident = $name:literal),* $(,)?) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault {
-            $($(#[$doc])* $variant,)*
+            $(#[doc = $mistake] $variant,)*
         }
 
         impl Fault {
@@ -19,6 +19,13 @@ macro_rules! faults {
             pub fn name(self) -> &'static str {
                 match self {
                     $(Fault::$variant => $name,)*
+                }
+            }
+
+            /// What is done wrong, in a sentence.
+            pub fn mistake(self) -> &'static str {
+                match self {
+                    $(Fault::$variant => $mistake.trim_ascii(),)*
                 }
             }
         }
@@ -30,7 +37,7 @@ faults! {
     AcknowledgeBeforeSync = "acknowledge-before-sync",
     /// A read sees a batch before it is synced.
     ReadBeforeSync = "read-before-sync",
-    /// R2: dots are counted by node, not by the own mark.
+    /// R2: a key without an own mark begins the same history again, instead of a new one.
     NoOwnMark = "no-own-mark",
     /// R3: a directory that was restored from an old copy goes on as if nothing had happened.
     MintAfterRestore = "mint-after-restore",

@@ -13,7 +13,7 @@ use starling_core::fault::Fault;
 
 use crate::arguments::{Campaign, Single, Twice};
 use crate::shrink::shrink;
-use crate::summary::Summary;
+use crate::summary::{Summary, Times};
 
 /// So many seeds put everything to the test.
 const MANY: usize = 200;
@@ -36,9 +36,13 @@ pub fn run(arguments: &Campaign) -> anyhow::Result<bool> {
         return Ok(false);
     }
     // A pass that has tested nothing is none. Fewer seeds may not meet everything.
-    let idle = tested(&log.done).into_iter().find(|(_, (times, _))| *times == 0 && log.done.len() >= MANY);
-    if let Some((assertion, _)) = idle {
-        println!("\nnothing has put this to the test: {assertion}");
+    let is_idle = |times: &Times| times.tested == times.excused && log.done.len() >= MANY;
+    let idle = tested(&log.done).into_iter().find(|(_, times)| is_idle(times));
+    if let Some((what, _)) = idle {
+        println!("\nnothing has put this to the test: {what}");
+    }
+    if let Some(fault) = arguments.fault {
+        println!("\n{fault} was not found by any of these seeds");
     }
     Ok(idle.is_none())
 }
@@ -68,14 +72,15 @@ fn show_failure(first: &Summary, fault: Option<Fault>) -> anyhow::Result<()> {
     println!("making it smaller …");
     let shrunk = shrink(first, &Single::of(first.seed, fault))?;
     let (clients, operations) = (shrunk.summary.clients, shrunk.summary.operations);
-    println!(
-        "it still fails with {clients} clients of {operations} operations and these troubles: {}",
-        if shrunk.summary.troubles.is_empty() { "none".to_owned() } else { shrunk.summary.troubles.join(", ") }
-    );
+    let troubles: Vec<String> =
+        counted(shrunk.summary.troubles.iter()).iter().map(|(name, count)| format!("{name} ({count})")).collect();
+    let troubles = if troubles.is_empty() { "no troubles".to_owned() } else { troubles.join(", ") };
+    println!("it still fails with {clients} clients of {operations} operations and {troubles}");
     let Single { seed, fault, reduction, .. } = &shrunk.single;
     let fault = fault.map(|fault| format!(" FAULT={fault}")).unwrap_or_default();
     let smaller = reduction.flags().join(" ");
-    println!("see it told line by line:\n\n  make simulate SEED={seed} TRACE=1{fault} SMALLER=\"{smaller}\"\n");
+    let key = shrunk.summary.key.as_ref().map(|key| format!(" KEY={key}")).unwrap_or_default();
+    println!("see it told line by line:\n\n  make simulate SEED={seed} TRACE=1{key}{fault} SMALLER=\"{smaller}\"\n");
     Ok(())
 }
 
@@ -149,14 +154,22 @@ impl Log {
     }
 }
 
-/// How often each assertion of the checker was put to the test, and excused.
-fn tested(done: &[Summary]) -> BTreeMap<&str, (u64, u64)> {
-    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for (assertion, (times, excused)) in done.iter().flat_map(|summary| &summary.tested) {
-        let sum = sums.entry(assertion).or_default();
-        *sum = (sum.0 + times, sum.1 + excused);
+/// How often what was put to the test.
+fn tested(done: &[Summary]) -> BTreeMap<&str, Times> {
+    let mut sums: BTreeMap<&str, Times> = BTreeMap::new();
+    for (what, times) in done.iter().flat_map(|summary| &summary.tested) {
+        *sums.entry(what).or_default() += *times;
     }
     sums
+}
+
+/// Names, each with how often it is among these, the most frequent first.
+fn counted<'a>(names: impl Iterator<Item = &'a String>) -> Vec<(&'a str, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    names.for_each(|name| *counts.entry(name).or_default() += 1);
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
 }
 
 struct Report<'a> {
@@ -183,13 +196,12 @@ impl std::fmt::Display for Report<'_> {
             sum(|summary| summary.reads),
             sum(|summary| summary.checks)
         )?;
-        for (assertion, (times, excused)) in tested(self.done) {
-            writeln!(f, "{times:>9}  {assertion}, {excused} excused")?;
+        writeln!(f, "\n{:>9}{:>9}{:>9}", "tested", "violated", "excused")?;
+        for (what, Times { tested, violated, excused }) in tested(self.done) {
+            writeln!(f, "{tested:>9}{violated:>9}{excused:>9}  {what}")?;
         }
-        let mut troubles: BTreeMap<&str, usize> = BTreeMap::new();
-        for trouble in self.done.iter().flat_map(|summary| &summary.troubles) {
-            *troubles.entry(trouble).or_default() += 1;
-        }
+        writeln!(f, "\n{:>9}", "times")?;
+        let troubles = counted(self.done.iter().flat_map(|summary| &summary.troubles));
         troubles.iter().try_for_each(|(trouble, count)| writeln!(f, "{count:>9}  {trouble}"))
     }
 }

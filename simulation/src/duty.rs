@@ -143,3 +143,128 @@ fn has_succeeded(done: &Done) -> bool {
         Deed::Write { outcome, .. } => matches!(outcome, workload::Written::Acknowledged { .. }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use starling_core::name::ObjectKey;
+
+    use super::*;
+    use crate::kernel::network::Weather;
+    use crate::plan::{Episode, Shape};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn plan(troubles: impl IntoIterator<Item = (u64, u64, Trouble)>) -> Plan {
+        let second = |seconds| Moment(seconds * SECOND);
+        let episode = |(number, (from, until, trouble)): (usize, (u64, u64, Trouble))| Episode {
+            number,
+            from: second(from),
+            lasts: Duration::from_secs(until - from),
+            trouble,
+        };
+        Plan {
+            seed: 1,
+            nodes: 5,
+            clients: 2,
+            operations: 10,
+            active_clients: 2,
+            active_operations: 10,
+            keys: Vec::new(),
+            max_siblings: 100,
+            weather: Weather::FAIR,
+            load: Duration::from_secs(60),
+            start: Duration::from_secs(4),
+            episodes: troubles.into_iter().enumerate().map(episode).collect(),
+        }
+    }
+
+    fn node(number: usize) -> HostId {
+        HostId(number - 1)
+    }
+
+    fn pause(from: u64, until: u64, number: usize) -> (u64, u64, Trouble) {
+        (from, until, Trouble::Pause { node: node(number) })
+    }
+
+    fn key(bucket: &str) -> ObjectKey {
+        ObjectKey::new(bucket.parse().expect("a valid name"), "key").expect("a valid key")
+    }
+
+    /// A read of one second that failed, with a majority asked.
+    fn read(from: u64) -> Done {
+        let asked = Levels { all: Level::Quorum, primaries: Level::Quorum };
+        let (invoked, ended) = (from * SECOND, (from + 1) * SECOND);
+        let deed = Deed::Read { waits_for_repair: false, found: None };
+        let key = key(workload::CARTS);
+        Done { session: 0, key, invoked, ended, due: ended, asked, way: Way::ByRoute, deed }
+    }
+
+    fn write(from: u64) -> Done {
+        let (request, value, outcome) =
+            (starling_core::ids::RequestId(1), Some("v".into()), workload::Written::Unknown);
+        Done { deed: Deed::Write { request, value, context: None, outcome }, ..read(from) }
+    }
+
+    #[test]
+    fn while_nothing_is_wrong_everything_has_to_succeed() {
+        let calm = plan([pause(10, 12, 1), pause(10, 12, 2)]);
+        assert_eq!(Duty::of(&calm, &read(5)), Some(Duty::NothingIsWrong));
+        assert_eq!(Duty::of(&calm, &read(11)), None);
+        assert_eq!(Duty::of(&calm, &read(23)), None, "they recover");
+        assert_eq!(Duty::of(&calm, &read(25)), Some(Duty::NothingIsWrong));
+        let lossy = Plan { weather: Weather { loss: 0.02, ..Weather::FAIR }, ..calm };
+        assert_eq!(Duty::of(&lossy, &read(5)), None);
+    }
+
+    #[test]
+    fn with_one_node_in_trouble_the_others_suffice() {
+        let troubles = || [pause(10, 12, 3), (11, 20, Trouble::SlowDisk { node: node(3), factor: 100 })];
+        let one = plan(troubles());
+        let duty = Some(Duty::OneNodeIsInTrouble(node(3)));
+        assert_eq!((Duty::of(&one, &read(11)), Duty::of(&one, &write(11))), (duty, duty));
+        let two = plan(troubles().into_iter().chain([pause(15, 16, 4)]));
+        assert_eq!(Duty::of(&two, &read(15)), None);
+        assert_eq!(Duty::of(&two, &read(11)), duty);
+    }
+
+    #[test]
+    fn a_node_that_lost_its_disk_is_in_trouble_for_good() {
+        let wiped = plan([(10, 11, Trouble::Wipe { node: node(2) }), pause(40, 41, 3)]);
+        assert_eq!(Duty::of(&wiped, &read(35)), Some(Duty::OneNodeIsInTrouble(node(2))));
+        assert_eq!(Duty::of(&wiped, &read(40)), None);
+    }
+
+    #[test]
+    fn what_needs_the_node_may_fail() {
+        let one = plan([pause(10, 12, 3)]);
+        let duty = |done: Done| Duty::of(&one, &done).is_some();
+        let all = Levels { all: Level::All, primaries: Level::Default };
+        assert!(!duty(Done { asked: all, ..read(11) }) && !duty(Done { asked: all, ..write(11) }));
+        let pair = key(workload::PAIRS);
+        let sloppy = Levels { all: Level::Quorum, primaries: Level::Default };
+        assert!(!duty(Done { key: pair.clone(), ..read(11) }), "one of two is left");
+        assert!(!duty(Done { key: pair.clone(), ..write(11) }), "both primaries are wanted");
+        assert!(duty(Done { key: pair, asked: sloppy, ..write(11) }), "a fallback stands in");
+        assert!(!duty(Done { way: Way::ToOne(node(3)), ..write(11) }));
+        assert!(duty(Done { way: Way::ToOne(node(1)), ..write(11) }));
+    }
+
+    #[test]
+    fn wires_are_in_trouble_with_the_node_that_all_of_them_lead_to() {
+        let cut = |pairs: &[(usize, usize)]| {
+            let cuts = pairs.iter().map(|(from, to)| (node(*from), node(*to))).collect();
+            plan([(10, 12, Trouble::Partition { shape: Shape::OneNode, cuts, period: None })])
+        };
+        let duty = |plan: Plan| Duty::of(&plan, &read(11));
+        assert_eq!(duty(cut(&[(1, 2), (2, 1), (3, 2)])), Some(Duty::OneNodeIsInTrouble(node(2))));
+        assert_eq!(duty(cut(&[(1, 2), (3, 4)])), None);
+        assert_eq!(duty(cut(&[(1, 2), (2, 1)])), None, "either may be at fault");
+    }
+
+    #[test]
+    fn a_failure_is_told_where_it_is_one() {
+        assert!(Duty::NothingIsWrong.neglect(&read(5)).is_some() && Duty::ToBeRefused.neglect(&read(5)).is_none());
+        let foreign = Done { way: Way::WithForeignContext, ..write(5) };
+        assert_eq!(Duty::of(&plan([pause(4, 6, 1), pause(4, 6, 2)]), &foreign), Some(Duty::ToBeRefused));
+    }
+}

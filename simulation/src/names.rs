@@ -65,11 +65,7 @@ impl Names {
     }
 
     pub fn host(&self, host: HostId) -> String {
-        match host.0.checked_sub(self.first.len()) {
-            None => format!("n{}", host.0 + 1),
-            Some(client) if client < self.clients => format!("c{}", client + 1),
-            Some(_) => "op".to_owned(),
-        }
+        self::host(host, self.first.len(), self.clients)
     }
 
     pub fn node(&self, node: NodeId) -> String {
@@ -105,6 +101,15 @@ impl Names {
             .map(|sibling| format!("{}@{}", value(&sibling.value), self.dot(&sibling.dot)))
             .collect();
         format!("[{}] {}", siblings.join(", "), self.clock(object.clock()))
+    }
+}
+
+/// Nodes come first, then clients, then whoever administers.
+pub fn host(host: HostId, nodes: usize, clients: usize) -> String {
+    match host.0.checked_sub(nodes) {
+        None => format!("n{}", host.0 + 1),
+        Some(client) if client < clients => format!("c{}", client + 1),
+        Some(_) => "op".to_owned(),
     }
 }
 

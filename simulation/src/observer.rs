@@ -69,6 +69,8 @@ impl Observer {
             }
             Words::ClientAsks(DataServiceRequest::Get { request }) => vec![names::key(&request.key)],
             Words::ClientAsks(DataServiceRequest::Put { request }) => vec![names::key(&request.key)],
+            // It may be answered yet.
+            Words::Cancelled => return self.calls.get(&id).cloned(),
             _ => return self.calls.remove(&id),
         };
         self.calls.insert(id, Subject(asked.clone()));
@@ -166,7 +168,7 @@ impl Observer {
                 Some(format!("found {subject} = [{}] {}", values.join(", "), self.names.clock(&got.clock)))
             }
             DataServiceResponse::Put(Ok(written)) => Some(format!(
-                "acknowledged {subject}, {} live siblings{}",
+                "acknowledged {subject}, {} live{}",
                 written.siblings,
                 if written.repeated { ", as before" } else { "" }
             )),
@@ -248,6 +250,6 @@ impl Watcher for Observer {
             return;
         }
         self.incidents.insert((wire, what), time::now());
-        self.transcript.tell(|| self.way(wire), || format!("({what})"));
+        self.transcript.tell_of_no_key(|| self.way(wire), || format!("({what})"));
     }
 }

@@ -11,6 +11,7 @@ use starling_core::name::ObjectKey;
 use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
+use crate::names;
 use crate::workload;
 
 /// How long the cluster has to be made, where nothing is in the way.
@@ -43,6 +44,8 @@ pub struct Plan {
 /// Something that goes wrong, from when, and for how long.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Episode {
+    /// Among all that were planned.
+    pub number: usize,
     pub from: Moment,
     pub lasts: Duration,
     pub trouble: Trouble,
@@ -211,6 +214,7 @@ impl Plan {
             plan.episodes.extend([Some(episode), companion].into_iter().flatten());
         }
         plan.episodes.sort_by_key(|episode| episode.from);
+        plan.episodes.iter_mut().enumerate().for_each(|(number, episode)| episode.number = number);
         plan
     }
 
@@ -244,17 +248,63 @@ impl Plan {
     pub fn describe(&self) -> String {
         let Plan { seed, nodes, load, .. } = self;
         let (clients, operations) = (self.active_clients, self.active_operations);
-        let keys: Vec<String> = self.keys.iter().map(crate::names::key).collect();
+        let keys: Vec<String> = self.keys.iter().map(names::key).collect();
         let mut text = format!(
             "seed {seed}: {nodes} nodes, {clients} clients of up to {operations} operations, {:.1} s of load on {}\n",
             load.as_secs_f64(),
             keys.join(" ")
         );
-        for (number, Episode { from, lasts, trouble }) in self.episodes.iter().enumerate() {
+        for Episode { number, from, lasts, trouble } in &self.episodes {
             let until = *from + *lasts;
-            text.push_str(&format!("  trouble {number}, {from} s to {until} s: {}\n", trouble.name()));
+            let what = self.describe_trouble(trouble);
+            text.push_str(&format!("  trouble {number}, {from} s to {until} s: {what}\n"));
         }
         text
+    }
+
+    /// A trouble with whom it strikes.
+    pub fn describe_trouble(&self, trouble: &Trouble) -> String {
+        let node = |node: &HostId| names::host(*node, self.nodes, self.clients);
+        let what = match trouble {
+            Trouble::Partition { cuts, .. } => self.describe_wires(cuts),
+            Trouble::Kill { node: of }
+            | Trouble::Pause { node: of }
+            | Trouble::Restart { node: of }
+            | Trouble::FullDisk { node: of }
+            | Trouble::Wipe { node: of }
+            | Trouble::OldCopy { node: of, .. } => node(of),
+            Trouble::PowerCut { nodes, left } => {
+                let nodes: Vec<String> = nodes.iter().map(node).collect();
+                format!("{}, {:.0} % of the unsynced log left", nodes.join(" "), left * 100.0)
+            }
+            Trouble::FailingSync { node: of, left } => {
+                format!("{}, {:.0} % of the unsynced log left", node(of), left * 100.0)
+            }
+            Trouble::Weather { wires, weather } => {
+                let Weather { delay, jitter, loss } = weather;
+                let wires = self.describe_wires(wires);
+                format!("{wires}: {delay:?} and about {jitter:?} more, {:.0} % lost", loss * 100.0)
+            }
+            Trouble::Resets { between: (a, b) } => format!("{} and {}", node(a), node(b)),
+            Trouble::SlowDisk { node: of, factor } => format!("{}, {factor} times as slow", node(of)),
+            Trouble::ClockJump { node: of, millis } => format!("{}, by {millis} ms", node(of)),
+            Trouble::ClockDrift { node: of, millis } => format!("{}, by {millis} ms a second", node(of)),
+        };
+        format!("{}: {what}", trouble.name())
+    }
+
+    fn describe_wires(&self, wires: &BTreeSet<Wire>) -> String {
+        let host = |host: &HostId| names::host(*host, self.nodes, self.clients);
+        let mut ways: Vec<String> = Vec::new();
+        for (from, to) in wires {
+            match (wires.contains(&(*to, *from)), from < to) {
+                (true, true) => ways.push(format!("{}↔{}", host(from), host(to))),
+                (true, false) => {}
+                (false, _) => ways.push(format!("{}→{}", host(from), host(to))),
+            }
+        }
+        let all = self.nodes + self.clients;
+        if ways.len() == all * (all - 1) / 2 { "everybody".to_owned() } else { ways.join(" ") }
     }
 
     /// And now and then another that strikes the same node, so that two of its defences are down at once.
@@ -272,8 +322,8 @@ impl Plan {
         };
         let from = self.load_begins() + Duration::from_millis(from);
         let lasts = Duration::from_millis(lasts);
-        let companion = self.companion(&trouble, chance).map(|trouble| Episode { from, lasts, trouble });
-        (Episode { from, lasts, trouble }, companion)
+        let companion = self.companion(&trouble, chance).map(|trouble| Episode { number: 0, from, lasts, trouble });
+        (Episode { number: 0, from, lasts, trouble }, companion)
     }
 
     fn companion(&self, trouble: &Trouble, chance: &mut Stream) -> Option<Trouble> {
@@ -298,7 +348,12 @@ impl Plan {
                 break trouble;
             }
         };
-        Episode { from: Moment::after(Duration::from_millis(from)), lasts: Duration::from_millis(lasts), trouble }
+        Episode {
+            number: 0,
+            from: Moment::after(Duration::from_millis(from)),
+            lasts: Duration::from_millis(lasts),
+            trouble,
+        }
     }
 
     fn trouble(&self, chance: &mut Stream) -> Trouble {

@@ -25,6 +25,9 @@ pub fn run(arguments: &Single) -> anyhow::Result<bool> {
     let transcript = Transcript::new(telling(arguments), follow(arguments, &plan)?);
     if !arguments.json {
         print!("{}", plan.describe());
+        if let Some(fault) = arguments.fault {
+            println!("  broken on purpose: {fault}. {}", fault.mistake());
+        }
     }
     if transcript.is_printed() {
         // Nothing else in this process has a say in where logs go.
@@ -58,6 +61,10 @@ fn telling(arguments: &Single) -> Telling {
 /// If no such key is in the plan.
 fn follow(arguments: &Single, plan: &Plan) -> anyhow::Result<Option<Follow>> {
     let Some(key) = arguments.key.clone() else { return Ok(None) };
+    anyhow::ensure!(
+        arguments.trace.is_some(),
+        "a key can be followed only where the run is told: add --trace (TRACE=1)"
+    );
     let keys: Vec<String> = plan.keys.iter().map(names::key).collect();
     anyhow::ensure!(keys.contains(&key), "there is no key {key} in this run, but {}", keys.join(" "));
     let others = keys.into_iter().chain(["exam/".to_owned()]).filter(|other| *other != key).collect();
@@ -68,12 +75,7 @@ fn follow(arguments: &Single, plan: &Plan) -> anyhow::Result<Option<Follow>> {
 pub fn reduced(mut plan: Plan, reduction: &Reduction) -> Plan {
     if let Some(only) = &reduction.only_troubles {
         let all = std::mem::take(&mut plan.episodes);
-        plan.episodes = all
-            .into_iter()
-            .enumerate()
-            .filter(|(number, _)| only.contains(number))
-            .map(|(_, episode)| episode)
-            .collect();
+        plan.episodes = all.into_iter().filter(|episode| only.contains(&episode.number)).collect();
     }
     plan.active_clients = reduction.clients.unwrap_or(plan.clients).min(plan.clients);
     plan.active_operations = reduction.operations.unwrap_or(plan.operations).min(plan.operations);

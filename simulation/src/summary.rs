@@ -16,6 +16,8 @@ pub struct Summary {
     pub crashed: bool,
     /// By which assertions and invariants.
     pub caught_by: Vec<String>,
+    /// What the first complaint is about.
+    pub key: Option<String>,
     pub simulated: Duration,
     /// How many were planned.
     pub planned: usize,
@@ -27,9 +29,24 @@ pub struct Summary {
     pub unknown: u64,
     pub reads: u64,
     pub checks: u64,
-    /// How often what was put to the test, and excused.
-    pub tested: BTreeMap<String, (u64, u64)>,
+    pub tested: BTreeMap<String, Times>,
     pub fingerprint: String,
+}
+
+/// How often something was put to the test, did not hold, and was excused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Times {
+    pub tested: u64,
+    pub violated: u64,
+    pub excused: u64,
+}
+
+impl std::ops::AddAssign for Times {
+    fn add_assign(&mut self, more: Times) {
+        self.tested += more.tested;
+        self.violated += more.violated;
+        self.excused += more.excused;
+    }
 }
 
 impl Summary {
@@ -40,6 +57,7 @@ impl Summary {
             passed: verdict.passed(),
             crashed: false,
             caught_by: verdict.caught_by(),
+            key: verdict.key(plan),
             simulated: verdict.simulated,
             planned: plan.episodes.len(),
             troubles: verdict.happened.iter().map(ToString::to_string).collect(),
@@ -53,8 +71,11 @@ impl Summary {
                 .checker
                 .tested
                 .iter()
-                .map(|tested| (tested.assertion.to_string(), (tested.times, tested.excused)))
-                .chain(verdict.tested.iter().map(|(name, times)| ((*name).to_owned(), (*times, 0))))
+                .map(|tested| {
+                    let starling_checker::Tested { assertion, times, violated, excused } = *tested;
+                    (assertion.to_string(), Times { tested: times, violated, excused })
+                })
+                .chain(verdict.tested.iter().map(|(name, times)| ((*name).to_owned(), *times)))
                 .collect(),
             fingerprint: verdict.fingerprint.clone(),
         }
@@ -67,6 +88,7 @@ impl Summary {
             passed: false,
             crashed: true,
             caught_by: vec![how.to_owned()],
+            key: None,
             simulated: Duration::ZERO,
             planned: 0,
             troubles: Vec::new(),

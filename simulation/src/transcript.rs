@@ -79,10 +79,17 @@ impl Transcript {
         }
     }
 
-    /// Something is wrong.
+    /// What is left out where a key is followed.
+    pub fn tell_of_no_key(&self, who: impl FnOnce() -> String, what: impl FnOnce() -> String) {
+        if self.lock().follow.is_none() {
+            self.tell(who, what);
+        }
+    }
+
+    /// Something is wrong: told even while little is.
     pub fn complain(&self, what: impl FnOnce() -> String) {
         if self.is_printed() {
-            println!("{:>9}  {:<9} {}", time::now().to_string(), "!!", what());
+            self.print("!!", &what());
         }
     }
 

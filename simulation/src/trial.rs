@@ -16,7 +16,7 @@ const FOUND_BY_A_MODEL: Fault = Fault::CountFilling;
 /// # Errors
 /// If runs cannot be started.
 pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
-    println!("{:<28} {:>8}  {:<10} by", "fault", "seeds", "each");
+    println!("| fault | what is done wrong | seeds | each | found by |\n| --- | --- | --- | --- | --- |");
     let mut all = true;
     let wanted = |fault: &Fault| arguments.fault.map_or(*fault != FOUND_BY_A_MODEL, |only| only == *fault);
     for fault in Fault::ALL.into_iter().filter(wanted) {
@@ -33,7 +33,10 @@ pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
         println!("{}", Row { fault, searches, by });
     }
     if arguments.fault.is_none() {
-        println!("{FOUND_BY_A_MODEL:<28} no run can have it yet; found in core/tests/deliberate_faults.rs");
+        let mistake = FOUND_BY_A_MODEL.mistake();
+        println!(
+            "| {FOUND_BY_A_MODEL} | {mistake} | – | – | `core/tests/deliberate_faults.rs`: no run can have it yet |"
+        );
     }
     Ok(all)
 }
@@ -67,6 +70,7 @@ impl std::fmt::Display for Row {
         let each: Vec<String> = self.searches.iter().map(text).collect();
         let by: Vec<&str> = self.by.keys().map(String::as_str).collect();
         let median = sorted.get(sorted.len() / 2).map(text).unwrap_or_default();
-        write!(f, "{:<28} {median:>8}  {:<10} {}", self.fault.to_string(), each.join(" "), by.join(", "))
+        let (fault, mistake) = (self.fault, self.fault.mistake());
+        write!(f, "| {fault} | {mistake} | {median} | {} | {} |", each.join(", "), by.join(", "))
     }
 }

@@ -17,6 +17,7 @@ use crate::kernel::time::Moment;
 use crate::names::Names;
 use crate::plan::Plan;
 use crate::run::Loss;
+use crate::summary::Times;
 use crate::transcript::Transcript;
 use crate::witness::{Breach, Invariant, Needed, Witness};
 use crate::workload::{self, Done, Written};
@@ -43,7 +44,7 @@ pub struct Verdict {
     /// All of them, also those that are not kept.
     pub counts: BTreeMap<Invariant, u64>,
     /// How often what was put to the test, by requests and from inside.
-    pub tested: BTreeMap<&'static str, u64>,
+    pub tested: BTreeMap<&'static str, Times>,
     pub happened: Vec<&'static str>,
     pub simulated: Duration,
     pub checks: u64,
@@ -61,25 +62,30 @@ impl Verdict {
     ) -> Verdict {
         let judge = Judge { plan, names, witness, ending };
         let (mut breaches, mut counts) = (witness.breaches.clone(), witness.counts.clone());
-        let mut tested: BTreeMap<&'static str, u64> = Duty::NAMES.into_iter().map(|name| (name, 0)).collect();
+        let mut tested: BTreeMap<&'static str, Times> =
+            Duty::NAMES.into_iter().map(|name| (name, Times::default())).collect();
         for done in done {
             let duty = Duty::of(plan, done);
+            let neglected = duty.and_then(|duty| neglected(duty, done));
             if let Some(duty) = duty {
-                *tested.entry(duty.name()).or_insert(0) += 1;
+                let violated = u64::from(neglected.is_some());
+                *tested.entry(duty.name()).or_default() += Times { tested: 1, violated, excused: 0 };
             }
-            for breach in judge.overdue(done).into_iter().chain(duty.and_then(|duty| neglected(duty, done))) {
+            for breach in judge.overdue(done).into_iter().chain(neglected) {
                 *counts.entry(breach.invariant).or_insert(0) += 1;
                 breaches.push(breach);
             }
         }
+        let once = |times: u64| Times { tested: times, ..Times::default() };
         for loss in ending.lost.values() {
-            *tested.entry(loss.told_by.duty()).or_insert(0) += 1;
+            *tested.entry(loss.told_by.duty()).or_default() += once(1);
         }
-        *tested.entry("listings and refusals in the end").or_insert(0) += u64::from(ending.examined);
-        tested.extend(
-            Invariant::SEEN_INSIDE
-                .map(|invariant| (invariant.claim(), witness.checked.get(&invariant).copied().unwrap_or_default())),
-        );
+        *tested.entry("listings and refusals in the end").or_default() += once(u64::from(ending.examined));
+        for invariant in Invariant::SEEN_INSIDE {
+            let times = witness.checked.get(&invariant).copied().unwrap_or_default();
+            let violated = counts.get(&invariant).copied().unwrap_or_default();
+            tested.insert(invariant.claim(), Times { tested: times, violated, excused: 0 });
+        }
         Verdict {
             tested,
             happened: ending.happened.clone(),
@@ -108,10 +114,18 @@ impl Verdict {
         if told.is_empty() { "nothing wrong".to_owned() } else { told.join(", ") }
     }
 
+    /// The key that the first complaint is about, if it is about one.
+    pub fn key(&self, plan: &Plan) -> Option<String> {
+        let of_checker = self.checker.violations.iter().find_map(|violation| violation.key.as_ref());
+        let said = |key: &String| self.breaches.first().is_some_and(|breach| breach.what.contains(key.as_str()));
+        let of_witness = plan.keys.iter().map(crate::names::key).find(said);
+        of_witness.or_else(|| of_checker.map(crate::names::key))
+    }
+
     /// The first thing that went wrong, by name: an invariant of the witness, or an assertion of the checker.
     pub fn caught_by(&self) -> Vec<String> {
-        let invariants: BTreeSet<String> =
-            self.breaches.iter().map(|breach| format!("invariant {}", breach.invariant.number())).collect();
+        let numbers: BTreeSet<u8> = self.breaches.iter().map(|breach| breach.invariant.number()).collect();
+        let invariants = numbers.into_iter().map(|number| format!("invariant {number}"));
         let assertions: BTreeSet<String> =
             self.checker.violations.iter().map(|violation| violation.assertion.to_string()).collect();
         assertions.into_iter().chain(invariants).collect()
@@ -121,9 +135,16 @@ impl Verdict {
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "the witness (inside): {}", self.witnessed())?;
-        for breach in &self.breaches {
-            let Breach { at, invariant, what } = breach;
-            writeln!(f, "invariant {} at {at} s: {what}\n  it must be: {}\n", invariant.number(), invariant.claim())?;
+        for (invariant, count) in &self.counts {
+            writeln!(f, "\ninvariant {}: {}", invariant.number(), invariant.claim())?;
+            let told: Vec<&Breach> = self.breaches.iter().filter(|breach| breach.invariant == *invariant).collect();
+            for Breach { at, what, .. } in &told {
+                writeln!(f, "{:>9}  {what}", at.to_string())?;
+            }
+            let more = count - told.len() as u64;
+            if more > 0 {
+                writeln!(f, "           and {more} more")?;
+            }
         }
         write!(f, "\nthe checker (what clients saw): {}", self.checker)
     }

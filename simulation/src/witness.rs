@@ -95,7 +95,7 @@ impl Invariant {
             Invariant::DroppedOnProof => "a copy goes only when every primary has it",
             Invariant::MarkersMatch => "markers and held copies match",
             Invariant::QuorumMet => "an answer means that its quorum was met",
-            Invariant::Progress => "what can be done is done, and everything ends",
+            Invariant::Progress => "what can be done is done, what must not be done is refused, and everything ends",
         }
     }
 }
@@ -178,6 +178,12 @@ impl Witness {
 
     pub fn layout_made(&mut self, layout: Arc<Layout>) {
         self.layout = Some(layout);
+    }
+
+    /// `n1 n2 n3`: where a key lies.
+    pub fn place(&self, key: &ObjectKey) -> String {
+        let primaries = self.primaries(key).into_iter().map(|index| self.names.host(HostId(index)));
+        primaries.collect::<Vec<_>>().join(" ")
     }
 
     /// The disk is gone; the node has another, empty one.
@@ -315,8 +321,8 @@ impl Witness {
             let (holders, _) = self.holders(key, request);
             if holders < w {
                 let what = format!(
-                    "{key}: of the {w} disks that request {} was acknowledged by, {holders} have it",
-                    names::request(request),
+                    "{key}: of the {w} disks that {} was acknowledged by, {holders} have it",
+                    self.accounts.label(request),
                     key = names::key(key)
                 );
                 self.breach(Invariant::Kept, what);
@@ -344,7 +350,11 @@ impl Witness {
                 mirror.is_some_and(|mirror| !mirror.has_covered(key, record.object.clock()))
             };
             if let Some(node) = record.confirmed.iter().find(lacks) {
-                wrong = Some(format!("it takes {} for having confirmed what that lacks", self.names.node(*node)));
+                let held = self.members.get(node).and_then(|index| self.mirrors[*index].record(key));
+                let held =
+                    held.map(|held| self.names.clock(held.object.clock())).unwrap_or_else(|| "nothing".to_owned());
+                let (node, clock) = (self.names.node(*node), self.names.clock(record.object.clock()));
+                wrong = Some(format!("it takes {node} for having confirmed {clock}, and that has {held}"));
             }
         }
         if let Some(wrong) = wrong {
@@ -441,7 +451,7 @@ impl Witness {
         if blind_delete {
             self.accounts.note_blind_delete(&put.key);
         }
-        self.accounts.asked(put.request, seen);
+        self.accounts.asked(put.request, seen, &put.value);
         let needed = Needed::of(put.w, put.pw, self.copies(&put.key));
         self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request, needed });
     }
@@ -453,10 +463,9 @@ impl Witness {
         let (holders, primaries) = self.holders(key, request);
         if !needed.is_met(holders, primaries) {
             let what = format!(
-                "{key}: request {} was acknowledged, and is durable on {holders} of {} nodes, {primaries} of {} primaries",
-                names::request(request),
-                needed.replicas,
-                needed.primaries,
+                "{key}: {} was acknowledged, and is durable on {}",
+                self.accounts.label(request),
+                needed.compared(holders, primaries),
                 key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
@@ -523,10 +532,9 @@ impl Witness {
         let handed_off = primaries.iter().all(|primary| holders.contains(primary));
         if !needed.is_met(holders.len(), of_primaries) && !handed_off {
             let what = format!(
-                "{key}: a read that waited for its repair returned {}, which {} of {} nodes hold",
+                "{key}: a read that waited for its repair returned {}, which is held by {}",
                 self.names.clock(&got.clock),
-                holders.len(),
-                needed.replicas,
+                needed.compared(holders.len(), of_primaries),
                 key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
@@ -546,10 +554,8 @@ impl Witness {
         let of_primaries = nodes.iter().filter(|index| primaries.contains(index)).count();
         if !needed.is_met(nodes.len(), of_primaries) {
             let what = format!(
-                "{key}: a {what} was answered as if its quorum was met; {} of {} count, {of_primaries} of {} primaries",
-                nodes.len(),
-                needed.replicas,
-                needed.primaries,
+                "{key}: a {what} was answered as if its quorum was met, by {}",
+                needed.compared(nodes.len(), of_primaries),
                 key = names::key(key)
             );
             self.breach(Invariant::QuorumMet, what);
@@ -586,12 +592,11 @@ impl Witness {
         primaries.iter().filter_map(|node| self.members.get(node).copied()).collect()
     }
 
-    /// Whether a read of all replicas shows anything.
-    pub fn has_a_value(&self, key: &ObjectKey) -> bool {
-        let mut merged = Object::default();
-        let held = self.mirrors.iter().filter_map(|mirror| mirror.record(key));
-        held.for_each(|held| merged.merge(&held.object));
-        merged.present(self.mode(key)).iter().any(|sibling| sibling.is_live())
+    /// Whether the primaries, which agree, have something to show. Those that are away are not asked.
+    pub fn has_a_value(&self, key: &ObjectKey, away: &BTreeSet<usize>) -> bool {
+        let mut here = self.primaries(key).into_iter().filter(|primary| !away.contains(primary));
+        let held = here.find_map(|primary| self.mirrors[primary].record(key));
+        held.is_some_and(|held| held.object.present(self.mode(key)).iter().any(|sibling| sibling.is_live()))
     }
 
     fn mode(&self, key: &ObjectKey) -> SiblingMode {

@@ -426,7 +426,7 @@ fn shown(fetched: &Fetched) -> String {
 
 fn told(written: &Written) -> String {
     match written {
-        Written::Acknowledged { siblings, .. } => format!("acknowledged, {siblings} live siblings"),
+        Written::Acknowledged { siblings, .. } => format!("acknowledged, {siblings} live"),
         Written::Unknown => "unknown".to_owned(),
         Written::NotDone => "not done".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! What each trouble does to the world when it begins and when it ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_storage::{MemoryEngine, inspect};
@@ -15,7 +15,8 @@ impl World {
     pub(super) fn begin(&mut self, number: usize) {
         let plan = Arc::clone(&self.plan);
         let trouble = &plan.episodes[number].trouble;
-        self.transcript.note("trouble", format!("begins: {}", self.describe(trouble)));
+        self.transcript
+            .note("trouble", format!("{} begins: {}", plan.episodes[number].number, plan.describe_trouble(trouble)));
         self.present.insert(number);
         let mut strikes = true;
         match trouble {
@@ -73,7 +74,8 @@ impl World {
         }
         let plan = Arc::clone(&self.plan);
         let trouble = &plan.episodes[number].trouble;
-        self.transcript.note("trouble", format!("ends: {}", self.describe(trouble)));
+        self.transcript
+            .note("trouble", format!("{} ends: {}", plan.episodes[number].number, plan.describe_trouble(trouble)));
         match trouble {
             Trouble::Partition { cuts, .. } => cuts.iter().for_each(|wire| self.network.mend(*wire)),
             Trouble::Kill { node } | Trouble::Wipe { node } | Trouble::Restart { node } => self.let_up(node.0),
@@ -123,38 +125,6 @@ impl World {
             server.disk.fill(full[index]);
             server.watch.drift(drifts[index]);
         }
-    }
-
-    fn describe(&self, trouble: &Trouble) -> String {
-        let names =
-            |hosts: &BTreeSet<HostId>| hosts.iter().map(|host| self.names.host(*host)).collect::<Vec<_>>().join(" ");
-        let what = match trouble {
-            Trouble::Partition { cuts, .. } => {
-                let wires: Vec<String> = cuts
-                    .iter()
-                    .map(|(from, to)| format!("{}→{}", self.names.host(*from), self.names.host(*to)))
-                    .collect();
-                wires.join(" ")
-            }
-            Trouble::Kill { node }
-            | Trouble::Pause { node }
-            | Trouble::Restart { node }
-            | Trouble::FullDisk { node }
-            | Trouble::Wipe { node }
-            | Trouble::OldCopy { node, .. } => self.names.host(*node),
-            Trouble::PowerCut { nodes, left } => {
-                format!("{}, {:.0} % of the unsynced log left", names(nodes), left * 100.0)
-            }
-            Trouble::FailingSync { node, left } => {
-                format!("{}, {:.0} % of the unsynced log left", self.names.host(*node), left * 100.0)
-            }
-            Trouble::Weather { wires, weather } => format!("{} wires, {weather:?}", wires.len()),
-            Trouble::Resets { between: (a, b) } => format!("{} and {}", self.names.host(*a), self.names.host(*b)),
-            Trouble::SlowDisk { node, factor } => format!("{}, {factor} times", self.names.host(*node)),
-            Trouble::ClockJump { node, millis } => format!("{}, {millis} ms", self.names.host(*node)),
-            Trouble::ClockDrift { node, millis } => format!("{}, {millis} ms a second", self.names.host(*node)),
-        };
-        format!("{}: {what}", trouble.name())
     }
 
     /// False if it was down already.

@@ -7,7 +7,7 @@ use starling_core::clock::{Clock, Dot, History};
 use starling_core::ids::{DirectoryId, RequestId};
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, Sibling};
+use starling_core::object::{Object, Sibling, Value};
 use starling_core::request::ValueHash;
 use starling_proto::data::Got;
 
@@ -24,10 +24,17 @@ pub enum Seen {
     WhatItsCoordinatorHolds,
 }
 
+struct Request {
+    seen: Seen,
+    tries: u32,
+    /// As the transcript names what is written.
+    label: String,
+}
+
 pub struct Accounts {
     names: Arc<Names>,
     keys: BTreeMap<ObjectKey, Account>,
-    requests: BTreeMap<RequestId, (Seen, u32)>,
+    requests: BTreeMap<RequestId, Request>,
     /// The highest counter that the owner of a history has made durable.
     durable: BTreeMap<History, u64>,
     blindly_deleted: BTreeSet<ObjectKey>,
@@ -62,14 +69,23 @@ impl Accounts {
         }
     }
 
-    pub fn asked(&mut self, request: RequestId, seen: Seen) {
+    pub fn asked(&mut self, request: RequestId, seen: Seen, value: &Value) {
+        let label = || match value {
+            Value::Live(_) => names::value(value),
+            Value::Tombstone => format!("a delete ({})", names::request(request)),
+        };
         // A delete that was forwarded has a context by then, which its client did not give it.
-        self.requests.entry(request).or_insert((seen, 0)).1 += 1;
+        self.requests.entry(request).or_insert_with(|| Request { seen, tries: 0, label: label() }).tries += 1;
+    }
+
+    /// What a request writes.
+    pub fn label(&self, request: RequestId) -> String {
+        self.requests.get(&request).map_or_else(|| names::request(request), |request| request.label.clone())
     }
 
     /// What was asked of another is no try of its own.
     pub fn not_another_try(&mut self, request: RequestId) {
-        if let Some((_, tries)) = self.requests.get_mut(&request) {
+        if let Some(Request { tries, .. }) = self.requests.get_mut(&request) {
             *tries = tries.saturating_sub(1);
         }
     }
@@ -89,7 +105,7 @@ impl Accounts {
     }
 
     pub fn tries(&self, request: RequestId) -> u32 {
-        self.requests.get(&request).map_or(0, |(_, tries)| *tries)
+        self.requests.get(&request).map_or(0, |request| request.tries)
     }
 
     pub fn knows(&self, key: &ObjectKey, dot: &Dot) -> bool {
@@ -98,7 +114,7 @@ impl Accounts {
 
     /// A new dot, durable at its owner together with that clock. False if nobody has asked for it.
     pub fn mint(&mut self, key: &ObjectKey, sibling: &Sibling, clock: &Clock) -> bool {
-        let Some((seen, _)) = self.requests.get(&sibling.request) else { return false };
+        let Some(Request { seen, .. }) = self.requests.get(&sibling.request) else { return false };
         let account = self.keys.entry(key.clone()).or_default();
         let superseded = match seen {
             Seen::Just(seen) => seen,
@@ -173,10 +189,10 @@ impl Accounts {
                 && (minted.value_hash, minted.request) != (sibling.value_hash, sibling.request)
             {
                 let what = format!(
-                    "{} is request {} here, and was request {}",
+                    "{} is {} here, and was {}",
                     self.names.dot(&sibling.dot),
-                    names::request(sibling.request),
-                    names::request(minted.request)
+                    self.label(sibling.request),
+                    self.label(minted.request)
                 );
                 found.push((Invariant::OneValue, what));
             }

@@ -23,6 +23,12 @@ impl Needed {
         Needed { replicas: number(all, copies / 2 + 1), primaries: number(primaries, 0) }
     }
 
+    /// What there is, and what there has to be.
+    pub fn compared(self, replicas: usize, primaries: usize) -> String {
+        let Needed { replicas: wanted, primaries: of_them } = self;
+        format!("{replicas} nodes where {wanted} are needed, {primaries} primaries where {of_them} are needed")
+    }
+
     pub fn is_met(self, replicas: usize, primaries: usize) -> bool {
         replicas >= self.replicas && primaries >= self.primaries
     }
