@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use starling_core::quorum::Level;
 
-use crate::kernel::network::{HostId, Wire};
+use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
 use crate::plan::{Plan, Trouble};
 use crate::workload::{self, Deed, Done, Levels, Way};
 
 /// So long after a trouble's end everything is as if it had never been: nodes have started, found each other and redialled.
 const RECOVERY: Duration = Duration::from_secs(12);
+
+/// On a slow network it takes so long to notice that a node is silent, and to do without it.
+const TO_NOTICE: Duration = Duration::from_secs(2);
 
 /// After connections are broken.
 const REDIALLING: Duration = Duration::from_secs(3);
@@ -61,7 +64,10 @@ impl Duty {
         let mut struck = struck.into_iter();
         match (struck.next(), struck.next()) {
             (None, _) => Some(Duty::NothingIsWrong),
-            (Some(node), None) => can_do_without(node, done).then_some(Duty::OneNodeIsInTrouble(node)),
+            (Some(node), None) => {
+                let is_noticed = plan.weather == Weather::FAIR || done.timeout >= TO_NOTICE;
+                (is_noticed && can_do_without(node, done)).then_some(Duty::OneNodeIsInTrouble(node))
+            }
             (Some(_), Some(_)) => None,
         }
     }
@@ -149,7 +155,6 @@ mod tests {
     use starling_core::name::ObjectKey;
 
     use super::*;
-    use crate::kernel::network::Weather;
     use crate::plan::{Episode, Shape};
 
     const SECOND: u64 = 1_000_000_000;
@@ -196,7 +201,8 @@ mod tests {
         let (invoked, ended) = (from * SECOND, (from + 1) * SECOND);
         let deed = Deed::Read { waits_for_repair: false, found: None };
         let key = key(workload::CARTS);
-        Done { session: 0, key, invoked, ended, due: ended, asked, way: Way::ByRoute, deed }
+        let timeout = Duration::from_secs(1);
+        Done { session: 0, key, invoked, ended, timeout, due: ended, asked, way: Way::ByRoute, deed }
     }
 
     fn write(from: u64) -> Done {
@@ -222,6 +228,10 @@ mod tests {
         let one = plan(troubles());
         let duty = Some(Duty::OneNodeIsInTrouble(node(3)));
         assert_eq!((Duty::of(&one, &read(11)), Duty::of(&one, &write(11))), (duty, duty));
+        let slow = Weather { delay: Duration::from_millis(10), ..Weather::FAIR };
+        let slow = Plan { weather: slow, ..one };
+        assert_eq!(Duty::of(&slow, &read(11)), None, "there is no time for another node");
+        assert_eq!(Duty::of(&slow, &Done { timeout: Duration::from_secs(2), ..read(11) }), duty);
         let two = plan(troubles().into_iter().chain([pause(15, 16, 4)]));
         assert_eq!(Duty::of(&two, &read(15)), None);
         assert_eq!(Duty::of(&two, &read(11)), duty);

@@ -48,6 +48,8 @@ pub struct Done {
     pub key: ObjectKey,
     pub invoked: u64,
     pub ended: u64,
+    /// Of each try.
+    pub timeout: Duration,
     /// It had to end by then.
     pub due: u64,
     pub asked: Levels,
@@ -342,8 +344,8 @@ impl Session {
     fn write_down(&self, task: &Task, invoked: u64, within: Duration, way: Way, deed: Deed) {
         let due = invoked + within.as_nanos() as u64;
         let ended = time::now().0;
-        let (session, key, asked) = (self.number, task.key.clone(), task.levels);
-        self.diary.add(Done { session, key, invoked, ended, due, asked, way, deed });
+        let (session, key, asked, timeout) = (self.number, task.key.clone(), task.levels, task.timeout);
+        self.diary.add(Done { session, key, invoked, ended, timeout, due, asked, way, deed });
     }
 }
 
