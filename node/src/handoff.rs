@@ -33,8 +33,9 @@ use crate::node::Node;
 const PAGE: usize = 128;
 /// Objects of a page under way at once.
 const AT_ONCE: usize = 16;
-/// Between two looks for hints to deliver.
+/// Between two looks for hints to deliver; doubled each time that a target fails, up to the second.
 const INTERVAL: Duration = Duration::from_millis(250);
+const MOST_INTERVAL: Duration = Duration::from_secs(4);
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// What its target would not take is offered again after this long.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
@@ -100,23 +101,31 @@ impl Node {
     /// Delivers hints for as long as the node runs.
     pub async fn hand_off(self: Arc<Self>) {
         let (mut served, mut running) = (BTreeSet::new(), FuturesUnordered::new());
+        let mut intervals: BTreeMap<NodeId, Duration> = BTreeMap::new();
         loop {
             for target in self.store.hints().into_keys().filter(|target| served.insert(*target)) {
-                let node = Arc::clone(&self);
-                running.push(async move {
-                    if let Err(failure) = node.hand_off_to(target).await {
-                        tracing::debug!(%target, %failure, "handoff is put off");
-                    }
-                    tokio::time::sleep(INTERVAL).await;
-                    target
-                });
+                let interval = intervals.remove(&target).unwrap_or(INTERVAL);
+                running.push(Arc::clone(&self).serve(target, interval));
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                Some(target) = running.next() => drop(served.remove(&target)),
+                Some((target, interval)) = running.next() => {
+                    served.remove(&target);
+                    intervals.insert(target, interval);
+                }
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
+    }
+
+    /// Hands off to a target once, and waits; returns how long to wait the next time.
+    async fn serve(self: Arc<Self>, target: NodeId, interval: Duration) -> (NodeId, Duration) {
+        let handed_off = self.hand_off_to(target).await;
+        if let Err(failure) = &handed_off {
+            tracing::debug!(%target, %failure, "handoff is put off");
+        }
+        tokio::time::sleep(interval).await;
+        (target, if handed_off.is_ok() { INTERVAL } else { (interval * 2).min(MOST_INTERVAL) })
     }
 
     async fn hand_off_to(&self, target: NodeId) -> Result<(), Failure> {
