@@ -98,6 +98,14 @@ pub struct FirstLayout {
     pub buckets: BTreeMap<BucketName, BucketRules>,
 }
 
+/// What a commit decides: all members as they shall be, those that stay included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextLayout {
+    pub replicas: ReplicaCount,
+    pub members: Vec<Member>,
+    pub buckets: BTreeMap<BucketName, BucketRules>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedLayout")]
 pub struct Layout {
@@ -168,6 +176,37 @@ impl Layout {
             cluster,
             parent: None,
             partitions,
+            replicas,
+            members,
+            primaries,
+            buckets,
+        })
+    }
+
+    /// The version after this one. Deterministic: the same input gives the same layout on every machine. Replicas stay where
+    /// they are as far as members, zones and weights allow.
+    ///
+    /// # Errors
+    /// [`LayoutError`] if the members or the buckets' rules contradict each other.
+    pub fn successor(&self, input: NextLayout) -> Result<Layout, LayoutError> {
+        let NextLayout { replicas, mut members, buckets } = input;
+        check_members(&members)?;
+        check_buckets(&buckets, replicas)?;
+        members.sort_by_key(|member| member.node);
+        let index_of = |node: NodeId| members.binary_search_by_key(&node, |member| member.node).ok();
+        let stays: Vec<Option<u16>> = self
+            .members
+            .iter()
+            .map(|member| index_of(member.node).and_then(|index| u16::try_from(index).ok()))
+            .collect();
+        let kept = |primaries: &Vec<u16>| primaries.iter().filter_map(|index| stays[usize::from(*index)]).collect();
+        let previous: Vec<Vec<u16>> = self.primaries.iter().map(kept).collect();
+        let primaries = placement::rebalance(&previous, &members, self.partitions, replicas);
+        Ok(Layout {
+            version: LayoutVersion(self.version.0 + 1),
+            cluster: self.cluster,
+            parent: Some(self.checksum()),
+            partitions: self.partitions,
             replicas,
             members,
             primaries,

@@ -14,8 +14,10 @@
 //! to what each still owes, from a hash of the partition, so that replicas of one node are spread over all the others
 //! and its failure loads them all alike.
 
+mod rebalance;
+
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -24,13 +26,16 @@ use crate::name::Zone;
 use crate::quorum::ReplicaCount;
 use crate::token::PartitionCount;
 
+pub(crate) use rebalance::rebalance;
+
 /// Fixed-point scale of fractional shares.
 const ONE: u128 = 1 << 48;
 
 /// Per partition the indexes of its primaries in `members`, first choice first.
 pub(crate) fn place(members: &[Member], partitions: PartitionCount, replicas: ReplicaCount) -> Vec<Vec<u16>> {
     let per_partition = replicas.at_most(members.len()).get() as u64;
-    let mut zones = zones_with_quotas(members, u64::from(partitions.get()), per_partition);
+    let quotas = quotas_of(members, u64::from(partitions.get()), per_partition, &vec![0; members.len()]);
+    let mut zones = seats(members, &quotas);
     let mut dealt = Vec::new();
     for partition in partitions.all() {
         let left = u64::from(partitions.get()) - u64::from(partition.0);
@@ -120,20 +125,42 @@ impl Draw {
     }
 }
 
-fn zones_with_quotas(members: &[Member], partitions: u64, per_partition: u64) -> Vec<ZoneSeats> {
-    let mut by_zone: BTreeMap<&Zone, Vec<(u16, u64)>> = BTreeMap::new();
-    for (index, member) in members.iter().enumerate() {
-        let index = u16::try_from(index).expect("at most 1024 members");
-        by_zone.entry(&member.zone).or_default().push((index, u64::from(member.weight)));
+/// The zone of each member, by number, and how many zones there are. They are numbered in the order of their names.
+fn zones_of(members: &[Member]) -> (Vec<u16>, usize) {
+    let names: BTreeSet<&Zone> = members.iter().map(|member| &member.zone).collect();
+    let numbers: BTreeMap<&Zone, u16> = names.into_iter().zip(0..).collect();
+    (members.iter().map(|member| numbers[&member.zone]).collect(), numbers.len())
+}
+
+/// Members, by zone.
+fn by_zone(members: &[Member]) -> Vec<Vec<u16>> {
+    let (zone_of, zones) = zones_of(members);
+    let mut grouped = vec![Vec::new(); zones];
+    for (member, zone) in (0..).zip(zone_of) {
+        grouped[usize::from(zone)].push(member);
     }
-    let zones: Vec<Vec<(u16, u64)>> = by_zone.into_values().collect();
-    let quotas = quotas(&zones, partitions, per_partition);
-    let seat = |(member, rest): (u16, u64)| Seat { member, rest };
-    quotas.into_iter().map(|zone| ZoneSeats(zone.into_iter().map(seat).collect())).collect()
+    grouped
+}
+
+fn seats(members: &[Member], quotas: &[u64]) -> Vec<ZoneSeats> {
+    let seat = |member: u16| Seat { member, rest: quotas[usize::from(member)] };
+    by_zone(members).into_iter().map(|zone| ZoneSeats(zone.into_iter().map(seat).collect())).collect()
+}
+
+/// How many replicas each member takes. Where a share is rounded, it is rounded up for those who hold that much already.
+fn quotas_of(members: &[Member], partitions: u64, per_partition: u64, holds: &[u64]) -> Vec<u64> {
+    let weighed = |member: u16| (member, u64::from(members[usize::from(member)].weight));
+    let zones: Vec<Vec<(u16, u64)>> =
+        by_zone(members).into_iter().map(|zone| zone.into_iter().map(weighed).collect()).collect();
+    let mut quotas_of = vec![0; members.len()];
+    for (member, quota) in quotas(&zones, partitions, per_partition, holds).into_iter().flatten() {
+        quotas_of[usize::from(member)] = quota;
+    }
+    quotas_of
 }
 
 /// How many replicas each node takes: (member, weight) in, (member, quota) out, grouped by zone.
-fn quotas(zones: &[Vec<(u16, u64)>], partitions: u64, per_partition: u64) -> Vec<Vec<(u16, u64)>> {
+fn quotas(zones: &[Vec<(u16, u64)>], partitions: u64, per_partition: u64, holds: &[u64]) -> Vec<Vec<(u16, u64)>> {
     let zone_count = zones.len() as u64;
     let bounds: Vec<Bounds> = zones
         .iter()
@@ -160,7 +187,7 @@ fn quotas(zones: &[Vec<(u16, u64)>], partitions: u64, per_partition: u64) -> Vec
             shares(&bounds, *share)
         })
         .collect();
-    round(zones, &node_shares, &bounds, partitions * per_partition)
+    round(zones, &node_shares, &bounds, partitions * per_partition, holds)
 }
 
 #[derive(Clone, Copy)]
@@ -202,20 +229,30 @@ fn shares(bounds: &[Bounds], total: u128) -> Vec<u128> {
     }
 }
 
-/// Rounds the shares to whole numbers that add up to `total`: all down first, then the largest fractions up. Zones that
-/// are short of their lower bound choose first; rounding down is all that can have put them there.
-fn round(zones: &[Vec<(u16, u64)>], shares: &[Vec<u128>], bounds: &[Bounds], total: u64) -> Vec<Vec<(u16, u64)>> {
+/// Rounds the shares to whole numbers that add up to `total`: all down first, then up those whose members hold more than
+/// that, then the largest fractions. Zones that are short of their lower bound choose first; rounding down is all that can
+/// have put them there.
+fn round(
+    zones: &[Vec<(u16, u64)>],
+    shares: &[Vec<u128>],
+    bounds: &[Bounds],
+    total: u64,
+    holds: &[u64],
+) -> Vec<Vec<(u16, u64)>> {
     let whole = |share: &u128| u64::try_from(share / ONE).expect("a share is at most 7 * 32768");
     let mut quotas: Vec<Vec<u64>> = shares.iter().map(|nodes| nodes.iter().map(whole).collect()).collect();
-    let mut by_fraction: Vec<(u128, usize, usize)> = Vec::new();
+    let mut by_fraction: Vec<(bool, u128, usize, usize)> = Vec::new();
     for (zone, nodes) in shares.iter().enumerate() {
-        by_fraction.extend(nodes.iter().enumerate().map(|(node, share)| (share % ONE, zone, node)));
+        by_fraction.extend(nodes.iter().enumerate().map(|(node, share)| {
+            let holds_more = holds[usize::from(zones[zone][node].0)] > whole(share);
+            (holds_more && share % ONE > 0, share % ONE, zone, node)
+        }));
     }
-    by_fraction.sort_by_key(|(fraction, zone, node)| (Reverse(*fraction), *zone, *node));
+    by_fraction.sort_by_key(|(keeps, fraction, zone, node)| (Reverse(*keeps), Reverse(*fraction), *zone, *node));
 
     let mut missing = total - quotas.iter().flatten().sum::<u64>();
     for limit in [|zone: &Bounds| zone.least, |zone: &Bounds| zone.most] {
-        for (_, zone, node) in &by_fraction {
+        for (_, _, zone, node) in &by_fraction {
             let untouched = quotas[*zone][*node] == whole(&shares[*zone][*node]);
             let room = quotas[*zone].iter().sum::<u64>() < limit(&bounds[*zone]);
             if missing > 0 && untouched && room {
@@ -232,8 +269,6 @@ fn round(zones: &[Vec<(u16, u64)>], shares: &[Vec<u128>], bounds: &[Bounds], tot
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
