@@ -85,6 +85,8 @@ faults! {
     CountFallbackNotFound = "count-fallback-notfound",
     /// R8: a replica that is filling counts towards `r`.
     CountFilling = "count-filling",
+    /// R15: an acceptor forgets what it has promised.
+    ForgetfulAcceptor = "forgetful-acceptor",
 }
 
 impl fmt::Display for Fault {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::fault::{self, Fault};
 
@@ -68,7 +69,8 @@ pub struct Run {
     pub directory: DirectoryId,
     /// Counts the starts of this directory, from 1.
     pub counter: u64,
-    /// Drawn at each start: tells two starts with the same counter apart, which only copies of a directory can produce.
+    /// Tells two starts with the same counter apart, which only copies of a directory can produce. Its upper half is a hash
+    /// of the nonce before, its lower half is drawn at each start: so whoever knows a start knows the next.
     pub nonce: u64,
 }
 
@@ -79,21 +81,39 @@ pub enum RunVerdict {
     Newer,
     /// The very run that was recorded: a redial.
     Known,
-    /// At or below what was recorded: this directory is an old copy.
+    /// At or below what was recorded, or the next and not of the same line: this directory is an old copy.
     OldCopy,
 }
 
 impl Run {
+    /// The nonce of the start that follows, with these bits drawn for it.
+    pub fn nonce_after(before: Option<u64>, drawn: u32) -> u64 {
+        u64::from(before.map_or(0, hash)) << 32 | u64::from(drawn)
+    }
+
     /// Compares this run with the one `remembered` for the same directory.
     pub fn judge(&self, remembered: Option<&Run>) -> RunVerdict {
         match remembered {
             None => RunVerdict::Newer,
             Some(known) if known == self => RunVerdict::Known,
-            Some(known) if known.counter < self.counter => RunVerdict::Newer,
+            Some(known) if known.counter < self.counter && !self.is_of_another_line(known) => RunVerdict::Newer,
             Some(_) if fault::is_on(Fault::MintAfterRestore) => RunVerdict::Known,
             Some(_) => RunVerdict::OldCopy,
         }
     }
+
+    /// The two cannot both be starts of one directory: it was copied, and both went on. A later run of this directory may
+    /// be of either, so none is to be trusted. Of a run that is merely lower nothing like that is known: its hello may have
+    /// been on the way for long.
+    pub fn is_of_another_line(&self, known: &Run) -> bool {
+        let is_same_start = self.counter == known.counter && self.nonce != known.nonce;
+        let is_next = self.counter == known.counter + 1;
+        is_same_start || (is_next && self.nonce >> 32 != u64::from(hash(known.nonce)))
+    }
+}
+
+fn hash(nonce: u64) -> u32 {
+    (xxh3_64(&nonce.to_le_bytes()) >> 32) as u32
 }
 
 #[cfg(test)]
@@ -108,13 +128,32 @@ mod tests {
         assert!("n1".parse::<NodeId>().is_err());
     }
 
+    fn run(counter: u64, nonce: u64) -> Run {
+        Run { directory: DirectoryId(1), counter, nonce }
+    }
+
+    fn next(before: Run, drawn: u32) -> Run {
+        run(before.counter + 1, Run::nonce_after(Some(before.nonce), drawn))
+    }
+
     #[test]
     fn a_run_at_or_below_the_remembered_one_is_an_old_copy() {
-        let run = |counter, nonce| Run { directory: DirectoryId(1), counter, nonce };
         assert_eq!(run(3, 7).judge(None), RunVerdict::Newer);
-        assert_eq!(run(3, 7).judge(Some(&run(2, 1))), RunVerdict::Newer);
+        assert_eq!(run(5, 7).judge(Some(&run(3, 1))), RunVerdict::Newer, "a start between them was not met");
         assert_eq!(run(3, 7).judge(Some(&run(3, 7))), RunVerdict::Known);
         assert_eq!(run(3, 7).judge(Some(&run(3, 8))), RunVerdict::OldCopy);
         assert_eq!(run(3, 7).judge(Some(&run(4, 7))), RunVerdict::OldCopy);
+    }
+
+    #[test]
+    fn a_start_is_followed_by_those_of_its_own_line_only() {
+        let (first, drawn) = (run(1, Run::nonce_after(None, 7)), [11, 12]);
+        let [second, of_the_copy] = drawn.map(|drawn| next(first, drawn));
+        assert_eq!(second.judge(Some(&first)), RunVerdict::Newer);
+        assert_eq!(of_the_copy.judge(Some(&first)), RunVerdict::Newer, "nobody can tell yet");
+        assert_eq!(next(of_the_copy, 13).judge(Some(&second)), RunVerdict::OldCopy);
+        assert!(of_the_copy.is_of_another_line(&second) && next(of_the_copy, 13).is_of_another_line(&second));
+        assert!(!next(second, 14).is_of_another_line(&second) && !first.is_of_another_line(&second));
+        assert!(!next(next(of_the_copy, 13), 15).is_of_another_line(&second), "that cannot be told");
     }
 }

@@ -6,14 +6,16 @@
 //!
 //! Where to read next:
 //!
-//! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
+//! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`), and how the next layout is
+//!   chosen: [`choice`];
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
-//! Left out on purpose: storage, the wire, gossip. Missing still: changes of a layout after version 1, hash trees,
-//! reaping of tombstones, expiry.
+//! Left out on purpose: storage, the wire, gossip. Missing still: the phases of a change of the layout, hash
+//! trees, reaping of tombstones, expiry.
 
 mod attempt;
+pub mod choice;
 pub mod clock;
 pub mod codec;
 pub mod context;

@@ -1,4 +1,4 @@
-//! The models of the request machines on trial: a machine that is broken on purpose does not pass them.
+//! The models of the machines on trial: a machine that is broken on purpose does not pass them.
 #![cfg(feature = "deliberate-faults")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use starling_core::fault::{Fault, switch_on};
-use support::{get_world, put_world};
+use support::{choice_world, get_world, put_world};
 
 /// What the model says of the first world in which it finds the machine out.
 fn found<W: std::fmt::Debug>(
@@ -26,10 +26,12 @@ fn found<W: std::fmt::Debug>(
 
 /// One test, since a fault is switched on for the whole process.
 #[test]
-fn the_models_find_machines_that_count_what_does_not_count() {
+fn the_models_find_machines_that_are_broken_on_purpose() {
     for fault in [Fault::CountFilling, Fault::CountFallbackNotFound] {
         println!("{fault}: {}", found(fault, get_world::worlds(), get_world::World::run));
     }
     let fault = Fault::FallbackCountsAsPrimary;
     println!("{fault}: {}", found(fault, put_world::worlds(), put_world::World::run));
+    let fault = Fault::ForgetfulAcceptor;
+    println!("{fault}: {}", found(fault, choice_world::worlds(), choice_world::World::run));
 }

@@ -7,9 +7,9 @@ use starling_core::fault::Fault;
 use crate::arguments::{Single, Trial};
 use crate::campaign::{jobs, run_seeds};
 
-/// No replica of a simulated run can be filling: a wiped node does not come back yet. The model of the machine that would
-/// count it finds this one.
-const FOUND_BY_A_MODEL: Fault = Fault::CountFilling;
+/// No run can have these yet: a wiped node does not come back filling, and a layout does not change. The models of the
+/// machines that would make the mistake find them.
+const FOUND_BY_MODELS: [Fault; 2] = [Fault::CountFilling, Fault::ForgetfulAcceptor];
 
 /// True if every fault is found.
 ///
@@ -18,7 +18,7 @@ const FOUND_BY_A_MODEL: Fault = Fault::CountFilling;
 pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
     println!("| fault | what is done wrong | seeds | each | found by |\n| --- | --- | --- | --- | --- |");
     let mut all = true;
-    let wanted = |fault: &Fault| arguments.fault.map_or(*fault != FOUND_BY_A_MODEL, |only| only == *fault);
+    let wanted = |fault: &Fault| arguments.fault.map_or(!FOUND_BY_MODELS.contains(fault), |only| only == *fault);
     for fault in Fault::ALL.into_iter().filter(wanted) {
         let mut searches = Vec::new();
         let mut by: BTreeMap<String, usize> = BTreeMap::new();
@@ -33,10 +33,10 @@ pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
         println!("{}", Row { fault, searches, by });
     }
     if arguments.fault.is_none() {
-        let mistake = FOUND_BY_A_MODEL.mistake();
-        println!(
-            "| {FOUND_BY_A_MODEL} | {mistake} | – | – | `core/tests/deliberate_faults.rs`: no run can have it yet |"
-        );
+        for fault in FOUND_BY_MODELS {
+            let mistake = fault.mistake();
+            println!("| {fault} | {mistake} | – | – | `core/tests/deliberate_faults.rs`: no run can have it yet |");
+        }
     }
     Ok(all)
 }

@@ -208,7 +208,7 @@ impl Judge<'_> {
                         None => Change::Delete { context },
                     },
                     asked: self.asked(done),
-                    tries: self.witness.tries(*request),
+                    tries: self.witness.tries(&done.key, *request).max(1),
                     over_by: Some(self.witness.carried_out(&done.key, *request).map_or(done.invoked, |last| last.0)),
                     outcome: written(outcome),
                 })

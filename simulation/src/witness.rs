@@ -158,9 +158,9 @@ impl Witness {
         &self.mirrors[host.0]
     }
 
-    /// How often a write was sent to somebody who may have carried it out.
-    pub fn tries(&self, request: RequestId) -> u32 {
-        self.accounts.tries(request)
+    /// How often a write was carried out.
+    pub fn tries(&self, key: &ObjectKey, request: RequestId) -> u32 {
+        u32::try_from(self.accounts.carried_out_times(key, request)).unwrap_or(u32::MAX)
     }
 
     /// When a write was last carried out by anybody, if it was.
@@ -406,8 +406,6 @@ impl Witness {
             }
             (Words::PeerAnswers(PeerServiceResponse::Forward(answer)), Some(call)) => {
                 let Some(Asked::Put { key, request, .. }) = self.asked.remove(&call) else { return };
-                // It was the same try, in other hands.
-                self.accounts.not_another_try(request);
                 if let Ok(written) = answer {
                     self.check_context(&key, request, written, &way);
                 }

@@ -1,6 +1,6 @@
 //! The node's own affairs on disk: its runs, its peers' runs, its layouts. Each value starts with a format byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ const PEER_RUN: &[u8] = b"peer-run/";
 const LAYOUT: &[u8] = b"layout/";
 /// The end of both prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
+/// Then the directory's id.
+const FORKED: &[u8] = b"forked/";
+const FORKED_END: &[u8] = b"forked0";
 const LAYOUT_END: &[u8] = b"layout0";
 const MAX_PEER_RUNS: usize = 100_000;
 
@@ -33,8 +36,9 @@ pub(crate) struct OwnRun {
 }
 
 impl OwnRun {
-    /// The run that begins now.
-    pub fn next(previous: Option<OwnRun>, nonce: u64) -> OwnRun {
+    /// The run that begins now, with bits that are drawn for it.
+    pub fn next(previous: Option<OwnRun>, drawn: u32) -> OwnRun {
+        let nonce = Run::nonce_after(previous.map(|previous| previous.nonce), drawn);
         let counter = previous.map_or(1, |previous| previous.counter + 1);
         let clean_since = match previous {
             Some(previous) if previous.stopped_cleanly => previous.clean_since,
@@ -77,6 +81,16 @@ pub(crate) fn read_peer_runs(engine: &dyn Engine) -> Result<BTreeMap<DirectoryId
 
 pub(crate) fn write_peer_run(batch: &mut Batch, run: &Run) {
     write(batch, &[PEER_RUN, &run.directory.0.to_be_bytes()].concat(), run);
+}
+
+/// Directories that are known to have been copied: two lines of starts were met.
+pub(crate) fn read_forked(engine: &dyn Engine) -> Result<BTreeSet<DirectoryId>, EngineError> {
+    let found = engine.scan(Space::Meta, FORKED, Some(FORKED_END), MAX_PEER_RUNS)?;
+    found.iter().map(|(_, bytes)| decode(bytes)).collect()
+}
+
+pub(crate) fn write_forked(batch: &mut Batch, directory: DirectoryId) {
+    write(batch, &[FORKED, &directory.0.to_be_bytes()].concat(), &directory);
 }
 
 pub(crate) fn read_newest_layout(engine: &dyn Engine) -> Result<Option<Layout>, EngineError> {

@@ -4,7 +4,7 @@
 //! has a thread of its own unless somebody else drives it. Changes of the node's own affairs (runs, layouts) are few, and
 //! committed where they are asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -129,6 +129,14 @@ pub struct Store {
     _directory: Option<DataDirectory>,
 }
 
+/// What is remembered of other directories (R3).
+struct Met {
+    /// The last start of each.
+    runs: BTreeMap<DirectoryId, Run>,
+    /// Those that were copied, and went on in two lines: a later start may be of either.
+    forked: BTreeSet<DirectoryId>,
+}
+
 /// What the writers share with the store's handle.
 pub(crate) struct Shared {
     pub engine: Arc<dyn Engine>,
@@ -138,7 +146,7 @@ pub(crate) struct Shared {
     trusted: Mutex<TrustedMarks>,
     layout: ArcSwapOption<Layout>,
     adopting: Mutex<()>,
-    peer_runs: Mutex<BTreeMap<DirectoryId, Run>>,
+    met: Mutex<Met>,
     hints: Mutex<BTreeMap<NodeId, u64>>,
     health: watch::Sender<Health>,
 }
@@ -219,7 +227,7 @@ impl Store {
         let shared = Arc::new(Shared {
             layout: ArcSwapOption::from_pointee(meta::read_newest_layout(&*engine)?),
             adopting: Mutex::new(()),
-            peer_runs: Mutex::new(meta::read_peer_runs(&*engine)?),
+            met: Mutex::new(Met { runs: meta::read_peer_runs(&*engine)?, forked: meta::read_forked(&*engine)? }),
             hints: Mutex::new(count_hints(&*engine)?),
             health: watch::Sender::new(health),
             trusted: Mutex::new(TrustedMarks::OfThisRun),
@@ -423,20 +431,28 @@ impl Store {
     /// [`StoreError::Unknown`] if it could not be recorded, [`StoreError::Refused`] if the store does not serve.
     pub fn meet(&self, run: &Run) -> Result<RunVerdict, StoreError> {
         self.check_health()?;
-        let mut known = lock(&self.shared.peer_runs);
-        let verdict = run.judge(known.get(&run.directory));
+        let mut met = lock(&self.shared.met);
+        let known = met.runs.get(&run.directory).copied();
+        if met.forked.contains(&run.directory) && known.as_ref() != Some(run) {
+            return Ok(RunVerdict::OldCopy);
+        }
+        let verdict = run.judge(known.as_ref());
+        let mut batch = Batch::default();
         if verdict == RunVerdict::Newer {
-            let mut batch = Batch::default();
             meta::write_peer_run(&mut batch, run);
             self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
-            known.insert(run.directory, *run);
+            met.runs.insert(run.directory, *run);
+        } else if verdict == RunVerdict::OldCopy && known.is_some_and(|known| run.is_of_another_line(&known)) {
+            meta::write_forked(&mut batch, run.directory);
+            self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
+            met.forked.insert(run.directory);
         }
         Ok(verdict)
     }
 
     /// The last run of a directory that was met.
     pub fn remembered(&self, directory: DirectoryId) -> Option<Run> {
-        lock(&self.shared.peer_runs).get(&directory).copied()
+        lock(&self.shared.met).runs.get(&directory).copied()
     }
 
     /// From now on the marks of earlier runs are continued, as far back as every stop was clean. To be called once a

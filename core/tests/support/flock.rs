@@ -380,9 +380,10 @@ impl Flock {
     }
 
     fn restart(&mut self, at: usize, after: Stop) {
-        let nonce = self.draw();
+        let drawn = self.draw() as u32;
         let sabotage = self.sabotage;
         let disk = &mut self.replicas[at].disk;
+        let nonce = Run::nonce_after(Some(disk.run.nonce), drawn);
         let run = Run { counter: disk.run.counter + 1, nonce, ..disk.run };
         match run.judge(self.runs.get(&run.directory)) {
             RunVerdict::Newer => {}

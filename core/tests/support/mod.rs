@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod agenda;
+pub mod choice_world;
 pub mod flock;
 pub mod get_world;
 pub mod put_world;

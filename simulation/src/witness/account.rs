@@ -26,7 +26,6 @@ pub enum Seen {
 
 struct Request {
     seen: Seen,
-    tries: u32,
     /// As the transcript names what is written.
     label: String,
 }
@@ -75,19 +74,12 @@ impl Accounts {
             Value::Tombstone => format!("a delete ({})", names::request(request)),
         };
         // A delete that was forwarded has a context by then, which its client did not give it.
-        self.requests.entry(request).or_insert_with(|| Request { seen, tries: 0, label: label() }).tries += 1;
+        self.requests.entry(request).or_insert_with(|| Request { seen, label: label() });
     }
 
     /// What a request writes.
     pub fn label(&self, request: RequestId) -> String {
         self.requests.get(&request).map_or_else(|| names::request(request), |request| request.label.clone())
-    }
-
-    /// What was asked of another is no try of its own.
-    pub fn not_another_try(&mut self, request: RequestId) {
-        if let Some(Request { tries, .. }) = self.requests.get_mut(&request) {
-            *tries = tries.saturating_sub(1);
-        }
     }
 
     /// Somebody may delete what it does not know.
@@ -104,8 +96,10 @@ impl Accounts {
         dots.filter(|minted| minted.request == request).map(|minted| minted.at).max()
     }
 
-    pub fn tries(&self, request: RequestId) -> u32 {
-        self.requests.get(&request).map_or(0, |request| request.tries)
+    /// How often a write was carried out: more than once, where a late try was not recognised.
+    pub fn carried_out_times(&self, key: &ObjectKey, request: RequestId) -> usize {
+        let dots = self.keys.get(key).into_iter().flat_map(|account| account.dots.values());
+        dots.filter(|minted| minted.request == request).count()
     }
 
     pub fn knows(&self, key: &ObjectKey, dot: &Dot) -> bool {

@@ -24,6 +24,7 @@ on_every_machine![
     trust_may_come_in_the_middle_of_a_run,
     closing_carries_out_what_is_queued_and_takes_nothing_more,
     verdicts_on_runs_are_remembered,
+    a_directory_that_went_on_in_two_lines_is_trusted_in_none,
     a_store_belongs_to_one_directory,
     a_dropped_store_leaves_nothing_running,
 ];
@@ -176,7 +177,6 @@ fn verdicts_on_runs_are_remembered(machine: &dyn Machine) {
     crash(store);
     let store = open(machine.engine());
     assert_eq!(store.meet(&run(3, 1)), Ok(RunVerdict::Known), "a redial, over our restart");
-    assert_eq!(store.meet(&run(3, 2)), Ok(RunVerdict::OldCopy), "the same count and another nonce: a copy");
     assert_eq!(store.meet(&run(2, 1)), Ok(RunVerdict::OldCopy));
     assert_eq!(store.meet(&run(5, 1)), Ok(RunVerdict::Newer));
     assert_eq!(store.meet(&Run { directory: DirectoryId(103), ..run(1, 1) }), Ok(RunVerdict::Newer));
@@ -187,6 +187,20 @@ fn verdicts_on_runs_are_remembered(machine: &dyn Machine) {
     assert_eq!(store.meet(&run(4, 9)), Ok(RunVerdict::OldCopy));
     assert_eq!(store.meet(&run(5, 1)), Ok(RunVerdict::Known));
     assert_eq!(store.meet(&Run { directory: DirectoryId(103), ..run(1, 1) }), Ok(RunVerdict::Known));
+}
+
+fn a_directory_that_went_on_in_two_lines_is_trusted_in_none(machine: &dyn Machine) {
+    let run = |counter, nonce| Run { directory: DirectoryId(102), counter, nonce };
+    let store = open(machine.engine());
+    assert_eq!(store.meet(&run(3, 1)), Ok(RunVerdict::Newer));
+    assert_eq!(store.meet(&run(3, 2)), Ok(RunVerdict::OldCopy), "the same count and another nonce: a copy");
+    crash(store);
+    let store = open(machine.engine());
+    assert_eq!(store.meet(&run(3, 1)), Ok(RunVerdict::Known), "which goes on for as long as it runs");
+    let next = Run::nonce_after(Some(1), 7);
+    assert_eq!(store.meet(&run(4, next)), Ok(RunVerdict::OldCopy), "either may have started again");
+    assert_eq!(store.meet(&run(9, 1)), Ok(RunVerdict::OldCopy));
+    assert_eq!(store.remembered(DirectoryId(102)), Some(run(3, 1)));
 }
 
 fn a_store_belongs_to_one_directory(machine: &dyn Machine) {
