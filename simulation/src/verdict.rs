@@ -266,9 +266,11 @@ impl Judge<'_> {
         // A node that is away in the end may have answered for a while from what its disk went back to.
         let lost = |(index, loss): (&usize, &Loss)| {
             let (node, at) = (self.names.identity(HostId(*index)).node, loss.at.0);
-            let away = self.ending.away.contains(index).then_some(Since::Away);
-            let went_back = (!loss.is_new).then_some(Since::RolledBack(loss.to.0));
-            away.into_iter().chain(went_back).map(move |since| LostDisk { node, at, since })
+            // What it took meanwhile is lost with it too.
+            let is_away = self.ending.away.contains(index);
+            let away = is_away.then_some(LostDisk { node, at: self.ending.ended.0, since: Since::Away });
+            let went_back = LostDisk { node, at, since: Since::RolledBack(loss.to.0) };
+            away.into_iter().chain((!loss.is_new).then_some(went_back))
         };
         self.ending.lost.iter().flat_map(lost).collect()
     }
