@@ -162,7 +162,7 @@ impl Table {
 
     fn put(&mut self, partition: u16, slot: usize, member: u16) {
         let held = &mut self.slots[usize::from(partition)][slot];
-        let before = std::mem::replace(held, Some(member));
+        let before = held.replace(member);
         if let Some(before) = before {
             self.held[usize::from(before)].retain(|held| *held != partition);
         }
