@@ -1,7 +1,7 @@
 //! Restarts: the whole cluster dies at once and loses nothing; a directory that is not what it claims does not serve.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,7 +12,7 @@ use starling_checker::Assertion::{
 use starling_client::ClientError;
 use starling_core::ids::RequestId;
 use starling_proto::data::Put;
-use starling_tests::{Bucket, Cluster, Recorder, Session, level, put_request, texts, usually};
+use starling_tests::{Bucket, Cluster, Recorder, Session, eventually, level, put_request, texts, usually};
 
 /// Requests under way at once.
 const LANES: usize = 32;
@@ -87,17 +87,12 @@ async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_says_why() {
     let session = recorder.session(&client);
     let bucket = session.bucket("carts");
     bucket.put("alice", "apples").w(level("all")).await.unwrap();
-    cluster.stop(3);
-    let live = cluster.data_dir(3);
-    let saved = live.with_extension("saved");
-    copy_directory(&live, &saved);
-    cluster.restart(3).await;
+    let saved = save_directory_and_go_on(&mut cluster, 3).await;
     let apples = bucket.get("alice").await.unwrap();
     bucket.put("alice", "pears").context(apples.context()).pw(level("all")).await.unwrap();
 
     cluster.kill(3);
-    std::fs::remove_dir_all(&live).unwrap();
-    std::fs::rename(&saved, &live).unwrap();
+    put_back(&cluster, 3, &saved);
     recorder.lost_disk(&cluster, &client, 3);
     cluster.launch(3);
     let reason = cluster.wait_excluded(3).await;
@@ -111,6 +106,50 @@ async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_says_why() {
     bucket.get("alice").pr(level("quorum")).await.unwrap();
     check_counts_for_no_quorum(&mut cluster, &session).await;
     recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, NotSuperseded, Resurrected, ReplicasDiffer]).await;
+}
+
+/// It was started once while nobody could object, so its next start has a higher number than anybody remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_that_was_started_unseen_is_found_out_all_the_same() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let recorder = Recorder::default();
+    let session = recorder.session(&client);
+    let bucket = session.bucket("carts");
+    bucket.put("alice", "apples").w(level("all")).await.unwrap();
+    let saved = save_directory_and_go_on(&mut cluster, 3).await;
+    let apples = bucket.get("alice").await.unwrap();
+    bucket.put("alice", "pears").context(apples.context()).pw(level("all")).await.unwrap();
+
+    cluster.kill_all();
+    put_back(&cluster, 3, &saved);
+    recorder.lost_disk(&cluster, &client, 3);
+    cluster.launch(3);
+    eventually("n3 runs", || async { cluster.status(3).await.map(|_| ()) }).await;
+    cluster.kill(3);
+    cluster.restart(1).await;
+    cluster.restart(2).await;
+    cluster.launch(3);
+    let reason = cluster.wait_excluded(3).await;
+    assert!(reason.contains("old copy"), "{reason}");
+    bucket.get("alice").pr(level("quorum")).await.unwrap();
+    recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, Resurrected, ReplicasDiffer]).await;
+}
+
+/// Copies the directory while its node is stopped, and starts the node again.
+async fn save_directory_and_go_on(cluster: &mut Cluster, index: usize) -> PathBuf {
+    cluster.stop(index);
+    let live = cluster.data_dir(index);
+    let saved = live.with_extension("saved");
+    copy_directory(&live, &saved);
+    cluster.restart(index).await;
+    saved
+}
+
+fn put_back(cluster: &Cluster, index: usize, saved: &Path) {
+    let live = cluster.data_dir(index);
+    std::fs::remove_dir_all(&live).unwrap();
+    std::fs::rename(saved, &live).unwrap();
 }
 
 /// Of three nodes n3 is there and excluded. With n2 dead as well, one is left that counts.

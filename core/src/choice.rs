@@ -53,7 +53,7 @@ impl<V: Clone> Vote<V> {
     /// # Errors
     /// [`Overtaken`]: nothing has changed.
     pub fn promise(&mut self, ballot: Ballot) -> Result<Option<(Ballot, V)>, Overtaken> {
-        self.look_up_to(ballot)?;
+        self.check_not_overtaken(ballot)?;
         if !fault::is_on(Fault::ForgetfulAcceptor) {
             self.promised = Some(ballot);
         }
@@ -65,13 +65,13 @@ impl<V: Clone> Vote<V> {
     /// # Errors
     /// [`Overtaken`]: nothing has changed.
     pub fn accept(&mut self, ballot: Ballot, value: V) -> Result<(), Overtaken> {
-        self.look_up_to(ballot)?;
+        self.check_not_overtaken(ballot)?;
         self.promised = Some(ballot);
         self.accepted = Some((ballot, value));
         Ok(())
     }
 
-    fn look_up_to(&self, ballot: Ballot) -> Result<(), Overtaken> {
+    fn check_not_overtaken(&self, ballot: Ballot) -> Result<(), Overtaken> {
         match self.promised.filter(|promised| *promised > ballot) {
             Some(promised) => Err(Overtaken { promised }),
             None => Ok(()),

@@ -145,6 +145,13 @@ mod tests {
         assert_eq!(run(3, 7).judge(Some(&run(4, 7))), RunVerdict::OldCopy);
     }
 
+    /// Nodes of different builds judge each other's starts: if this fails, every restart would look like a copy's.
+    #[test]
+    fn how_a_start_tells_which_came_before_is_frozen() {
+        assert_eq!(Run::nonce_after(None, 7), 7);
+        assert_eq!(format!("{:016x}", Run::nonce_after(Some(7), 0x0102_0304)), "81671e5801020304");
+    }
+
     #[test]
     fn a_start_is_followed_by_those_of_its_own_line_only() {
         let (first, drawn) = (run(1, Run::nonce_after(None, 7)), [11, 12]);

@@ -101,7 +101,8 @@ pub enum NotWelcome {
     OtherCluster(Option<ClusterId>),
     /// The dialer's node or directory is not in the layout.
     NotAMember,
-    /// The dialer's directory was seen in this run: it is an old copy (R3).
+    /// The dialer's directory was seen in this run, which its own does not follow, or which is not trusted any more since
+    /// the directory was copied (R3).
     OldCopy { remembered: Run },
     /// The acceptor itself may not serve.
     Retired,
@@ -122,7 +123,7 @@ impl std::fmt::Display for NotWelcome {
             NotWelcome::NotAMember => f.write_str("this node's directory is not part of the cluster's layout"),
             NotWelcome::OldCopy { remembered } => write!(
                 f,
-                "it has met start {} of directory {} before: this directory is an old copy",
+                "it has met start {} of directory {} before: this directory is an old copy, or there is one of it",
                 remembered.counter, remembered.directory
             ),
             NotWelcome::Retired => f.write_str("it is retired: its directory was found to be an old copy"),

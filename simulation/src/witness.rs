@@ -223,12 +223,22 @@ impl Witness {
         let touched = self.mirrors[host.0].apply(batch);
         for key in touched {
             let (before, after) = self.mirrors[host.0].change_of(&key);
-            match &after {
-                Some(record) => self.written(host, &key, before.as_ref(), record),
-                None => self.dropped(host, &key, before.as_ref()),
+            match (&before, &after) {
+                (Some(held), Some(taken)) if self.was_dropped_between(host, &key, held, taken) => {
+                    self.dropped(host, &key, Some(held));
+                    self.written(host, &key, None, taken);
+                }
+                (_, Some(record)) => self.written(host, &key, before.as_ref(), record),
+                (_, None) => self.dropped(host, &key, before.as_ref()),
             }
             self.check_markers(host, &key);
         }
+    }
+
+    /// A copy that is held for others may be dropped and another taken in, in one batch.
+    fn was_dropped_between(&self, host: HostId, key: &ObjectKey, held: &HeldRecord, taken: &HeldRecord) -> bool {
+        let went_back = !taken.object.clock().covers_all(held.object.clock());
+        went_back && !self.primaries(key).contains(&host.0)
     }
 
     fn written(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {

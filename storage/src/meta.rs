@@ -15,11 +15,10 @@ const IDENTITY: &[u8] = b"identity";
 const RUN: &[u8] = b"run";
 const RETIRED: &[u8] = b"retired";
 const PEER_RUN: &[u8] = b"peer-run/";
-const LAYOUT: &[u8] = b"layout/";
-/// The end of both prefixes above: `/` + 1.
-const PEER_RUN_END: &[u8] = b"peer-run0";
-/// Then the directory's id.
 const FORKED: &[u8] = b"forked/";
+const LAYOUT: &[u8] = b"layout/";
+/// The ends of the prefixes above: `/` + 1.
+const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
 const LAYOUT_END: &[u8] = b"layout0";
 const MAX_PEER_RUNS: usize = 100_000;

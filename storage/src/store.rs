@@ -437,17 +437,21 @@ impl Store {
             return Ok(RunVerdict::OldCopy);
         }
         let verdict = run.judge(known.as_ref());
-        let mut batch = Batch::default();
+        let is_fork = verdict == RunVerdict::OldCopy && known.is_some_and(|known| run.is_of_another_line(&known));
         if verdict == RunVerdict::Newer {
-            meta::write_peer_run(&mut batch, run);
-            self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
+            self.record(|batch| meta::write_peer_run(batch, run))?;
             met.runs.insert(run.directory, *run);
-        } else if verdict == RunVerdict::OldCopy && known.is_some_and(|known| run.is_of_another_line(&known)) {
-            meta::write_forked(&mut batch, run.directory);
-            self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
+        } else if is_fork {
+            self.record(|batch| meta::write_forked(batch, run.directory))?;
             met.forked.insert(run.directory);
         }
         Ok(verdict)
+    }
+
+    fn record(&self, write: impl FnOnce(&mut Batch)) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        write(&mut batch);
+        self.shared.commit(batch).map_err(|_| StoreError::Unknown)
     }
 
     /// The last run of a directory that was met.

@@ -119,6 +119,8 @@ fn the_nodes_own_affairs() {
     store.meet(&Run { directory: DirectoryId(0x102), counter: 3, nonce: 4 }).unwrap();
     assert_eq!(meta(&*engine, b"identity"), "010165");
     assert_eq!(meta(&*engine, b"peer-run/\0\0\0\0\0\0\x01\x02"), "01fb02010304");
+    store.meet(&Run { directory: DirectoryId(0x102), counter: 3, nonce: 5 }).unwrap();
+    assert_eq!(meta(&*engine, b"forked/\0\0\0\0\0\0\x01\x02"), "01fb0201");
     let layout = [
         "01", // the format
         "01",
@@ -139,7 +141,7 @@ fn the_nodes_own_affairs() {
     ];
     assert_eq!(meta(&*engine, b"layout/\0\0\0\0\0\0\0\x01"), layout.concat());
 
-    // Its nonce is random: counter, nonce, stopped cleanly, clean since.
+    // Half of its nonce is drawn: counter, nonce, stopped cleanly, clean since.
     let run = |engine: &dyn Engine| {
         let bytes = engine.get(Space::Meta, b"run").unwrap().unwrap();
         assert_eq!(bytes[0], 1, "the format");
@@ -152,7 +154,7 @@ fn the_nodes_own_affairs() {
     store.retire("a copy");
     assert_eq!(meta(&*engine, b"retired"), "01066120636f7079");
     let keys = engine.scan(Space::Meta, b"", None, 99).unwrap();
-    assert_eq!(keys.len(), 5, "and nothing else is there");
+    assert_eq!(keys.len(), 6, "and nothing else is there");
 }
 
 #[test]
@@ -163,7 +165,15 @@ fn a_newer_meta_value_keeps_an_older_build_from_starting() {
         Store::open_engine(engine.clone(), identity(), StoreLimits::default()).map(|_| engine)
     };
     let engine = start().unwrap();
-    for name in [&b"layout/\0\0\0\0\0\0\0\x01"[..], b"peer-run/\0\0\0\0\0\0\x01\x02", b"retired", b"run", b"identity"] {
+    let names: [&[u8]; 6] = [
+        b"layout/\0\0\0\0\0\0\0\x01",
+        b"peer-run/\0\0\0\0\0\0\x01\x02",
+        b"forked/\0\0\0\0\0\0\x01\x02",
+        b"retired",
+        b"run",
+        b"identity",
+    ];
+    for name in names {
         let before = engine.get(Space::Meta, name).unwrap();
         let mut newer = Batch::default();
         newer.put(Space::Meta, name, vec![2, 0]);

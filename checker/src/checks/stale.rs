@@ -35,11 +35,12 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&mut self, strictness: Strictness, report: &mut Report<'_>) {
         let index = self.index;
-        let forgotten = (0..index.writes.len()).filter(|at| index.bound_strictly(*at, strictness)).count();
-        (0..forgotten).for_each(|_| report.excused(StaleRead));
-        let strict =
-            |at: &WriteAt| !index.writes[*at].write.change.is_delete() && index.binds_strictly(*at, strictness);
-        let writes = (0..index.writes.len()).filter(strict).map(|at| (index.writes[at].entry, at));
+        let puts: Vec<WriteAt> =
+            (0..index.writes.len()).filter(|at| !index.writes[*at].write.change.is_delete()).collect();
+        let forgotten = puts.iter().filter(|put| index.bound_strictly(**put, strictness));
+        forgotten.for_each(|_| report.excused(StaleRead));
+        let strict = puts.into_iter().filter(|put| index.binds_strictly(*put, strictness));
+        let writes = strict.map(|at| (index.writes[at].entry, at));
         let mut moments = Moments::new(writes.collect());
         for read in index.reads_of(strictness) {
             moments.over_before(read.entry).for_each(|(_, write)| self.advance(write));

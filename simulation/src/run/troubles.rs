@@ -66,8 +66,7 @@ impl World {
         }
     }
 
-    /// Once a trouble that comes and goes has gone for the last time, this is called no more; a trouble that is not there
-    /// does not end.
+    /// Takes back what is there of it; nothing, if it has not begun or is gone.
     pub(super) fn end(&mut self, number: usize) {
         if !self.present.remove(&number) {
             return;
