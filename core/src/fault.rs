@@ -87,6 +87,12 @@ faults! {
     CountFilling = "count-filling",
     /// R15: an acceptor forgets what it has promised.
     ForgetfulAcceptor = "forgetful-acceptor",
+    /// R16: a new layout is read before its primaries have confirmed their copies.
+    SwitchBeforeCopied = "switch-before-copied",
+    /// R16: a write takes its quorum in the newest layout only.
+    WriteToOneLayout = "write-to-one-layout",
+    /// R16: a copy counts although its source still took writes of the old layout alone.
+    PullTooEarly = "pull-too-early",
 }
 
 impl fmt::Display for Fault {

@@ -222,6 +222,11 @@ impl Layout {
         self.cluster
     }
 
+    /// The checksum of the version before; none for version 1.
+    pub fn parent(&self) -> Option<LayoutChecksum> {
+        self.parent
+    }
+
     pub fn partitions(&self) -> PartitionCount {
         self.partitions
     }
@@ -271,10 +276,14 @@ impl Layout {
         self.members_of(partition).take(replicas.get())
     }
 
+    /// The primaries of a key, first choice first.
+    pub fn primaries_of(&self, key: &ObjectKey) -> Vec<NodeId> {
+        self.primaries(self.partition_of(key), self.replicas_of(key.bucket())).collect()
+    }
+
     /// The primaries of a key, then every other member in the order in which the ring is walked.
     pub fn preference_list(&self, key: &ObjectKey) -> PreferenceList {
-        let partition = self.partition_of(key);
-        let primaries: Vec<_> = self.primaries(partition, self.replicas_of(key.bucket())).collect();
+        let (partition, primaries) = (self.partition_of(key), self.primaries_of(key));
         let fallbacks = self.walk_from(partition, &primaries);
         PreferenceList::new(partition, primaries, fallbacks)
     }

@@ -6,13 +6,12 @@
 //!
 //! Where to read next:
 //!
-//! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`), and how the next layout is
-//!   chosen: [`choice`];
+//! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
+//! - how that changes: [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
-//! Left out on purpose: storage, the wire, gossip. Missing still: the phases of a change of the layout, hash
-//! trees, reaping of tombstones, expiry.
+//! Left out on purpose: storage, the wire, gossip. Missing still: hash trees, reaping of tombstones, expiry.
 
 mod attempt;
 pub mod choice;
@@ -33,5 +32,7 @@ pub mod put;
 pub mod quorum;
 pub mod report;
 pub mod request;
+pub mod ring;
 pub mod stamp;
 pub mod token;
+pub mod transition;

@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use starling_core::fault::{Fault, switch_on};
-use support::{choice_world, get_world, put_world};
+use support::{choice_world, get_world, put_world, ring_world};
 
 /// What the model says of the first world in which it finds the machine out.
 fn found<W: std::fmt::Debug>(
@@ -15,7 +15,7 @@ fn found<W: std::fmt::Debug>(
     run: impl Fn(&W) -> Result<(), String>,
 ) -> String {
     switch_on(fault);
-    let config = Config { failure_persistence: None, ..Config::default() };
+    let config = Config { failure_persistence: None, cases: 4000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(&worlds, |world| run(&world).map_err(TestCaseError::fail));
     match outcome {
@@ -34,4 +34,7 @@ fn the_models_find_machines_that_are_broken_on_purpose() {
     println!("{fault}: {}", found(fault, put_world::worlds(), put_world::World::run));
     let fault = Fault::ForgetfulAcceptor;
     println!("{fault}: {}", found(fault, choice_world::worlds(), choice_world::World::run));
+    for fault in [Fault::SwitchBeforeCopied, Fault::WriteToOneLayout, Fault::PullTooEarly] {
+        println!("{fault}: {}", found(fault, ring_world::worlds(), ring_world::World::run));
+    }
 }

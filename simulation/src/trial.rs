@@ -9,7 +9,13 @@ use crate::campaign::{jobs, run_seeds};
 
 /// No run can have these yet: a wiped node does not come back filling, and a layout does not change. The models of the
 /// machines that would make the mistake find them.
-const FOUND_BY_MODELS: [Fault; 2] = [Fault::CountFilling, Fault::ForgetfulAcceptor];
+const FOUND_BY_MODELS: [Fault; 5] = [
+    Fault::CountFilling,
+    Fault::ForgetfulAcceptor,
+    Fault::SwitchBeforeCopied,
+    Fault::WriteToOneLayout,
+    Fault::PullTooEarly,
+];
 
 /// True if every fault is found.
 ///

@@ -1,0 +1,413 @@
+//! The ring as it is now: which layouts are written, which one is read, and how that changes (R15, R16).
+//!
+//! All that changes the ring is a log of [`Decree`]s. Each is chosen once ([`crate::choice`]), by the members of the oldest
+//! layout that is still written, and every node that folds the same log has the same [`Ring`]. The number of decrees so far
+//! is the [`Epoch`]; every request among nodes carries it, and is served only by a node of the same epoch.
+//!
+//! A new layout does not replace the one before at once:
+//!
+//! 1. [`Decree::Begin`]: it is *coming*. Writes take their quorum in both, the old one is read (**dual**). Whoever becomes a
+//!    primary copies what it lacks from the old primaries, each of which serves that only from this epoch on, when it has
+//!    stopped to take writes that only go to the old layout.
+//! 2. [`Decree::Switch`]: all copies are there. Writes still take both, the new one is read (**switch**).
+//! 3. [`Decree::End`]: no old primary serves reads of the old layout any more. It is gone.
+//!
+//! What a decree has to wait for is in [`crate::transition`]. The phases are decrees of the same log, and not left to each
+//! node, because of a further commit that drops a member which died on the way: whether it comes before the old layout is
+//! gone or after decides whether the old layout may still be read, so there must be one answer. While a new layout is
+//! coming such a commit takes its place; when it is read already, that one comes next, and the old one is written until
+//! the end of both.
+//!
+//! The members that choose are those of the oldest layout still written, without those declared dead: a joiner that dies
+//! on the way can never hold up the choice of what to do about it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::codec;
+use crate::ids::{ClusterId, DirectoryId, NodeId};
+use crate::layout::{Layout, LayoutVersion, Member};
+use crate::name::{NodeName, ObjectKey};
+use crate::preference::Preference;
+
+/// How many decrees are in effect, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// XXH3-64 of an entry's encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryChecksum(pub u64);
+
+impl fmt::Display for EntryChecksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What changes the ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decree {
+    /// A layout is coming. Those who are `dead` are gone for good, with their disks: nobody waits for them.
+    Begin { layout: Layout, dead: BTreeSet<NodeId> },
+    /// The layout that is coming has all its copies, and is read.
+    Switch(LayoutVersion),
+    /// The layouts before the one that is read are gone.
+    End(LayoutVersion),
+    /// The member's disk was lost: another directory stands for it now, and fills up again (R8).
+    Register { node: NodeId, directory: DirectoryId },
+}
+
+/// A decree in its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// From when on it is in effect.
+    pub epoch: Epoch,
+    /// The checksum of the entry before; none for the first.
+    pub parent: Option<EntryChecksum>,
+    pub decree: Decree,
+}
+
+impl Entry {
+    pub fn checksum(&self) -> EntryChecksum {
+        EntryChecksum(xxh3_64(&codec::encode(self)))
+    }
+}
+
+/// Where a change of the layout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// There is one layout.
+    Settled,
+    /// One is coming: writes go to both, and the old one is read.
+    Dual,
+    /// Writes go to both, and the new one is read.
+    Switch,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Settled => "settled",
+            Phase::Dual => "dual",
+            Phase::Switch => "switch",
+        })
+    }
+}
+
+/// How a node that is no member any more stopped being one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Departure {
+    /// By its leave. It may still hold copies, and brings them home.
+    Left,
+    /// Declared dead.
+    Removed,
+}
+
+/// Why a decree cannot follow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDecree {
+    #[error("the log is at epoch {at}, and the entry is of epoch {found}")]
+    OutOfOrder { at: Epoch, found: Epoch },
+    #[error("the entry of epoch {0} continues another log")]
+    OtherLog(Epoch),
+    #[error("a log begins with layout version 1")]
+    NotTheFirst,
+    #[error("the layout is of cluster {found}; this is {ours}")]
+    OtherCluster { ours: ClusterId, found: ClusterId },
+    #[error("layout version {found} does not continue version {newest}, the newest")]
+    NotASuccessor { newest: LayoutVersion, found: LayoutVersion },
+    #[error("version {0} is still coming; until it is settled a commit can only take members out that died")]
+    UnderWay(LayoutVersion),
+    #[error("{0} is no member")]
+    NoMember(NodeId),
+    #[error("`{0}` is declared dead and named as a member")]
+    DeadMember(NodeName),
+    #[error("`{0}` was a member before and has left, or was removed: it can come back with a new data directory only")]
+    Departed(NodeName),
+    #[error("`{0}` is named with another directory than the one that is registered for it")]
+    OtherDirectory(NodeName),
+    #[error("directory {0} belongs, or has belonged, to a member")]
+    DirectoryTaken(DirectoryId),
+    #[error("version {0} is not the one that is coming")]
+    NotComing(LayoutVersion),
+    #[error("version {0} is not the one that is read, or nothing comes before it")]
+    NothingToEnd(LayoutVersion),
+}
+
+/// What is in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    epoch: Epoch,
+    /// Of the last entry.
+    tip: EntryChecksum,
+    /// Written, and not read any more: somebody may not know yet. Oldest first.
+    left: Vec<Arc<Layout>>,
+    read: Arc<Layout>,
+    read_since: Epoch,
+    coming: Option<Arc<Layout>>,
+    /// Members of the layouts in effect that were declared dead.
+    dead: BTreeSet<NodeId>,
+    /// Of all members of the layouts in effect.
+    directories: BTreeMap<NodeId, DirectoryId>,
+    departed: BTreeMap<NodeId, Departure>,
+    /// All that ever belonged to a member and do not now.
+    retired: BTreeSet<DirectoryId>,
+}
+
+impl Ring {
+    /// The ring of a cluster that has just been made.
+    ///
+    /// # Errors
+    /// [`InvalidDecree::NotTheFirst`] unless it is version 1.
+    pub fn first(layout: Layout) -> Result<Ring, InvalidDecree> {
+        if layout.version() != LayoutVersion(1) || layout.parent().is_some() {
+            return Err(InvalidDecree::NotTheFirst);
+        }
+        let entry = Ring::first_entry(layout.clone());
+        let layout = Arc::new(layout);
+        Ok(Ring {
+            epoch: entry.epoch,
+            tip: entry.checksum(),
+            left: Vec::new(),
+            directories: directories_of(&layout),
+            read: layout,
+            read_since: entry.epoch,
+            coming: None,
+            dead: BTreeSet::new(),
+            departed: BTreeMap::new(),
+            retired: BTreeSet::new(),
+        })
+    }
+
+    /// How the log of a cluster begins that was made with this layout.
+    pub fn first_entry(layout: Layout) -> Entry {
+        Entry { epoch: Epoch(1), parent: None, decree: Decree::Begin { layout, dead: BTreeSet::new() } }
+    }
+
+    /// The decree as the next entry of the log.
+    pub fn entry(&self, decree: Decree) -> Entry {
+        Entry { epoch: Epoch(self.epoch.0 + 1), parent: Some(self.tip), decree }
+    }
+
+    /// The ring with one more decree in effect.
+    ///
+    /// # Errors
+    /// [`InvalidDecree`] if it cannot follow.
+    pub fn after(&self, entry: &Entry) -> Result<Ring, InvalidDecree> {
+        if entry.epoch.0 != self.epoch.0 + 1 {
+            return Err(InvalidDecree::OutOfOrder { at: self.epoch, found: entry.epoch });
+        }
+        if entry.parent != Some(self.tip) {
+            return Err(InvalidDecree::OtherLog(entry.epoch));
+        }
+        let mut next = Ring { epoch: entry.epoch, tip: entry.checksum(), ..self.clone() };
+        match &entry.decree {
+            Decree::Begin { layout, dead } => next.begin(layout, dead)?,
+            Decree::Switch(version) => next.switch(*version)?,
+            Decree::End(version) => next.end(*version)?,
+            Decree::Register { node, directory } => next.register(*node, *directory)?,
+        }
+        Ok(next)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn tip(&self) -> EntryChecksum {
+        self.tip
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.read.cluster()
+    }
+
+    pub fn phase(&self) -> Phase {
+        match (&self.coming, self.left.is_empty()) {
+            (Some(_), _) => Phase::Dual,
+            (None, false) => Phase::Switch,
+            (None, true) => Phase::Settled,
+        }
+    }
+
+    /// The layout that is read.
+    pub fn read(&self) -> &Arc<Layout> {
+        &self.read
+    }
+
+    /// From this epoch on [`Ring::read`] was read.
+    pub fn read_since(&self) -> Epoch {
+        self.read_since
+    }
+
+    /// The layout that is being copied, if one is.
+    pub fn coming(&self) -> Option<&Arc<Layout>> {
+        self.coming.as_ref()
+    }
+
+    /// Layouts that are written and not read any more, oldest first.
+    pub fn left(&self) -> &[Arc<Layout>] {
+        &self.left
+    }
+
+    /// Where all this leads: what is coming, or else what is read.
+    pub fn newest(&self) -> &Arc<Layout> {
+        self.coming.as_ref().unwrap_or(&self.read)
+    }
+
+    /// All layouts in which a write takes its quorum, oldest first.
+    pub fn written(&self) -> impl Iterator<Item = &Arc<Layout>> {
+        self.left.iter().chain([&self.read]).chain(&self.coming)
+    }
+
+    /// All members of the layouts in effect, as the newest of them knows them.
+    pub fn members(&self) -> BTreeMap<NodeId, &Member> {
+        self.written().flat_map(|layout| layout.members()).map(|member| (member.node, member)).collect()
+    }
+
+    pub fn is_member(&self, node: NodeId) -> bool {
+        self.directories.contains_key(&node)
+    }
+
+    pub fn is_dead(&self, node: NodeId) -> bool {
+        self.dead.contains(&node)
+    }
+
+    /// The directory that stands for a member.
+    pub fn directory_of(&self, node: NodeId) -> Option<DirectoryId> {
+        self.directories.get(&node).copied()
+    }
+
+    /// How a node stopped being a member, if it was one.
+    pub fn departure_of(&self, node: NodeId) -> Option<Departure> {
+        self.departed.get(&node).copied()
+    }
+
+    /// A directory that stood for a member, and does not any more.
+    pub fn is_retired(&self, directory: DirectoryId) -> bool {
+        self.retired.contains(&directory)
+    }
+
+    /// Who chooses the next decree.
+    pub fn acceptors(&self) -> BTreeSet<NodeId> {
+        let oldest = self.left.first().unwrap_or(&self.read);
+        oldest.members().iter().map(|member| member.node).filter(|node| !self.is_dead(*node)).collect()
+    }
+
+    /// Where a key lives, in each layout in effect.
+    pub fn preference(&self, key: &ObjectKey) -> Preference {
+        let written: Vec<Vec<NodeId>> = self.written().map(|layout| layout.primaries_of(key)).collect();
+        Preference::new(written, self.left.len(), self.read.preference_list(key), self.newest().preference_list(key))
+    }
+
+    fn begin(&mut self, layout: &Layout, dead: &BTreeSet<NodeId>) -> Result<(), InvalidDecree> {
+        self.check_successor(layout)?;
+        for node in dead {
+            self.check_member(*node)?;
+        }
+        if self.phase() != Phase::Settled && dead.iter().all(|node| self.is_dead(*node)) {
+            return Err(InvalidDecree::UnderWay(self.newest().version()));
+        }
+        for member in layout.members() {
+            self.check_may_be_member(member, dead)?;
+        }
+        self.dead.extend(dead);
+        let given_up = self.coming.replace(Arc::new(layout.clone()));
+        let known: BTreeSet<NodeId> = given_up.iter().flat_map(|layout| layout.members()).map(|m| m.node).collect();
+        self.directories.extend(directories_of(layout));
+        self.forget_those_outside(known.iter().chain(dead).copied().collect());
+        Ok(())
+    }
+
+    fn switch(&mut self, version: LayoutVersion) -> Result<(), InvalidDecree> {
+        let coming = self.coming.take_if(|coming| coming.version() == version);
+        let coming = coming.ok_or(InvalidDecree::NotComing(version))?;
+        self.left.push(std::mem::replace(&mut self.read, coming));
+        self.read_since = self.epoch;
+        Ok(())
+    }
+
+    fn end(&mut self, version: LayoutVersion) -> Result<(), InvalidDecree> {
+        if self.phase() != Phase::Switch || self.read.version() != version {
+            return Err(InvalidDecree::NothingToEnd(version));
+        }
+        let known = self.directories.keys().copied().collect();
+        self.left.clear();
+        self.forget_those_outside(known);
+        self.dead.clear();
+        Ok(())
+    }
+
+    fn register(&mut self, node: NodeId, directory: DirectoryId) -> Result<(), InvalidDecree> {
+        self.check_member(node)?;
+        self.check_new(directory)?;
+        self.retired.extend(self.directories.insert(node, directory));
+        Ok(())
+    }
+
+    /// Those of the `known` who are in no layout any more have departed.
+    fn forget_those_outside(&mut self, known: BTreeSet<NodeId>) {
+        let members: BTreeSet<NodeId> = self.members().into_keys().collect();
+        for node in known {
+            let is_dead = self.dead.contains(&node);
+            if is_dead || !members.contains(&node) {
+                self.departed.insert(node, if is_dead { Departure::Removed } else { Departure::Left });
+            }
+            if !members.contains(&node) {
+                self.retired.extend(self.directories.remove(&node));
+            }
+        }
+    }
+
+    fn check_successor(&self, layout: &Layout) -> Result<(), InvalidDecree> {
+        let (ours, newest) = (self.cluster(), self.newest());
+        if layout.cluster() != ours {
+            return Err(InvalidDecree::OtherCluster { ours, found: layout.cluster() });
+        }
+        let follows = layout.version().0 == newest.version().0 + 1
+            && layout.parent() == Some(newest.checksum())
+            && layout.partitions() == newest.partitions();
+        if !follows {
+            return Err(InvalidDecree::NotASuccessor { newest: newest.version(), found: layout.version() });
+        }
+        Ok(())
+    }
+
+    fn check_member(&self, node: NodeId) -> Result<(), InvalidDecree> {
+        if self.is_member(node) { Ok(()) } else { Err(InvalidDecree::NoMember(node)) }
+    }
+
+    fn check_may_be_member(&self, member: &Member, dead: &BTreeSet<NodeId>) -> Result<(), InvalidDecree> {
+        let name = || member.name.clone();
+        if dead.contains(&member.node) || self.is_dead(member.node) {
+            return Err(InvalidDecree::DeadMember(name()));
+        }
+        if self.departed.contains_key(&member.node) {
+            return Err(InvalidDecree::Departed(name()));
+        }
+        match self.directory_of(member.node) {
+            Some(known) if known == member.directory => Ok(()),
+            Some(_) => Err(InvalidDecree::OtherDirectory(name())),
+            None => self.check_new(member.directory),
+        }
+    }
+
+    fn check_new(&self, directory: DirectoryId) -> Result<(), InvalidDecree> {
+        let is_known = self.is_retired(directory) || self.directories.values().any(|known| *known == directory);
+        if is_known { Err(InvalidDecree::DirectoryTaken(directory)) } else { Ok(()) }
+    }
+}
+
+fn directories_of(layout: &Layout) -> BTreeMap<NodeId, DirectoryId> {
+    layout.members().iter().map(|member| (member.node, member.directory)).collect()
+}
