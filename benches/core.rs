@@ -190,6 +190,7 @@ mod first_layout {
 mod put {
     use super::*;
     use starling_core::ids::NodeId;
+    use starling_core::preference::LayoutQuorum;
     use starling_core::put::{Action, Candidate, Event, Plan, Put};
     use starling_core::quorum::{Level, Quorum, ReplicaCount};
     use starling_core::report::Role;
@@ -203,7 +204,10 @@ mod put {
             coordinator: list.primaries()[0],
             primaries,
             fallbacks,
-            quorum: Quorum::of_write(Level::Default, Level::Default, ReplicaCount::DEFAULT).expect("it can be met"),
+            quorums: vec![LayoutQuorum {
+                primaries: list.primaries().to_vec(),
+                quorum: Quorum::of_write(Level::Default, Level::Default, ReplicaCount::DEFAULT).expect("it can be met"),
+            }],
             deadline: Duration::from_secs(1),
             give_up_after: Duration::from_secs(5),
         }

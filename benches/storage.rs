@@ -10,6 +10,7 @@ use divan::Bencher;
 use starling_benches::{LIMITS, bytes, key, layout, write};
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::name::ObjectKey;
+use starling_core::ring::Epoch;
 use starling_storage::{
     Engine, Expect, Identity, MemoryDisk, MemoryEngine, RocksEngine, RocksOptions, Store, StoreLimits,
 };
@@ -197,7 +198,7 @@ fn store(engine: Arc<dyn Engine>) -> Store {
 }
 
 fn write_all(runtime: &Runtime, store: &Store, numbers: std::ops::Range<u64>, value: &Bytes) {
-    let writes = numbers.map(|n| store.coordinate(key(n), write(n, value.clone()), None));
+    let writes = numbers.map(|n| store.coordinate(Epoch(1), key(n), write(n, value.clone()), None));
     for done in runtime.block_on(futures::future::join_all(writes)) {
         done.expect("the store takes it");
     }

@@ -157,6 +157,8 @@ async fn explain_absence(error: ClientError, seeds: &Seeds, deadline: Instant) -
             Failure::new(Kind::Unreachable, format!("{name} ({address}) has stopped serving: {reason}"))
                 .hint("repair its disk and restart it, or name another node with --node")
         }
+        NodeStanding::Left => Failure::new(Kind::Unreachable, format!("{name} ({address}) has left its cluster"))
+            .hint("name another node with --node"),
         NodeStanding::Serving | NodeStanding::Stopping => Failure::from_client(error, Intent::Read, &Names::default()),
     }
 }

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use starling_core::layout::Layout;
-use starling_proto::call_within;
+use starling_core::change::Change;
+use starling_core::layout::{Layout, LayoutChecksum};
 use starling_proto::connection::{client_limits, client_transport};
-use starling_proto::control::{ClusterView, ControlError, ControlServiceClient, Init, NodeStatus};
+use starling_proto::control::{
+    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, Transition,
+};
 use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
+use starling_proto::{RpcError, call_within};
 
 use crate::connection::dial_limit;
 use crate::error::{Attempt, ClientError};
@@ -78,15 +81,58 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError::Invalid`] if that cannot be, [`ClientError::Incomplete`] if it has to be run again.
     pub async fn init(&self, init: Init, within: Duration) -> Result<Layout, ClientError> {
-        let outcome = self.client.init(call_within(within), init).await.map_err(|error| self.silent(&error))?;
-        outcome.map_err(|error| match error {
-            ControlError::Incomplete(_) => ClientError::Incomplete(error.to_string()),
+        self.told(self.client.init(call_within(within), init).await)
+    }
+
+    /// Stages changes of the ring on this node, behind those that are; tells what all of them come to.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if they are not possible; nothing is staged then.
+    pub async fn stage(&self, changes: Vec<Change>, within: Duration) -> Result<Plan, ClientError> {
+        self.told(self.client.stage(call_within(within), changes).await)
+    }
+
+    /// Forgets what is staged on this node; tells what it was.
+    ///
+    /// # Errors
+    /// [`ClientError::Internal`] if that cannot be made durable.
+    pub async fn unstage(&self, within: Duration) -> Result<Vec<Change>, ClientError> {
+        self.told(self.client.unstage(call_within(within)).await)
+    }
+
+    /// What the changes staged on this node come to; none if nothing is staged.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if they are not possible any more.
+    pub async fn plan(&self, within: Duration) -> Result<Option<Plan>, ClientError> {
+        self.told(self.client.plan(call_within(within)).await)
+    }
+
+    /// Has a plan that was shown chosen as the next layout.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if it is no longer what is staged, [`ClientError::Incomplete`] if too few members answer.
+    pub async fn commit(&self, plan: LayoutChecksum, within: Duration) -> Result<Committed, ClientError> {
+        self.told(self.client.commit(call_within(within), plan).await)
+    }
+
+    /// Where the change of the layout stands that is under way.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the node belongs to no cluster.
+    pub async fn transition(&self, within: Duration) -> Result<Transition, ClientError> {
+        self.told(self.client.transition(call_within(within)).await)
+    }
+
+    fn told<T>(&self, outcome: Result<Result<T, ControlError>, RpcError>) -> Result<T, ClientError> {
+        outcome.map_err(|error| self.silent(&error))?.map_err(|error| match error {
+            ControlError::Incomplete(_) | ControlError::Waiting(_) => ClientError::Incomplete(error.to_string()),
             ControlError::Internal(reason) => ClientError::Internal { address: self.address.clone(), reason },
             ControlError::Invalid(_) | ControlError::AlreadyMember(_) => ClientError::Invalid(error.to_string()),
         })
     }
 
-    fn silent(&self, error: &starling_proto::RpcError) -> ClientError {
+    fn silent(&self, error: &RpcError) -> ClientError {
         let attempt = Attempt { address: self.address.clone(), reason: error.to_string() };
         ClientError::DeadlinePassed { tried: vec![attempt] }
     }

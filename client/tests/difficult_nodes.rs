@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use starling_client::{Bucket, Client, ClientError, ClientOptions};
+use starling_core::change::Change;
 use starling_core::clock::Clock;
 use starling_core::ids::{ClusterId, DirectoryId, NodeId, Run};
 use starling_core::layout::{FirstLayout, Layout, LayoutChecksum, Member};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::quorum::ReplicaCount;
+use starling_core::ring::{Entry, Epoch};
 use starling_core::token::PartitionCount;
 use starling_proto::connection::{channel, drive};
-use starling_proto::control::{ClusterView, ControlError, ControlService, Init, NodeStatus, PeerView};
+use starling_proto::control::{
+    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, Transition,
+};
 use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
 use starling_proto::{BUILD, CallContext};
@@ -130,6 +134,30 @@ impl ControlService for Node {
 
     async fn layout(self, _: CallContext) -> Option<Layout> {
         self.view.layout.clone()
+    }
+
+    async fn log(self, _: CallContext, _: Epoch) -> Result<Vec<Entry>, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn stage(self, _: CallContext, _: Vec<Change>) -> Result<Plan, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn unstage(self, _: CallContext) -> Result<Vec<Change>, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn plan(self, _: CallContext) -> Result<Option<Plan>, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn commit(self, _: CallContext, _: LayoutChecksum) -> Result<Committed, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn transition(self, _: CallContext) -> Result<Transition, ControlError> {
+        unreachable!("no test asks for it")
     }
 }
 

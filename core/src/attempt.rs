@@ -108,7 +108,7 @@ impl Attempts {
         Attempts { asked: Vec::new(), spare: up.into_iter().chain(down).collect() }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Attempt> {
+    pub fn iter(&self) -> impl Iterator<Item = &Attempt> + Clone {
         self.asked.iter()
     }
 
@@ -196,9 +196,14 @@ impl Attempts {
         Tally { primaries: 0, fallbacks: self.spare.len() }
     }
 
+    pub fn spare_nodes(&self) -> impl Iterator<Item = NodeId> + Clone {
+        self.spare.iter().map(|candidate| candidate.node)
+    }
+
     /// Those who may still answer, and those who may still be asked.
-    pub fn within_reach(&self) -> Tally {
-        self.pending() + self.spares()
+    pub fn within_reach(&self) -> impl Iterator<Item = NodeId> + Clone {
+        let pending = self.asked.iter().filter(|attempt| attempt.is_pending()).map(|attempt| attempt.node);
+        pending.chain(self.spare_nodes())
     }
 
     /// When the next attempt turns slow or exceeds `limit`. What was due at `looked_at` has been dealt with; what has

@@ -10,7 +10,8 @@
 //! 4. When every attempt has ended, one way or another, each replica that answered with less than the merged object is
 //!    sent it: primaries in any case, fallbacks if they hold the key.
 //! 5. A read that waits for its repair is answered only once its quorum holds what it returns, by itself or by repair: a
-//!    later read of the same quorum cannot go back behind it. It begins its repairs when its quorum has answered and the
+//!    later read of the same quorum cannot go back behind it; while the layout changes, a quorum of each layout that is
+//!    written. It begins its repairs when its quorum has answered and the
 //!    others have had as long again. Who answers after that, or is repaired, can still make up the quorum.
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::fault::{self, Fault};
 use crate::ids::NodeId;
 use crate::object::{Object, SiblingMode};
+use crate::preference::LayoutQuorum;
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Repair, ReplicaReport, Role};
 
@@ -35,12 +37,17 @@ const FALLBACKS_PER_PRIMARY: usize = 2;
 /// What the coordinator knows when a read begins. Times are counted from then.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Of all layouts that are written. Those who are none in the layout that is read answer as [`Standing::Filling`].
     pub primaries: Vec<Candidate>,
     pub fallbacks: Vec<Candidate>,
     /// Primaries for which somebody holds hints, each with one that does.
     pub hinted: Vec<Hinted>,
+    /// In the layout that is read.
     pub quorum: Quorum,
     pub wait_for_repair: bool,
+    /// Of a read that waits for its repair, in the layouts that are written and not read: none, unless the layout is about
+    /// to change (R16).
+    pub repair_quorums: Vec<LayoutQuorum>,
     pub deadline: Duration,
     /// A node that has been silent for this long is not waited for any more.
     pub give_up_after: Duration,
@@ -57,7 +64,8 @@ pub struct Hinted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     Complete,
-    /// Its directory is new, or part of its data was quarantined: it may lack writes that it once acknowledged.
+    /// Its directory is new, part of its data was quarantined, or it is about to become a primary of the key: it may lack
+    /// writes that were acknowledged.
     Filling,
 }
 
@@ -278,7 +286,8 @@ impl Get {
     }
 
     fn is_worth_waiting(&self, now: Duration) -> bool {
-        let is_possible = self.plan.quorum.is_met(self.secured() + self.attempts.within_reach());
+        let is_met = self.plan.quorum.is_met(self.secured() + self.attempts.pending() + self.attempts.spares());
+        let is_possible = is_met && self.can_be_held_elsewhere();
         is_possible || self.attempts.iter().any(|attempt| self.is_awaited(attempt, now))
     }
 
@@ -309,7 +318,9 @@ impl Get {
 
     /// Nothing is promised of those who hold less, or the quorum holds what is returned by now.
     fn needs_no_repair(&self) -> bool {
-        !self.plan.wait_for_repair || self.plan.quorum.is_met(self.up_to_date())
+        let is_met = |layout: &LayoutQuorum| layout.is_met(self.holders().map(|attempt| attempt.node));
+        !self.plan.wait_for_repair
+            || (self.plan.quorum.is_met(self.up_to_date()) && self.plan.repair_quorums.iter().all(is_met))
     }
 
     /// Everyone has answered or failed. A read that waits for its repair does not wait for others for long.
@@ -317,7 +328,9 @@ impl Get {
         let hurries = self.hurries(now);
         let late = self.out_of_patience().is_some_and(|at| now >= at);
         let settled = self.attempts.iter().all(|a| !a.is_pending() || (hurries && (late || !self.is_awaited(a, now))));
-        settled && (self.answered || self.may_answer(now))
+        // Without anything to repair whoever is waited for may as well have something to say.
+        let is_of_use = self.answered || !self.plan.wait_for_repair || self.has_to_repair();
+        settled && is_of_use && (self.answered || self.may_answer(now))
     }
 
     /// All that is left is to wait for a repair, and perhaps for what others have to say before.
@@ -344,16 +357,24 @@ impl Get {
     }
 
     fn repair_if_stale(&mut self, reply: &Reply, actions: &mut Vec<Action>) {
-        let Some(role) = self.attempts.iter().find(|attempt| attempt.node == reply.from).map(|attempt| attempt.role)
-        else {
-            return;
-        };
-        // A fallback without a copy owes nobody anything, and should not begin to.
-        let keeps_the_key = role == Role::Primary || !reply.clock.is_empty();
-        if keeps_the_key && !reply.clock.covers_all(self.merged.clock()) {
+        if let Some(role) = self.to_be_repaired_as(reply) {
             self.attempts.set_repair(reply.from, Repair::Sent);
             actions.push(Action::Repair { node: reply.from, role, object: self.merged.clone() });
         }
+    }
+
+    /// None if there is nothing to repair. A fallback without a copy owes nobody anything, and should not begin to.
+    fn to_be_repaired_as(&self, reply: &Reply) -> Option<Role> {
+        let role = self.attempts.iter().find(|attempt| attempt.node == reply.from).map(|attempt| attempt.role);
+        role.filter(|role| self.is_stale(reply) && (*role == Role::Primary || !reply.clock.is_empty()))
+    }
+
+    fn has_to_repair(&self) -> bool {
+        self.replies.iter().any(|reply| self.to_be_repaired_as(reply).is_some())
+    }
+
+    fn is_stale(&self, reply: &Reply) -> bool {
+        !reply.clock.covers_all(self.merged.clock())
     }
 
     fn repairs_pending(&self) -> bool {
@@ -404,9 +425,29 @@ impl Get {
 
     /// Those of the counting replicas that hold what is about to be returned. A fallback may lack it unrepaired.
     fn up_to_date(&self) -> Tally {
-        let answered_with_all = |attempt: &Attempt| {
-            self.replies.iter().any(|r| r.from == attempt.node && r.clock.covers_all(self.merged.clock()))
+        tally(self.counting().filter(|attempt| self.is_holder(attempt)))
+    }
+
+    /// Of a read that waits for its repair: the other layouts can have their quorum.
+    fn can_be_held_elsewhere(&self) -> bool {
+        let may_hold = |attempt: &&Attempt| {
+            let replied = self.replies.iter().find(|r| r.from == attempt.node);
+            let keeps_the_key = replied.is_some_and(|r| attempt.is_primary() || !r.clock.is_empty());
+            let is_repairable = keeps_the_key && !matches!(attempt.repair, Repair::Failed(_));
+            attempt.is_pending() || is_repairable || self.is_holder(attempt)
         };
-        tally(self.counting().filter(|attempt| attempt.repair == Repair::Done || answered_with_all(attempt)))
+        let nodes = self.attempts.iter().filter(may_hold).map(|attempt| attempt.node);
+        let nodes: BTreeSet<NodeId> = nodes.chain(self.attempts.spare_nodes()).collect();
+        let is_met = |layout: &LayoutQuorum| layout.is_met(nodes.iter().copied());
+        !self.plan.wait_for_repair || self.plan.repair_quorums.iter().all(is_met)
+    }
+
+    fn holders(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|attempt| self.is_holder(attempt))
+    }
+
+    fn is_holder(&self, attempt: &Attempt) -> bool {
+        let answered_with_all = |r: &Reply| r.from == attempt.node && !self.is_stale(r);
+        attempt.repair == Repair::Done || self.replies.iter().any(answered_with_all)
     }
 }

@@ -276,6 +276,12 @@ impl Layout {
         self.members_of(partition).take(replicas.get())
     }
 
+    /// The primaries of objects that have the fewest copies of all buckets.
+    pub fn fewest_primaries(&self, partition: Partition) -> impl Iterator<Item = NodeId> {
+        let fewest = self.buckets.keys().map(|bucket| self.replicas_of(bucket)).min();
+        self.primaries(partition, fewest.unwrap_or(self.replicas))
+    }
+
     /// The primaries of a key, first choice first.
     pub fn primaries_of(&self, key: &ObjectKey) -> Vec<NodeId> {
         self.primaries(self.partition_of(key), self.replicas_of(key.bucket())).collect()

@@ -7,13 +7,14 @@
 //! Where to read next:
 //!
 //! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
-//! - how that changes: [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
+//! - how that changes: [`change`] → [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
 //! Left out on purpose: storage, the wire, gossip. Missing still: hash trees, reaping of tombstones, expiry.
 
 mod attempt;
+pub mod change;
 pub mod choice;
 pub mod clock;
 pub mod codec;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt::Candidate;
 use crate::fault::{self, Fault};
 use crate::ids::NodeId;
-use crate::quorum::Tally;
+use crate::quorum::{InvalidQuorum, Level, Quorum, ReplicaCount, Tally};
 use crate::token::Partition;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,80 +46,80 @@ impl PreferenceList {
     }
 }
 
-/// Where a key lives in all layouts in effect.
+/// What a request waits for in one of the layouts in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutQuorum {
+    pub primaries: Vec<NodeId>,
+    pub quorum: Quorum,
+}
+
+impl LayoutQuorum {
+    /// How far these nodes, each of them once, go towards it.
+    pub fn tally(&self, nodes: impl Iterator<Item = NodeId>) -> Tally {
+        nodes.fold(Tally::default(), |mut tally, node| {
+            if self.primaries.contains(&node) {
+                tally.primaries += 1;
+            } else {
+                tally.fallbacks += 1;
+            }
+            tally
+        })
+    }
+
+    pub fn is_met(&self, nodes: impl Iterator<Item = NodeId>) -> bool {
+        self.quorum.is_met(self.tally(nodes))
+    }
+}
+
+/// A key's primaries in all layouts in effect.
 ///
 /// A node counts towards a write's quorum in a layout if it is a primary there, or if it may not drop its copy before one
 /// of that layout's primaries has confirmed it. So that every copy counts in every layout, a node owes confirmations to
-/// primaries of each layout in which it is none: [`Preference::owed_by`].
+/// primaries of each layout in which it is none: [`Primaries::owed_by`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preference {
-    /// The primaries in each layout that is written, oldest layout first.
+pub struct Primaries {
+    /// In each layout that is written, oldest layout first.
     written: Vec<Vec<NodeId>>,
     /// Which of them is read.
     read: usize,
-    reads: PreferenceList,
-    /// Of writes: who is no primary anywhere, and stays.
-    fallbacks: Vec<NodeId>,
 }
 
-impl Preference {
-    /// `reads` by the layout that is read, `newest` by the newest one.
-    pub(crate) fn new(
-        written: Vec<Vec<NodeId>>,
-        read: usize,
-        reads: PreferenceList,
-        newest: PreferenceList,
-    ) -> Preference {
-        let in_order = newest.primaries.into_iter().chain(newest.fallbacks);
-        let fallbacks = in_order.filter(|node| !written.iter().any(|primaries| primaries.contains(node))).collect();
-        Preference { written, read, reads, fallbacks }
+impl Primaries {
+    pub(crate) fn new(written: Vec<Vec<NodeId>>, read: usize) -> Primaries {
+        Primaries { written, read }
     }
 
-    pub fn partition(&self) -> Partition {
-        self.reads.partition
-    }
-
-    /// By the layout that is read.
-    pub fn reads(&self) -> &PreferenceList {
-        &self.reads
-    }
-
-    /// The primaries in each layout that is written, oldest layout first.
+    /// In each layout that is written, oldest layout first.
     pub fn written(&self) -> &[Vec<NodeId>] {
         &self.written
     }
 
-    /// Everybody who is a primary somewhere: first those that are read.
-    pub fn primaries(&self) -> Vec<NodeId> {
+    /// In the layout that is read.
+    pub fn read(&self) -> &[NodeId] {
+        &self.written[self.read]
+    }
+
+    /// Everybody who is one somewhere: first those that are read.
+    pub fn all(&self) -> Vec<NodeId> {
         let mut met = BTreeSet::new();
-        let all = self.written[self.read].iter().chain(self.written.iter().flatten());
+        let all = self.read().iter().chain(self.written.iter().flatten());
         all.copied().filter(|node| met.insert(*node)).collect()
     }
 
-    /// Who may stand in for a primary in a write: members of the newest layout that are no primaries of the key.
-    pub fn fallbacks(&self) -> &[NodeId] {
-        &self.fallbacks
-    }
-
-    /// A primary in some layout that is written.
-    pub fn is_primary(&self, node: NodeId) -> bool {
+    /// In some layout that is written.
+    pub fn contains(&self, node: NodeId) -> bool {
         self.written.iter().any(|primaries| primaries.contains(&node))
     }
 
-    /// How far holders of the key go towards a quorum in each layout that is written.
-    pub fn tallies(&self, holders: impl Iterator<Item = NodeId> + Clone) -> impl Iterator<Item = Tally> {
-        let layouts = if fault::is_on(Fault::WriteToOneLayout) { self.written.len() - 1 } else { 0 };
-        self.written[layouts..].iter().map(move |primaries| {
-            let (all, of_primaries) =
-                (holders.clone().count(), holders.clone().filter(|node| primaries.contains(node)).count());
-            Tally { primaries: of_primaries, fallbacks: all - of_primaries }
-        })
+    /// What the node has of the key is all there is to have: a fallback's answer is judged otherwise.
+    pub fn is_read_from(&self, node: NodeId) -> bool {
+        self.read().contains(&node) || !self.contains(node)
     }
 
     /// Who has to confirm what a node takes in, before that node may drop it: all primaries, if it is none; and where it is
     /// one in some layouts only, in each of the others the one whose place it has taken, or who takes its place.
     pub fn owed_by(&self, node: NodeId) -> BTreeSet<NodeId> {
-        if !self.is_primary(node) {
+        if !self.contains(node) {
             return self.written.iter().flatten().copied().collect();
         }
         let others = self.written.iter().filter(|primaries| !primaries.contains(&node));
@@ -134,4 +134,66 @@ impl Preference {
         let theirs = primaries.iter().filter(|primary| !own.contains(primary));
         theirs.copied().nth(place).or_else(|| primaries.first().copied())
     }
+}
+
+/// Where a key lives in all layouts in effect, and who stands in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preference {
+    primaries: Primaries,
+    reads: PreferenceList,
+    /// Of writes: who is no primary anywhere, and stays.
+    fallbacks: Vec<NodeId>,
+}
+
+impl Preference {
+    /// `reads` by the layout that is read, `newest` by the newest one.
+    pub(crate) fn new(primaries: Primaries, reads: PreferenceList, newest: PreferenceList) -> Preference {
+        let in_order = newest.primaries.into_iter().chain(newest.fallbacks);
+        let fallbacks = in_order.filter(|node| !primaries.contains(*node)).collect();
+        Preference { primaries, reads, fallbacks }
+    }
+
+    pub fn primaries(&self) -> &Primaries {
+        &self.primaries
+    }
+
+    /// By the layout that is read.
+    pub fn reads(&self) -> &PreferenceList {
+        &self.reads
+    }
+
+    /// Who may stand in for a primary in a write: members of the newest layout that are no primaries of the key.
+    pub fn fallbacks(&self) -> &[NodeId] {
+        &self.fallbacks
+    }
+
+    /// What a write waits for: its quorum in each layout, as far as there are replicas.
+    ///
+    /// # Errors
+    /// [`InvalidQuorum`] if the layout that is read can never satisfy it.
+    pub fn write_quorums(&self, w: Level, pw: Level) -> Result<Vec<LayoutQuorum>, InvalidQuorum> {
+        Quorum::of_write(w, pw, copies_in(self.reads.primaries()))?;
+        let of = |primaries: &Vec<NodeId>| {
+            let copies = copies_in(primaries);
+            let quorum = Quorum::of_write(w.within(copies), pw.within(copies), copies)?;
+            Ok(LayoutQuorum { primaries: primaries.clone(), quorum })
+        };
+        let written = self.primaries.written();
+        let skipped = if fault::is_on(Fault::WriteToOneLayout) { written.len() - 1 } else { 0 };
+        written.iter().skip(skipped).map(of).collect()
+    }
+
+    /// What a read that waits for its repair waits for in the layouts that are written and not read.
+    ///
+    /// # Errors
+    /// [`InvalidQuorum`] if the layout that is read can never satisfy it.
+    pub fn repair_quorums(&self, r: Level, pr: Level) -> Result<Vec<LayoutQuorum>, InvalidQuorum> {
+        let mut all = self.write_quorums(r, pr)?;
+        all.retain(|layout| layout.primaries != self.reads.primaries);
+        Ok(all)
+    }
+}
+
+fn copies_in(primaries: &[NodeId]) -> ReplicaCount {
+    ReplicaCount::MOST.at_most(primaries.len())
 }

@@ -5,7 +5,7 @@
 //!    hint, and a dead node's connection fails at once.
 //! 3. A primary that is believed down, fails, or is slow is stood in for by the next fallback, which keeps a hint for it.
 //!    Each node is asked once.
-//! 4. The write is answered when its quorum is met, when that has become impossible, or at the deadline. What is short
+//! 4. The write is answered when its quorum is met (while the layout changes: in each layout that is written), when that has become impossible, or at the deadline. What is short
 //!    of its quorum is *unknown*: the copies that were made may survive. Whoever is told so wants to know how many there
 //!    are, so an impossible write still waits for those that are within their usual delay.
 //! 5. After the answer the machine goes on until every attempt has ended, so that a primary which fails late still gets
@@ -15,9 +15,10 @@
 
 use std::time::Duration;
 
-use crate::attempt::{Attempt, Attempts, tally};
+use crate::attempt::{Attempt, Attempts};
 use crate::fault::{self, Fault};
 use crate::ids::NodeId;
+use crate::preference::LayoutQuorum;
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Refusal, ReplicaReport, Role};
 
@@ -27,11 +28,12 @@ pub use crate::attempt::Candidate;
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub coordinator: NodeId,
-    /// In order of preference; includes the coordinator if it is one.
+    /// Of all layouts that are written, in order of preference; includes the coordinator if it is one.
     pub primaries: Vec<Candidate>,
     /// In order of preference; includes the coordinator if it is one.
     pub fallbacks: Vec<Candidate>,
-    pub quorum: Quorum,
+    /// In each layout that is written: one, unless the layout is about to change (R16).
+    pub quorums: Vec<LayoutQuorum>,
     pub deadline: Duration,
     /// A node that has been silent for this long is not waited for any more.
     pub give_up_after: Duration,
@@ -74,7 +76,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
-    /// Who has made it durable so far.
+    /// Of the quorums that were asked for, the first that is not met, or else the first.
+    pub quorum: Quorum,
+    /// Who has made it durable so far, counted for that quorum.
     pub acknowledged: Tally,
     pub replicas: Vec<ReplicaReport>,
 }
@@ -208,14 +212,30 @@ impl Put {
     }
 
     fn answer_if_decided(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let possible = self.own_pending() || self.plan.quorum.is_met(self.stored() + self.attempts.within_reach());
+        let possible = self.own_pending() || self.is_met_by(self.stored().chain(self.attempts.within_reach()));
         let worth_waiting = possible || self.attempts.iter().any(|a| a.is_pending() && !a.is_slow(now));
-        let one = fault::is_on(Fault::AcknowledgeByOne) && self.stored() != Tally::default();
-        if one || self.plan.quorum.is_met(self.stored()) {
+        let one = fault::is_on(Fault::AcknowledgeByOne) && self.stored().next().is_some();
+        if one || self.is_met_by(self.stored()) {
             self.answer(now, Verdict::Acknowledged, actions);
         } else if now >= self.plan.deadline || !worth_waiting {
             self.answer(now, Verdict::Unknown, actions);
         }
+    }
+
+    fn is_met_by(&self, nodes: impl Iterator<Item = NodeId> + Clone) -> bool {
+        self.first_unmet_by(nodes).is_none()
+    }
+
+    fn first_unmet_by(&self, nodes: impl Iterator<Item = NodeId> + Clone) -> Option<&LayoutQuorum> {
+        self.plan.quorums.iter().find(|layout| !layout.quorum.is_met(self.tally(layout, nodes.clone())))
+    }
+
+    fn tally(&self, layout: &LayoutQuorum, nodes: impl Iterator<Item = NodeId>) -> Tally {
+        let tally = layout.tally(nodes);
+        if fault::is_on(Fault::FallbackCountsAsPrimary) {
+            return Tally { primaries: tally.primaries + tally.fallbacks, fallbacks: 0 };
+        }
+        tally
     }
 
     fn own_pending(&self) -> bool {
@@ -228,15 +248,14 @@ impl Put {
         }
         self.answered = true;
         let replicas = self.attempts.reports(now);
-        actions.push(Action::Answer(Answer { verdict, acknowledged: self.stored(), replicas }));
+        let told = self.first_unmet_by(self.stored()).or(self.plan.quorums.first());
+        let layout = told.expect("at least one layout is written");
+        let (quorum, acknowledged) = (layout.quorum, self.tally(layout, self.stored()));
+        actions.push(Action::Answer(Answer { verdict, quorum, acknowledged, replicas }));
     }
 
-    fn stored(&self) -> Tally {
-        let stored = tally(self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored));
-        if fault::is_on(Fault::FallbackCountsAsPrimary) {
-            return Tally { primaries: stored.primaries + stored.fallbacks, fallbacks: 0 };
-        }
-        stored
+    fn stored(&self) -> impl Iterator<Item = NodeId> + Clone {
+        self.attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stored).map(|attempt| attempt.node)
     }
 }
 

@@ -30,6 +30,7 @@ pub struct ReplicaCount(u8);
 
 impl ReplicaCount {
     pub const DEFAULT: ReplicaCount = ReplicaCount(3);
+    pub const MOST: ReplicaCount = ReplicaCount(MAX_REPLICAS);
 
     pub fn get(self) -> usize {
         usize::from(self.0)
@@ -83,6 +84,14 @@ pub enum Level {
 }
 
 impl Level {
+    /// As far as that many replicas can do it.
+    pub fn within(self, replicas: ReplicaCount) -> Level {
+        match self {
+            Level::Count(count) => Level::Count(count.min(replicas.0)),
+            Level::One | Level::Quorum | Level::All | Level::Default => self,
+        }
+    }
+
     /// The number of replicas this means for an object of `replicas` copies; `default` is used for [`Level::Default`].
     fn resolve(self, field: &'static str, replicas: ReplicaCount, default: u8) -> Result<u8, InvalidQuorum> {
         let asked = match self {

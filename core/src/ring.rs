@@ -32,7 +32,8 @@ use crate::codec;
 use crate::ids::{ClusterId, DirectoryId, NodeId};
 use crate::layout::{Layout, LayoutVersion, Member};
 use crate::name::{NodeName, ObjectKey};
-use crate::preference::Preference;
+use crate::preference::{Preference, Primaries};
+use crate::token::Partition;
 
 /// How many decrees are in effect, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,12 +106,26 @@ impl fmt::Display for Phase {
 }
 
 /// How a node that is no member any more stopped being one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
     /// By its leave. It may still hold copies, and brings them home.
     Left,
     /// Declared dead.
     Removed,
+}
+
+/// What a node with its directory is to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    Member,
+    /// It was one until it left.
+    Left,
+    /// It was declared dead.
+    Removed,
+    /// The node is a member, by another directory.
+    OtherDirectory(DirectoryId),
+    /// Nobody has ever named it.
+    Stranger,
 }
 
 /// Why a decree cannot follow.
@@ -288,6 +303,16 @@ impl Ring {
         self.directories.get(&node).copied()
     }
 
+    pub fn membership_of(&self, node: NodeId, directory: DirectoryId) -> Membership {
+        match (self.departed.get(&node), self.directories.get(&node)) {
+            (Some(Departure::Removed), _) => Membership::Removed,
+            (Some(Departure::Left), _) => Membership::Left,
+            (None, Some(registered)) if *registered == directory => Membership::Member,
+            (None, Some(registered)) => Membership::OtherDirectory(*registered),
+            (None, None) => Membership::Stranger,
+        }
+    }
+
     /// How a node stopped being a member, if it was one.
     pub fn departure_of(&self, node: NodeId) -> Option<Departure> {
         self.departed.get(&node).copied()
@@ -304,10 +329,19 @@ impl Ring {
         oldest.members().iter().map(|member| member.node).filter(|node| !self.is_dead(*node)).collect()
     }
 
-    /// Where a key lives, in each layout in effect.
+    /// Whether a node is a primary of whatever lies in a partition, in each layout in effect.
+    pub fn is_primary_of_all(&self, node: NodeId, partition: Partition) -> bool {
+        self.written().all(|layout| layout.fewest_primaries(partition).any(|primary| primary == node))
+    }
+
+    /// A key's primaries in each layout in effect.
+    pub fn primaries(&self, key: &ObjectKey) -> Primaries {
+        Primaries::new(self.written().map(|layout| layout.primaries_of(key)).collect(), self.left.len())
+    }
+
+    /// Where a key lives in each layout in effect, and who stands in.
     pub fn preference(&self, key: &ObjectKey) -> Preference {
-        let written: Vec<Vec<NodeId>> = self.written().map(|layout| layout.primaries_of(key)).collect();
-        Preference::new(written, self.left.len(), self.read.preference_list(key), self.newest().preference_list(key))
+        Preference::new(self.primaries(key), self.read.preference_list(key), self.newest().preference_list(key))
     }
 
     fn begin(&mut self, layout: &Layout, dead: &BTreeSet<NodeId>) -> Result<(), InvalidDecree> {

@@ -47,7 +47,7 @@ pub struct Progress {
 }
 
 /// What a member still has to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lack {
     /// It has not said how far it is.
     NoAnswer,

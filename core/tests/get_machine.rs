@@ -33,6 +33,7 @@ fn plan(quorum: Quorum) -> Plan {
         hinted: vec![],
         quorum,
         wait_for_repair: false,
+        repair_quorums: vec![],
         deadline: ms(DEADLINE),
         give_up_after: ms(GIVEN_UP),
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use starling_core::ids::NodeId;
+use starling_core::preference::LayoutQuorum;
 use starling_core::put::{Action, Answer, Candidate, Event, Plan, Put, Verdict};
 use starling_core::quorum::Quorum;
 use starling_core::report::{Failure, Outcome, Refusal, Role};
@@ -29,7 +30,7 @@ fn plan(quorum: Quorum) -> Plan {
         coordinator: NodeId(1),
         primaries: (1..=3).map(candidate).collect(),
         fallbacks: (4..=6).map(candidate).collect(),
-        quorum,
+        quorums: vec![LayoutQuorum { primaries: (1..=3).map(NodeId).collect(), quorum }],
         deadline: ms(DEADLINE),
         give_up_after: ms(GIVEN_UP),
     }
@@ -86,7 +87,7 @@ fn tell_action(action: &Action) -> String {
         Action::Store { to, role: Role::Fallback { stands_in_for } } => {
             format!("hint {} for {}", name(*to), name(*stands_in_for))
         }
-        Action::Answer(Answer { verdict, acknowledged, replicas }) => {
+        Action::Answer(Answer { verdict, quorum: _, acknowledged, replicas }) => {
             let verdict = match verdict {
                 Verdict::Acknowledged => "acknowledged".to_owned(),
                 Verdict::Unknown => "unknown".to_owned(),

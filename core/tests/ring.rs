@@ -1,4 +1,5 @@
 //! How the ring changes, decree by decree.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,15 +205,15 @@ fn a_copy_counts_in_each_layout() {
     let dual = begun(&ring_of(&[1, 2, 3]), &[1, 4, 5], &[]).unwrap();
     let key = ObjectKey::new("b".parse().unwrap(), "k").unwrap();
     let preference = dual.preference(&key);
-    assert_eq!(preference.written().len(), 2);
-    let owed = |node| preference.owed_by(NodeId(node));
+    assert_eq!(preference.primaries().written().len(), 2);
+    let owed = |node| preference.primaries().owed_by(NodeId(node));
     assert_eq!(owed(1), nodes(&[]), "a primary in both");
     assert_eq!(owed(9), nodes(&[1, 2, 3, 4, 5]), "a primary in none");
     let joiners: BTreeSet<NodeId> = owed(2).into_iter().chain(owed(3)).collect();
     assert_eq!(joiners, nodes(&[4, 5]), "each leaver its successor");
     let leavers: BTreeSet<NodeId> = owed(4).into_iter().chain(owed(5)).collect();
     assert_eq!(leavers, nodes(&[2, 3]));
-    assert_eq!(preference.fallbacks(), &[], "the members of both are primaries");
+    assert_eq!(preference.fallbacks(), &[] as &[NodeId], "the members of both are primaries");
 }
 
 fn hex(value: &impl serde::Serialize) -> String {

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use starling_core::ids::{ClusterId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::{NodeName, Zone};
+use starling_core::ring::{EntryChecksum, Epoch};
 
 /// Longest address: a DNS name of 253 bytes, a colon, a port.
 pub const MAX_ADDRESS_BYTES: usize = 259;
@@ -32,8 +33,10 @@ pub struct Announcement {
     pub build: ShortText,
     /// None before `cluster init`, and before it joined.
     pub cluster: Option<ClusterId>,
-    /// The latest layout that it has durably adopted.
+    /// The layout that it reads by.
     pub layout: Option<LayoutVersion>,
+    /// How much of the layout log it has durably adopted, and the checksum of the last entry.
+    pub log: Option<(Epoch, EntryChecksum)>,
     pub hints_for: HintTargets,
     pub standing: Standing,
 }

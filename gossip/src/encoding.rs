@@ -11,6 +11,7 @@
 //! | `v1.build`    | text                                                                      |
 //! | `v1.cluster`  | cluster id, or `-`                                                        |
 //! | `v1.layout`   | version, or `-`                                                           |
+//! | `v1.log`      | epoch in decimal and checksum of the last entry, or `-`                   |
 //! | `v1.hints`    | node ids, or `-` for none, or `*` for anyone                              |
 //! | `v1.standing` | `starting`, `serving`, `leaving`, or `retired` with the reason behind it  |
 //!
@@ -21,6 +22,7 @@ use std::ops::RangeInclusive;
 
 use starling_core::ids::{DirectoryId, Run};
 use starling_core::layout::LayoutVersion;
+use starling_core::ring::{EntryChecksum, Epoch};
 
 use crate::announcement::{Announcement, HintTargets, ShortText, Standing};
 
@@ -43,7 +45,7 @@ pub enum Unreadable {
 
 /// The keys and values of an announcement, each key once.
 pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)> {
-    let Announcement { name, zone, run, address, protocol, features, build, cluster, layout, hints_for, standing } =
+    let Announcement { name, zone, run, address, protocol, features, build, cluster, layout, log, hints_for, standing } =
         announcement;
     vec![
         ("v1.name", name.to_string()),
@@ -55,6 +57,7 @@ pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)>
         ("v1.build", build.to_string()),
         ("v1.cluster", or_none(cluster.as_ref())),
         ("v1.layout", or_none(layout.as_ref())),
+        ("v1.log", log.map_or_else(|| NONE.to_owned(), |(epoch, checksum)| format!("{epoch} {checksum}"))),
         ("v1.hints", write_targets(hints_for)),
         ("v1.standing", write_standing(standing)),
     ]
@@ -73,6 +76,7 @@ pub(crate) fn decode<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Announ
         build: fields.read("v1.build", |text| Some(ShortText::new(text)))?,
         cluster: fields.read("v1.cluster", unless_none(parsed))?,
         layout: fields.read("v1.layout", unless_none(|text| parsed(text).map(LayoutVersion)))?,
+        log: fields.read("v1.log", unless_none(read_log))?,
         hints_for: fields.read("v1.hints", read_targets)?,
         standing: fields.read("v1.standing", read_standing)?,
     })
@@ -116,6 +120,11 @@ fn read_run(text: &str) -> Option<Run> {
 fn read_protocol(text: &str) -> Option<RangeInclusive<u16>> {
     let (oldest, newest) = text.split_once('-')?;
     Some(parsed(oldest)?..=parsed(newest)?)
+}
+
+fn read_log(text: &str) -> Option<(Epoch, EntryChecksum)> {
+    let (epoch, checksum) = text.split_once(' ')?;
+    Some((Epoch(parsed(epoch)?), EntryChecksum(hexadecimal(checksum)?)))
 }
 
 fn write_targets(targets: &HintTargets) -> String {

@@ -52,11 +52,11 @@ impl DataService for Api {
 
     async fn get_own(self, context: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
         let span = self.node.span_of("get_own", &context);
-        let layout = self.node.serving_layout()?;
+        let ring = self.node.serving_ring()?;
         let asked = key.clone();
         let own = self.node.read_store(move |store| store.get(&asked)).instrument(span).await;
         let object = own.map_err(request_error)?;
-        present(&layout, &key, &object.unwrap_or_default())
+        present(ring.read(), &key, &object.unwrap_or_default())
     }
 
     async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
@@ -78,7 +78,7 @@ impl DataService for Api {
     }
 
     async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {
-        Ok(Layout::clone(&*self.node.serving_layout()?))
+        Ok(Layout::clone(self.node.serving_ring()?.read()))
     }
 }
 
@@ -88,13 +88,25 @@ impl Node {
     /// # Errors
     /// [`NotServing`].
     pub fn request(&self, context: &CallContext) -> Result<Request, NotServing> {
-        let layout = self.serving_layout()?;
+        let ring = self.serving_ring()?;
         let deadline = context.deadline.min(Instant::now() + self.config.request_timeout);
-        Ok(Request { layout, deadline, trace: *context.trace_id() })
+        Ok(Request { ring, deadline, trace: *context.trace_id() })
     }
 
-    async fn get(self: Arc<Self>, request: Request, get: Get) -> Result<Got, RequestError> {
-        let (layout, key) = (Arc::clone(&request.layout), get.key.clone());
+    /// Reads, and once more by each ring that comes while it does.
+    async fn get(self: Arc<Self>, mut request: Request, get: Get) -> Result<Got, RequestError> {
+        loop {
+            let got = Arc::clone(&self).get_by(request.clone(), get.clone()).await;
+            match self.newer(&request, got.as_ref().err()).await {
+                Some(newer) => request = newer,
+                None => return got,
+            }
+        }
+    }
+
+    /// Reads by the request's ring.
+    async fn get_by(self: Arc<Self>, request: Request, get: Get) -> Result<Got, RequestError> {
+        let (layout, key) = (Arc::clone(request.ring.read()), get.key.clone());
         let (answer, quorum) = Arc::clone(&self).coordinate_get(request, get).await?;
         if !answer.met {
             self.counters.quorums_missed.add(1);
@@ -106,7 +118,7 @@ impl Node {
     }
 
     async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
-        seen_by_writer(&request.layout, &put)?;
+        seen_by_writer(request.ring.read(), &put)?;
         if is_blind_delete(&put) {
             put.context = Arc::clone(&self).context_of_present(request.clone(), &put).await?;
         }
@@ -124,8 +136,8 @@ impl Node {
     }
 
     async fn locate(self: Arc<Self>, request: Request, key: ObjectKey) -> Result<Location, RequestError> {
-        let preference = request.layout.preference_list(&key);
-        let mode = request.layout.rules(key.bucket()).mode;
+        let preference = request.ring.read().preference_list(&key);
+        let mode = request.ring.read().rules(key.bucket()).mode;
         let nodes: Vec<_> = preference.primaries().iter().chain(preference.fallbacks()).copied().collect();
         let views = nodes.into_iter().map(|node| {
             let (this, request, key) = (Arc::clone(&self), &request, key.clone());
@@ -141,7 +153,7 @@ impl Node {
 
     async fn holding_of(&self, node: NodeId, request: &Request, key: ObjectKey, mode: SiblingMode) -> Holding {
         let within = request.time_left().min(self.config.replica_timeout);
-        let read = Read { layout: request.layout.version(), key };
+        let read = Read { epoch: request.ring.epoch(), key };
         let object = if node == self.id() {
             self.read_store(move |store| store.get(&read.key)).await.map_err(|error| error.to_string())
         } else {

@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
+use starling_core::change::Change;
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutChecksum, Member};
+use starling_core::ring::{Entry, Epoch};
 use starling_gossip::Standing;
-use starling_proto::control::{ClusterView, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView};
+use starling_proto::control::{
+    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, Transition,
+};
 use starling_proto::{BUILD, CallContext};
 
 use crate::node::Node;
+
+/// Entries of the log that are sent at once: with layouts as large as can be they fit a frame.
+const LOG_PAGE: usize = 6;
 
 #[derive(Clone)]
 pub struct Control {
@@ -76,6 +83,34 @@ impl ControlService for Control {
         }
         let checksum = layout.checksum();
         self.node.adopt_if_reserved(layout).await.map(|()| checksum)
+    }
+
+    async fn log(self, _: CallContext, after: Epoch) -> Result<Vec<Entry>, ControlError> {
+        let entries = self.node.read_store(move |store| store.entries(after, LOG_PAGE)).await;
+        entries.map_err(|error| ControlError::Internal(error.to_string()))
+    }
+
+    async fn stage(self, _: CallContext, changes: Vec<Change>) -> Result<Plan, ControlError> {
+        self.node.stage(changes).await
+    }
+
+    async fn unstage(self, _: CallContext) -> Result<Vec<Change>, ControlError> {
+        self.node.unstage().await
+    }
+
+    async fn plan(self, _: CallContext) -> Result<Option<Plan>, ControlError> {
+        self.node.plan().await
+    }
+
+    async fn commit(self, _: CallContext, plan: LayoutChecksum) -> Result<Committed, ControlError> {
+        let node = Arc::clone(&self.node);
+        // Goes on when whoever asked is gone: what is half chosen is chosen by the next who proposes.
+        let chosen = self.node.spawn_for_request(async move { node.commit_plan(plan).await });
+        chosen.await.unwrap_or_else(|panic| Err(ControlError::Internal(panic.to_string())))
+    }
+
+    async fn transition(self, _: CallContext) -> Result<Transition, ControlError> {
+        self.node.transition().await
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

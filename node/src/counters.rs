@@ -38,6 +38,8 @@ counters! {
     hints_delivered,
     /// Copies that their primary would not take: too large, or damaged there.
     hints_not_taken,
+    /// Objects copied to become a primary of them.
+    objects_copied,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
     /// Histories in the longest clock of any object that was read or written here.

@@ -20,6 +20,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::report::{Failure, Refusal, Role};
+use starling_core::ring::Epoch;
 use starling_proto::hello::Class;
 use starling_proto::peer::{Offer, PeerServiceClient, Store};
 use starling_storage::Hint;
@@ -51,6 +52,11 @@ pub struct Handoff {
 impl Handoff {
     pub fn new(bytes_a_second: u64) -> Handoff {
         Handoff { pace: Pace::new(bytes_a_second), refused: Mutex::default() }
+    }
+
+    /// Waits for the turn of that many bytes.
+    pub async fn wait_for(&self, bytes: usize) {
+        self.pace.wait(bytes).await;
     }
 }
 
@@ -132,7 +138,7 @@ impl Node {
         if fault::is_on(Fault::DropCopyForDeparted) && !self.view().is_alive(target) {
             return self.take_for_confirmed(target).await;
         }
-        if !self.view().is_alive(target) || self.serving_layout().is_err() {
+        if !self.view().is_alive(target) || self.ring_to_hand_off_by().is_err() {
             return Ok(());
         }
         let link = self.peers.get(target, Class::Bulk).ok_or(Failure::Unreachable)?;
@@ -143,44 +149,50 @@ impl Node {
             let page = page.map_err(own_failure)?;
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.key.clone());
-            self.deliver(&link, page).await?;
+            let delivered = self.deliver(&link, page).await;
+            delivered.inspect_err(|failure| self.heed_failure(target, *failure))?;
         }
+    }
+
+    fn epoch(&self) -> Result<Epoch, Failure> {
+        let ring = self.ring_to_hand_off_by().map_err(|not| Failure::Refused(not.refusal))?;
+        Ok(ring.epoch())
     }
 
     /// The fault in person: a target that is silent is taken for one that has left, and owes nothing any more.
     async fn take_for_confirmed(&self, target: NodeId) -> Result<(), Failure> {
         let page = self.read_store(move |store| store.hints_for(target, None, PAGE)).await.map_err(own_failure)?;
         for hint in page {
-            self.store.confirm(hint.key, target, hint.clock).await.map_err(own_failure)?;
+            self.store.confirm(self.epoch()?, hint.key, target, hint.clock).await.map_err(own_failure)?;
         }
         Ok(())
     }
 
     async fn deliver(&self, link: &Link, page: Vec<Hint>) -> Result<(), Failure> {
-        let layout = self.serving_layout().map_err(|not| Failure::Refused(not.refusal))?.version();
+        let epoch = self.epoch()?;
         let hints = page.iter().map(|hint| (hint.key.clone(), hint.clock.clone())).collect();
-        let offer = Offer { layout, hints };
+        let offer = Offer { epoch, hints };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.offer(context, offer).await };
         let reply = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
-        let settle = |(hint, wanted)| self.settle(link, hint, wanted);
+        let settle = |(hint, wanted)| self.settle(link, epoch, hint, wanted);
         let offered = page.into_iter().zip(reply.wanted);
         stream::iter(offered).map(settle).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Sees to it that the target has the object, and drops the marker.
-    async fn settle(&self, link: &Link, hint: Hint, wanted: bool) -> Result<(), Failure> {
+    async fn settle(&self, link: &Link, epoch: Epoch, hint: Hint, wanted: bool) -> Result<(), Failure> {
         let refused = || self.handoff.refused.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted && refused().is_recent(link.node, &hint.key, Instant::now()) {
             return Ok(());
         }
         let confirmed = match wanted {
             false => Ok(Some(hint.clock)),
-            true => self.send_home(link, &hint.key).await,
+            true => self.send_home(link, epoch, &hint.key).await,
         };
         match confirmed {
             Ok(None) => Ok(()),
             Ok(Some(clock)) => {
-                self.store.confirm(hint.key, link.node, clock).await.map(|_outcome| ()).map_err(own_failure)
+                self.store.confirm(epoch, hint.key, link.node, clock).await.map(|_outcome| ()).map_err(own_failure)
             }
             Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
                 self.counters.hints_not_taken.add(1);
@@ -193,8 +205,7 @@ impl Node {
     }
 
     /// Sends the present copy; returns the clock that the target has durably taken in, or none if there is no copy.
-    async fn send_home(&self, link: &Link, key: &ObjectKey) -> Result<Option<Clock>, Failure> {
-        let layout = self.serving_layout().map_err(|not| Failure::Refused(not.refusal))?.version();
+    async fn send_home(&self, link: &Link, epoch: Epoch, key: &ObjectKey) -> Result<Option<Clock>, Failure> {
         if fault::is_on(Fault::NeverDeliver) {
             return Ok(None);
         }
@@ -206,7 +217,7 @@ impl Node {
         }
         let clock = object.clock().clone();
         self.handoff.pace.wait(object.value_bytes()).await;
-        let store = Store { layout, key: key.clone(), object, role: Role::Primary };
+        let store = Store { epoch, key: key.clone(), object, role: Role::Primary };
         link.store(store, new_trace(), CALL_LIMIT).await?;
         self.counters.hints_delivered.add(1);
         Ok(Some(clock))

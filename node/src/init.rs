@@ -56,6 +56,11 @@ impl Node {
                 let ours = self.store.layout().map(|layout| layout.cluster());
                 return Err(ours.map_or_else(|| internal("no layout"), ControlError::AlreadyMember));
             }
+            NodeStanding::Left => {
+                return Err(ControlError::Invalid(
+                    "it has left its cluster; to join one again it needs an empty data directory".to_owned(),
+                ));
+            }
             NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => return Err(ControlError::Invalid(reason)),
             NodeStanding::Stopping => return Err(ControlError::Invalid("it is shutting down".to_owned())),
         }
@@ -189,7 +194,9 @@ impl Node {
         }
         self.adopt(layout).await.map_err(|error| match error {
             AdoptError::OtherCluster { ours, .. } => ControlError::AlreadyMember(ours),
-            AdoptError::Forked(_) => ControlError::Invalid(error.to_string()),
+            AdoptError::Forked(_) | AdoptError::ForkedLog(_) | AdoptError::NoCluster | AdoptError::Invalid(_) => {
+                ControlError::Invalid(error.to_string())
+            }
             AdoptError::Store(_) => ControlError::Internal(error.to_string()),
         })
     }

@@ -13,10 +13,14 @@
 
 pub mod api;
 mod budget;
+mod changing;
+mod choosing;
 pub mod config;
 pub mod control;
 pub mod coordinator;
+mod copying;
 mod counters;
+pub mod decrees;
 pub mod environment;
 pub mod handoff;
 pub mod init;
@@ -28,6 +32,8 @@ pub mod logging;
 pub mod membership;
 pub mod node;
 mod peers;
+mod phases;
+mod readdressing;
 pub mod replica;
 #[cfg(feature = "rocksdb")]
 mod run;

@@ -49,6 +49,10 @@ impl Running {
         node.link_members();
         node.spawn(Arc::clone(&node).meet_peers());
         node.spawn(Arc::clone(&node).look_for_layout());
+        node.spawn(Arc::clone(&node).follow_the_log());
+        node.spawn(Arc::clone(&node).see_changes_through());
+        node.spawn(Arc::clone(&node).copy_what_is_gained());
+        node.spawn(Arc::clone(&node).readdress());
         node.spawn(Arc::clone(&node).hand_off());
         Running { node }
     }
@@ -95,6 +99,7 @@ pub async fn gossip_parts(
         build: ShortText::new(BUILD),
         cluster: store.layout().map(|layout| layout.cluster()),
         layout: store.layout().map(|layout| layout.version()),
+        log: store.ring().map(|ring| (ring.epoch(), ring.tip())),
         hints_for: store.hints().into_keys().collect::<HintTargets>(),
         standing: Standing::Starting,
     };

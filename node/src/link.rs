@@ -18,6 +18,7 @@ use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, PeerServiceClient, Read, Store};
 use starling_proto::{CallContext, RpcError, TraceId, call_for};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::latency::Latency;
 
@@ -35,6 +36,8 @@ pub struct Link {
     pub redial: Notify,
     /// True once dialling has succeeded or failed for the first time.
     pub tried: watch::Sender<bool>,
+    /// Cancelled when the peer is no member any more.
+    pub dropped: CancellationToken,
 }
 
 const UNKNOWN_OFFSET: i64 = i64::MAX;
@@ -51,6 +54,7 @@ impl Link {
             clock_offset: AtomicI64::new(UNKNOWN_OFFSET),
             redial: Notify::new(),
             tried: watch::Sender::new(false),
+            dropped: CancellationToken::new(),
         }
     }
 

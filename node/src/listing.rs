@@ -113,11 +113,11 @@ pub fn own_buckets(store: &Store, layout: &Layout) -> Result<Vec<BucketName>, St
 impl Node {
     /// A page of a bucket's live keys.
     pub async fn list_keys(self: Arc<Self>, request: Request, keys: Keys) -> Result<KeysPage, RequestError> {
-        let layout = &request.layout;
+        let layout = request.ring.read();
         let limit = keys.limit.clamp(1, MAX_PAGE);
         let asked = layout.members().iter().map(|member| {
             let list = List {
-                layout: layout.version(),
+                epoch: request.ring.epoch(),
                 bucket: keys.bucket.clone(),
                 partitions: partitions_of(layout, member.node, &keys.bucket),
                 prefix: keys.prefix.clone(),
@@ -133,7 +133,7 @@ impl Node {
 
     /// All buckets.
     pub async fn list_buckets(self: Arc<Self>, request: Request) -> Result<Vec<BucketName>, RequestError> {
-        let layout = &request.layout;
+        let layout = request.ring.read();
         let asked = layout.members().iter().map(|member| {
             let (node, request) = (Arc::clone(&self), request.clone());
             async move { (member.node, node.buckets_at(member.node, &request).await) }
@@ -148,7 +148,7 @@ impl Node {
 
     async fn list_at(&self, at: NodeId, list: List, request: &Request) -> Result<ListReply, Failure> {
         if at == self.id() {
-            return self.read_store(move |store| list_own(store, &list)).await.map_err(own_failure);
+            return self.read_in(list.epoch, move |store| list_own(store, &list)).await.map_err(own_failure);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
         let call = |client: Arc<PeerServiceClient>, context| async move { client.list(context, list).await };
@@ -157,13 +157,13 @@ impl Node {
 
     async fn buckets_at(&self, at: NodeId, request: &Request) -> Result<Vec<BucketName>, Failure> {
         if at == self.id() {
-            let layout = Arc::clone(&request.layout);
-            let own = self.read_store(move |store| own_buckets(store, &layout)).await;
+            let layout = Arc::clone(request.ring.read());
+            let own = self.read_in(request.ring.epoch(), move |store| own_buckets(store, &layout)).await;
             return own.map_err(own_failure);
         }
         let link = self.peers.get(at, Class::Bulk).ok_or(Failure::Unreachable)?;
-        let version = request.layout.version();
-        let call = |client: Arc<PeerServiceClient>, context| async move { client.buckets(context, version).await };
+        let epoch = request.ring.epoch();
+        let call = |client: Arc<PeerServiceClient>, context| async move { client.buckets(context, epoch).await };
         link.call(request.trace, within(request), call).await?.map_err(as_failure)
     }
 }

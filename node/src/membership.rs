@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use starling_core::layout::Layout;
+use starling_core::ring::{Decree, Entry, Epoch, Membership, Ring};
 use starling_gossip::{Gossip, HintTargets, ShortText, Standing};
-use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
 use starling_proto::hello::{Class, Hello, HelloError};
 use starling_proto::network::dial;
-use starling_storage::{AdoptError, StoreError};
+use starling_storage::{AdoptError, Store, StoreError};
 
 use crate::node::Node;
 
@@ -41,31 +41,47 @@ impl Node {
         }
     }
 
-    /// Adopts a layout, here and now. Goes on to its end when whoever asked is gone: a node that has adopted and does not
-    /// dial its peers would be of no use.
+    /// Adopts the layout that a cluster begins with, here and now. Goes on to its end when whoever asked is gone: a node
+    /// that has adopted and does not dial its peers would be of no use.
     ///
     /// # Errors
     /// [`AdoptError`] as the store says it.
     pub async fn adopt(self: &Arc<Self>, layout: Layout) -> Result<(), AdoptError> {
+        self.adopt_by(move |store| store.adopt(layout)).await
+    }
+
+    /// Has the store adopt something, and goes by it.
+    ///
+    /// # Errors
+    /// [`AdoptError`] as the store says it.
+    pub async fn adopt_by(
+        self: &Arc<Self>,
+        adopt: impl FnOnce(&Store) -> Result<(), AdoptError> + Send + 'static,
+    ) -> Result<(), AdoptError> {
         let node = Arc::clone(self);
-        let adopted = self.spawn_for_request(async move { node.adopt_to_the_end(layout).await });
+        let adopted = self.spawn_for_request(async move { node.adopt_to_the_end(adopt).await });
         adopted.await.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))
     }
 
-    async fn adopt_to_the_end(self: Arc<Self>, layout: Layout) -> Result<(), AdoptError> {
+    async fn adopt_to_the_end(
+        self: Arc<Self>,
+        adopt: impl FnOnce(&Store) -> Result<(), AdoptError> + Send + 'static,
+    ) -> Result<(), AdoptError> {
         let store = Arc::clone(&self.store);
-        let version = layout.version();
-        let adopted = self.environment.block(move || store.adopt(layout)).await;
+        let adopted = self.environment.block(move || adopt(&store)).await;
         adopted.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))?;
-        let before = self.layout.send_replace(self.store.layout());
-        if before.is_none() {
-            tracing::info!(%version, cluster = ?self.store.layout().map(|layout| layout.cluster()), "adopted a layout");
+        self.store.adopted().await;
+        let ring = self.store.ring();
+        let before = self.ring.send_replace(ring.clone());
+        if let Some(ring) = ring.filter(|ring| before.is_none_or(|before| before.epoch() < ring.epoch())) {
+            let (epoch, phase, version) = (ring.epoch(), ring.phase(), ring.newest().version());
+            tracing::info!(%epoch, %phase, %version, cluster = %ring.cluster(), "adopted a layout");
         }
         self.link_members();
         Ok(())
     }
 
-    /// While this node has no layout: looks for one among its peers that names it, which it then adopts, or that names
+    /// While this node has no layout: looks among its peers for a log that names it, which it then adopts, or that names
     /// another directory under its name, which excludes it.
     pub async fn look_for_layout(self: Arc<Self>) {
         let mut gossip = self.gossip.clone();
@@ -74,10 +90,10 @@ impl Node {
             let known = view.live().find(|peer| peer.node != self.id() && peer.announcement.layout.is_some());
             if let Some(peer) = known {
                 let address = peer.announcement.address.as_str().to_owned();
-                match self.fetch_layout(&address).await {
-                    Ok(Some(layout)) => self.consider(layout).await,
+                match self.fetch_log(&address, Epoch(0)).await.map(|log| read(&log).map(|ring| (ring, log))) {
+                    Ok(Some((ring, log))) => self.consider(&ring, log).await,
                     Ok(None) => {}
-                    Err(error) => tracing::debug!(address, %error, "cannot fetch a layout"),
+                    Err(error) => tracing::debug!(address, %error, "cannot fetch the layout log"),
                 }
             }
             tokio::select! {
@@ -89,19 +105,19 @@ impl Node {
         }
     }
 
-    async fn consider(self: &Arc<Self>, layout: Layout) {
+    async fn consider(self: &Arc<Self>, ring: &Ring, log: Vec<Entry>) {
         let own = self.store.identity();
-        if layout.member(own.node).is_some_and(|member| member.directory == own.directory) {
-            if !self.reservation.take(layout.cluster(), Instant::now()) {
-                return tracing::debug!(cluster = %layout.cluster(), "kept free for another cluster, for the moment");
+        if ring.membership_of(own.node, own.directory) == Membership::Member {
+            if !self.reservation.take(ring.cluster(), Instant::now()) {
+                return tracing::debug!(cluster = %ring.cluster(), "kept free for another cluster, for the moment");
             }
-            if let Err(error) = self.adopt(layout).await {
-                tracing::warn!(%error, "cannot adopt the layout that names this node");
+            if let Err(error) = self.adopt_by(move |store| store.adopt_log(&log)).await {
+                tracing::warn!(%error, "cannot adopt the log that names this node");
             }
             return;
         }
-        let (cluster, name) = (layout.cluster(), &own.name);
-        if let Some(member) = layout.member_named(name) {
+        let (cluster, name) = (ring.cluster(), &own.name);
+        if let Some(member) = ring.newest().member_named(name) {
             let reason = format!(
                 "cluster {cluster} knows `{name}` with directory {}, and this is directory {}: the data directory was \
                  wiped or replaced, so what `{name}` has acknowledged is not here",
@@ -118,12 +134,13 @@ impl Node {
     pub async fn announce(self: Arc<Self>, gossip: Gossip) {
         let mut view = gossip.view();
         while !self.stopping.is_cancelled() {
-            let layout = self.store.layout();
+            let ring = self.store.ring();
             let hints: HintTargets = self.store.hints().into_keys().collect();
             let standing = announced(&self.standing());
             gossip.update(|announcement| {
-                announcement.cluster = layout.as_ref().map(|layout| layout.cluster());
-                announcement.layout = layout.as_ref().map(|layout| layout.version());
+                announcement.cluster = ring.as_ref().map(|ring| ring.cluster());
+                announcement.layout = ring.as_ref().map(|ring| ring.read().version());
+                announcement.log = ring.as_ref().map(|ring| (ring.epoch(), ring.tip()));
                 announcement.hints_for = hints;
                 announcement.standing = standing;
             });
@@ -148,15 +165,20 @@ impl Node {
         let (stream, _welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
         Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
     }
+}
 
-    async fn fetch_layout(&self, address: &str) -> anyhow::Result<Option<Layout>> {
-        Ok(self.control_of(address).await?.layout(call_within(CONTROL_LIMIT)).await?)
-    }
+/// What a log comes to, from its beginning; none if it is none.
+fn read(log: &[Entry]) -> Option<Ring> {
+    let (first, rest) = log.split_first()?;
+    let Decree::Begin { layout, .. } = &first.decree else { return None };
+    let ring = Ring::first(layout.clone()).ok()?;
+    rest.iter().try_fold(ring, |ring, entry| ring.after(entry)).ok()
 }
 
 fn announced(standing: &NodeStanding) -> Standing {
     match standing {
         NodeStanding::Uninitialised | NodeStanding::Serving => Standing::Serving,
+        NodeStanding::Left => Standing::Retired { reason: ShortText::new("it has left the cluster") },
         NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => {
             Standing::Retired { reason: ShortText::new(reason) }
         }

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use starling_core::get::Standing as Completeness;
 use starling_core::ids::NodeId;
-use starling_core::layout::Layout;
+use starling_core::name::ObjectKey;
+use starling_core::object::Object;
 use starling_core::report::Refusal;
+use starling_core::ring::{Epoch, Membership, Ring};
 use starling_gossip::{Standing, View};
 use starling_proto::CallContext;
 use starling_proto::control::NodeStanding;
 use starling_proto::data::RequestError;
 use starling_proto::hello::Introduction;
-use starling_storage::{Health, Store, StoreError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use starling_storage::{Health, Identity, Store, StoreError};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -40,8 +43,12 @@ pub struct Node {
     pub reservation: Reservation,
     /// Requests being coordinated; further ones are refused.
     pub requests: Arc<Semaphore>,
-    /// The present layout, for those who wait for one.
-    pub layout: watch::Sender<Option<Arc<Layout>>>,
+    /// The ring in effect, for those who wait for another.
+    pub ring: watch::Sender<Option<Arc<Ring>>>,
+    /// The peer that was last found to be in another epoch.
+    pub suspect: watch::Sender<Option<NodeId>>,
+    /// One at a time learns what others know of the log.
+    pub catching_up: AsyncMutex<()>,
     /// Why this node may not serve although its store would.
     pub excluded: watch::Sender<Option<String>>,
     /// True once peers have had the chance to object to this run.
@@ -72,7 +79,9 @@ impl Node {
             started: Instant::now(),
             reservation: Reservation::default(),
             requests: Arc::new(Semaphore::new(config.max_requests)),
-            layout: watch::Sender::new(store.layout()),
+            ring: watch::Sender::new(store.ring()),
+            suspect: watch::Sender::new(None),
+            catching_up: AsyncMutex::new(()),
             excluded: watch::Sender::new(None),
             introduced: watch::Sender::new(false),
             gossip,
@@ -149,24 +158,43 @@ impl Node {
             Health::Retired { reason } => return NodeStanding::Excluded(reason.clone()),
             Health::Serving => {}
         }
-        match (&*self.excluded.borrow(), self.store.layout()) {
+        match (&*self.excluded.borrow(), self.store.ring()) {
             (Some(reason), _) => NodeStanding::Excluded(reason.clone()),
             (None, None) => NodeStanding::Uninitialised,
-            (None, Some(_)) => NodeStanding::Serving,
+            (None, Some(ring)) => self.standing_in(&ring),
         }
     }
 
-    /// The layout by which this node serves, if it serves.
+    fn standing_in(&self, ring: &Ring) -> NodeStanding {
+        let Identity { node, directory, name } = self.store.identity();
+        let cluster = ring.cluster();
+        match ring.membership_of(*node, *directory) {
+            Membership::Member => NodeStanding::Serving,
+            Membership::Left => NodeStanding::Left,
+            Membership::Removed => NodeStanding::Excluded(format!(
+                "`{name}` was removed from cluster {cluster}; to join again it needs an empty data directory"
+            )),
+            Membership::OtherDirectory(registered) => NodeStanding::Excluded(format!(
+                "cluster {cluster} knows `{name}` with directory {registered} by now, and this is directory {directory}"
+            )),
+            Membership::Stranger => NodeStanding::Excluded(format!("cluster {cluster} knows no `{name}`")),
+        }
+    }
+
+    /// The ring by which this node serves, if it serves.
     ///
     /// # Errors
     /// Why it does not.
-    pub fn serving_layout(&self) -> Result<Arc<Layout>, NotServing> {
+    pub fn serving_ring(&self) -> Result<Arc<Ring>, NotServing> {
         match self.standing() {
             NodeStanding::Serving if !*self.introduced.borrow() => {
                 Err(NotServing { refusal: Refusal::NotAMember, reason: "it is still meeting its peers".to_owned() })
             }
-            NodeStanding::Serving => self.store.layout().ok_or_else(NotServing::uninitialised),
+            NodeStanding::Serving => self.store.ring().ok_or_else(NotServing::uninitialised),
             NodeStanding::Uninitialised => Err(NotServing::uninitialised()),
+            NodeStanding::Left => {
+                Err(NotServing { refusal: Refusal::NotAMember, reason: "it has left the cluster".to_owned() })
+            }
             NodeStanding::Excluded(reason) => Err(NotServing { refusal: Refusal::NotAMember, reason }),
             NodeStanding::Failed(reason) => Err(NotServing { refusal: Refusal::StorageFailed, reason }),
             NodeStanding::Stopping => {
@@ -175,9 +203,52 @@ impl Node {
         }
     }
 
+    /// The ring by which this node brings home what it holds: also when it has left.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn ring_to_hand_off_by(&self) -> Result<Arc<Ring>, NotServing> {
+        match self.standing() {
+            NodeStanding::Left => self.store.ring().ok_or_else(NotServing::uninitialised),
+            NodeStanding::Uninitialised
+            | NodeStanding::Serving
+            | NodeStanding::Excluded(_)
+            | NodeStanding::Failed(_)
+            | NodeStanding::Stopping => self.serving_ring(),
+        }
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn wall_millis(&self) -> u64 {
         self.environment.wall.millis()
+    }
+
+    /// Reads this node's copy of a key, and says how far it is to be relied on. What comes of it was so while this node was
+    /// in that epoch.
+    ///
+    /// # Errors
+    /// Those of the read; [`Refusal::OtherLayout`] if this node is in another epoch by the end of it.
+    pub async fn read_own(&self, epoch: Epoch, key: ObjectKey) -> Result<(Completeness, Option<Object>), StoreError> {
+        let completeness = match self.store.ring() {
+            Some(ring) if ring.primaries(&key).is_read_from(self.id()) => Completeness::Complete,
+            Some(_) | None => Completeness::Filling,
+        };
+        let object = self.read_in(epoch, move |store| store.get(&key)).await?;
+        Ok((completeness, object))
+    }
+
+    /// As [`Node::read_store`], in that epoch and no other: an old ring's reads must not go on when a new one has come.
+    ///
+    /// # Errors
+    /// Those of the read; [`Refusal::OtherLayout`] if this node is in another epoch by the end of it.
+    pub async fn read_in<T: Send + 'static>(
+        &self,
+        epoch: Epoch,
+        read: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let found = self.read_store(read).await?;
+        let is_same = self.store.ring().is_some_and(|ring| ring.epoch() == epoch);
+        if is_same { Ok(found) } else { Err(StoreError::Refused(Refusal::OtherLayout)) }
     }
 
     /// Reads the store where that may block.

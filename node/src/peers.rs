@@ -66,6 +66,13 @@ impl Peers {
         }
     }
 
+    fn keep_only(&self, is_wanted: impl Fn(NodeId) -> bool) {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        for (_, link) in links.extract_if(.., |(node, _), _| !is_wanted(*node)) {
+            link.dropped.cancel();
+        }
+    }
+
     fn add(&self, node: NodeId, class: Class) -> Option<Arc<Link>> {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         if links.contains_key(&(node, class)) {
@@ -85,12 +92,14 @@ impl Peers {
 }
 
 impl Node {
-    /// Starts dialling every other member of the layout.
+    /// Starts dialling every other member, and drops who is none any more.
     pub fn link_members(self: &Arc<Self>) {
-        let Some(layout) = self.store.layout() else { return };
-        for member in layout.members().iter().filter(|member| member.node != self.id()) {
+        let Some(ring) = self.store.ring() else { return };
+        let members = ring.members();
+        self.peers.keep_only(|node| members.contains_key(&node) && ring.departure_of(node).is_none());
+        for member in members.into_keys().filter(|member| *member != self.id() && !ring.is_dead(*member)) {
             for class in [Class::Peer, Class::Bulk] {
-                if let Some(link) = self.peers.add(member.node, class) {
+                if let Some(link) = self.peers.add(member, class) {
                     let node = Arc::clone(self);
                     self.spawn(async move { node.keep_dialled(&link).await });
                 }
@@ -108,7 +117,7 @@ impl Node {
 
     async fn keep_dialled(self: Arc<Self>, link: &Link) {
         let mut backoff = FIRST_BACKOFF;
-        while !self.stopping.is_cancelled() {
+        while !self.stopping.is_cancelled() && !link.dropped.is_cancelled() {
             match self.dial(link).await {
                 Ok(Stayed::Yes) => backoff = FIRST_BACKOFF,
                 Ok(Stayed::No) => {}
@@ -119,6 +128,7 @@ impl Node {
             backoff = (backoff * 2).min(MOST_BACKOFF);
             tokio::select! {
                 () = self.stopping.cancelled() => break,
+                () = link.dropped.cancelled() => break,
                 () = link.redial.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -155,9 +165,8 @@ impl Node {
     fn heed(&self, refusal: &NotWelcome, peer: NodeId) {
         match refusal {
             NotWelcome::OldCopy { .. } => self.store.retire(&format!("peer {peer} says that {refusal}")),
-            NotWelcome::NotAMember => {
-                self.excluded.send_replace(Some(format!("peer {peer} says that {refusal}")));
-            }
+            // One of the two does not know yet what the other does.
+            NotWelcome::NotAMember => self.suspect(peer),
             NotWelcome::Protocol(_)
             | NotWelcome::OtherCluster(_)
             | NotWelcome::Retired
@@ -168,7 +177,7 @@ impl Node {
 
     /// Whether the node that answered is the one that was meant, in a run that is not behind what is remembered.
     async fn approves(&self, link: &Link, welcome: &Welcome) -> bool {
-        let meant = self.store.layout().and_then(|layout| layout.member(link.node).map(|member| member.directory));
+        let meant = self.store.ring().and_then(|ring| ring.directory_of(link.node));
         if welcome.node.node != link.node || meant != Some(welcome.node.run.directory) {
             tracing::warn!(peer = %link.node, found = %welcome.node.node, "somebody else answers at a peer's address");
             return false;
@@ -205,6 +214,7 @@ impl Node {
             () = self.restarted(link.node, welcome.node.run.nonce) => {}
             () = self.died(link.node) => {}
             () = clocks => {}
+            () = link.dropped.cancelled() => {}
             () = self.stopping.cancelled() => {}
         }
         link.disconnect();
@@ -233,15 +243,15 @@ impl Node {
 
     /// The peer has recorded this run before it said welcome. Once most have, marks of earlier runs are safe to use (R3).
     fn note_recorded(&self, by: NodeId) {
-        let others = self.store.layout().map_or(0, |layout| layout.members().len() - 1);
+        let others = self.store.layout().map_or(0, |layout| layout.members().len().saturating_sub(1));
         if self.peers.note_recorded(by) == others / 2 + 1 {
             self.store.trust_marks();
         }
     }
 
     /// Gossip's word if there is one, the layout's otherwise.
-    fn address_of(&self, node: NodeId) -> Option<String> {
+    pub fn address_of(&self, node: NodeId) -> Option<String> {
         let gossiped = self.view().peer(node).map(|peer| peer.announcement.address.as_str().to_owned());
-        gossiped.or_else(|| self.store.layout()?.member(node).map(|member| member.address.clone()))
+        gossiped.or_else(|| self.store.ring()?.members().get(&node).map(|member| member.address.clone()))
     }
 }

@@ -5,13 +5,18 @@
 
 use std::sync::Arc;
 
-use starling_core::get::Standing;
-use starling_core::layout::{Layout, LayoutVersion};
+use starling_core::choice::Ballot;
+use starling_core::ids::NodeId;
 use starling_core::name::BucketName;
 use starling_core::report::{Refusal, Role};
+use starling_core::ring::{Decree, Epoch, Ring};
+use starling_core::transition::Progress;
 use starling_proto::CallContext;
 use starling_proto::data::{Put, RequestError, Written};
-use starling_proto::peer::{List, ListReply, Offer, OfferReply, PeerError, PeerService, Read, ReadReply, Store};
+use starling_proto::peer::{
+    Accept, List, ListReply, Offer, OfferReply, PeerError, PeerService, Prepare, PullPage, PulledPage, Read, ReadReply,
+    Store, VoteRefused,
+};
 use starling_storage::StoreError;
 use tracing::Instrument;
 
@@ -22,17 +27,32 @@ use crate::node::Node;
 #[derive(Clone)]
 pub struct Replica {
     node: Arc<Node>,
+    /// Who is at the other end.
+    from: NodeId,
 }
 
 impl Replica {
-    pub fn new(node: &Arc<Node>) -> Replica {
-        Replica { node: Arc::clone(node) }
+    pub fn new(node: &Arc<Node>, from: NodeId) -> Replica {
+        Replica { node: Arc::clone(node), from }
     }
 
-    /// The layout, if this node serves and the asker has the same.
-    fn layout(&self, askers: LayoutVersion) -> Result<Arc<Layout>, PeerError> {
-        let layout = self.node.serving_layout().map_err(|not| PeerError::Refused(not.refusal))?;
-        if layout.version() == askers { Ok(layout) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
+    /// The ring, if this node serves and is in the asker's epoch. One that is behind learns at once what the asker knows.
+    async fn ring(&self, askers: Epoch) -> Result<Arc<Ring>, PeerError> {
+        let ring = || self.node.serving_ring().map_err(|not| PeerError::Refused(not.refusal));
+        if ring()?.epoch() < askers {
+            self.node.catch_up_with(self.from).await;
+        }
+        let ring = ring()?;
+        if ring.epoch() == askers { Ok(ring) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
+    }
+}
+
+impl Replica {
+    /// A vote about an entry is given only by who knows the log before it.
+    async fn learn_what_comes_before(&self, epoch: Epoch) {
+        if self.node.store.ring().is_some_and(|ring| ring.epoch().0 + 1 < epoch.0) {
+            self.node.catch_up_with(self.from).await;
+        }
     }
 }
 
@@ -40,14 +60,14 @@ impl PeerService for Replica {
     async fn read(self, context: CallContext, request: Read) -> Result<ReadReply, PeerError> {
         let span = self.node.span_of("read", &context);
         async move {
-            self.layout(request.layout)?;
+            self.ring(request.epoch).await?;
             tracing::debug!(key = ?request.key, "reading a copy");
-            let asked = request.key.clone();
-            let object = self.node.read_store(move |store| store.get(&asked)).await.map_err(peer_error)?;
+            let read = self.node.read_own(request.epoch, request.key.clone()).await;
+            let (standing, object) = read.map_err(peer_error)?;
             if object.as_ref().is_some_and(|object| !fits_a_frame(&request.key, object)) {
                 return Err(PeerError::Refused(Refusal::TooLarge));
             }
-            Ok(ReadReply { standing: Standing::Complete, object })
+            Ok(ReadReply { standing, object })
         }
         .instrument(span)
         .await
@@ -56,9 +76,13 @@ impl PeerService for Replica {
     async fn store(self, context: CallContext, request: Store) -> Result<(), PeerError> {
         let span = self.node.span_of("store", &context);
         async move {
-            self.layout(request.layout)?;
+            self.ring(request.epoch).await?;
             tracing::debug!(key = ?request.key, role = ?request.role, "storing a copy");
-            self.node.store.merge(request.key, request.object, request.role).await.map_err(peer_error)?;
+            self.node
+                .store
+                .merge(request.epoch, request.key, request.object, request.role)
+                .await
+                .map_err(peer_error)?;
             if matches!(request.role, Role::Fallback { .. }) {
                 self.node.counters.hints_taken.add(1);
             }
@@ -80,8 +104,9 @@ impl PeerService for Replica {
     }
 
     async fn offer(self, context: CallContext, request: Offer) -> Result<OfferReply, PeerError> {
-        self.layout(request.layout)?;
+        self.ring(request.epoch).await?;
         let span = self.node.span_of("offer", &context);
+        let Offer { epoch, hints } = request;
         let wanted = move |store: &starling_storage::Store| {
             let lacks = |(key, clock)| match store.get(&key) {
                 Ok(own) => Ok(!own.is_some_and(|object| object.clock().covers_all(&clock))),
@@ -89,29 +114,49 @@ impl PeerService for Replica {
                 Err(StoreError::Damaged(_)) => Ok(true),
                 Err(error) => Err(error),
             };
-            request.hints.into_iter().map(lacks).collect::<Result<Vec<bool>, StoreError>>()
+            hints.into_iter().map(lacks).collect::<Result<Vec<bool>, StoreError>>()
         };
-        let wanted = self.node.read_store(wanted).instrument(span.clone()).await;
+        let wanted = self.node.read_in(epoch, wanted).instrument(span.clone()).await;
         let wanted = wanted.map_err(|error| span.in_scope(|| peer_error(error)))?;
         Ok(OfferReply { wanted })
     }
 
     async fn list(self, context: CallContext, request: List) -> Result<ListReply, PeerError> {
-        self.layout(request.layout)?;
-        let span = self.node.span_of("list", &context);
-        let listed = self.node.read_store(move |store| listing::list_own(store, &request)).await;
+        self.ring(request.epoch).await?;
+        let (span, epoch) = (self.node.span_of("list", &context), request.epoch);
+        let listed = self.node.read_in(epoch, move |store| listing::list_own(store, &request)).await;
         listed.map_err(|error| span.in_scope(|| peer_error(error)))
     }
 
-    async fn buckets(self, context: CallContext, layout: LayoutVersion) -> Result<Vec<BucketName>, PeerError> {
-        let layout = self.layout(layout)?;
+    async fn buckets(self, context: CallContext, epoch: Epoch) -> Result<Vec<BucketName>, PeerError> {
+        let ring = self.ring(epoch).await?;
         let span = self.node.span_of("buckets", &context);
-        let listed = self.node.read_store(move |store| listing::own_buckets(store, &layout)).await;
+        let listed = self.node.read_in(epoch, move |store| listing::own_buckets(store, ring.read())).await;
         listed.map_err(|error| span.in_scope(|| peer_error(error)))
     }
 
     async fn clock(self, _: CallContext) -> u64 {
         self.node.wall_millis()
+    }
+
+    async fn prepare(self, _: CallContext, request: Prepare) -> Result<Option<(Ballot, Decree)>, VoteRefused> {
+        self.learn_what_comes_before(request.epoch).await;
+        self.node.vote(move |store| store.promise(request.epoch, request.ballot)).await
+    }
+
+    async fn accept(self, _: CallContext, request: Accept) -> Result<(), VoteRefused> {
+        self.learn_what_comes_before(request.epoch).await;
+        self.node.vote(move |store| store.accept(request.epoch, request.ballot, request.decree)).await
+    }
+
+    async fn progress(self, _: CallContext) -> Result<Progress, PeerError> {
+        self.node.store.progress().map_err(peer_error)
+    }
+
+    async fn pull(self, context: CallContext, request: PullPage) -> Result<PulledPage, PeerError> {
+        self.ring(request.epoch).await?;
+        let span = self.node.span_of("pull", &context);
+        self.node.page_for(self.from, request).instrument(span).await
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_core::ids::RunVerdict;
+use starling_core::ids::{NodeId, RunVerdict};
 use starling_core::layout::MAX_MEMBERS;
+use starling_core::ring::Membership;
 use starling_proto::BUILD;
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{ControlService, NodeStanding};
@@ -85,7 +86,7 @@ pub async fn accept_connections(node: Arc<Node>, mut listener: Box<dyn Listener>
 async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, room: &Room, stranger: OwnedSemaphorePermit) {
     let greeted = tokio::time::timeout(HELLO_LIMIT, greet(node, &mut stream, room)).await;
     // Held for as long as the connection stands.
-    let (class, _place) = match greeted {
+    let (class, from, _place) = match greeted {
         Ok(Ok(Some(welcome))) => welcome,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => return tracing::debug!(%error, "a hello failed"),
@@ -93,17 +94,21 @@ async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, room: &Room, stran
     drop(stranger);
     match class {
         Class::Data => drive(channel(stream).execute(Api::new(node).serve())).await,
-        Class::Peer | Class::Bulk => drive(channel(stream).execute(Replica::new(node).serve())).await,
+        Class::Peer | Class::Bulk => {
+            let Some(from) = from else { return };
+            drive(channel(stream).execute(Replica::new(node, from).serve())).await;
+        }
         Class::Control => drive(channel(stream).execute(Control::new(node).serve())).await,
     }
 }
 
-/// The acceptor's side of the hello. Returns the class of a connection that is welcome, with its place.
+/// The acceptor's side of the hello. Returns the class of a connection that is welcome, the node it comes from, and its
+/// place.
 async fn greet(
     node: &Node,
     stream: &mut impl ByteStream,
     room: &Room,
-) -> Result<Option<(Class, OwnedSemaphorePermit)>, HelloError> {
+) -> Result<Option<(Class, Option<NodeId>, OwnedSemaphorePermit)>, HelloError> {
     let hello = hello::accept(stream).await?;
     let place = room.take(hello.class).ok_or(NotWelcome::Busy);
     let admitted = match (place, refusal(node, &hello).await) {
@@ -126,7 +131,7 @@ async fn greet(
         build: BUILD.to_owned(),
     };
     hello::answer(stream, &Ok(welcome)).await?;
-    Ok(Some((hello.class, place)))
+    Ok(Some((hello.class, hello.from.map(|from| from.node), place)))
 }
 
 async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {
@@ -154,9 +159,12 @@ async fn peer_refusal(node: &Node, from: &Introduction) -> Option<NotWelcome> {
     if matches!(node.standing(), NodeStanding::Excluded(_) | NodeStanding::Failed(_)) {
         return Some(NotWelcome::Retired);
     }
-    let layout = node.store.layout()?;
-    if layout.member(from.node).map(|member| member.directory) != Some(from.run.directory) {
-        return Some(NotWelcome::NotAMember);
+    match node.store.ring()?.membership_of(from.node, from.run.directory) {
+        // Whoever has left brings home what it holds.
+        Membership::Member | Membership::Left => {}
+        Membership::Removed | Membership::OtherDirectory(_) | Membership::Stranger => {
+            return Some(NotWelcome::NotAMember);
+        }
     }
     let run = from.run;
     match node.read_store(move |store| store.meet(&run)).await {

@@ -1,14 +1,17 @@
 //! The control service: administration of one node, and of the cluster through it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use starling_core::change::Change;
 use starling_core::ids::{ClusterId, NodeId, Run};
 use starling_core::layout::{BucketRules, Layout, LayoutChecksum, LayoutVersion, Member};
 use starling_core::name::{BucketName, NodeName, Zone};
 use starling_core::quorum::ReplicaCount;
+use starling_core::ring::{Entry, Epoch, Phase};
 use starling_core::token::PartitionCount;
+use starling_core::transition::Lack;
 
 #[tarpc::service]
 pub trait ControlService {
@@ -22,6 +25,18 @@ pub trait ControlService {
     /// Adopts a layout that names this node.
     async fn adopt(layout: Layout) -> Result<LayoutChecksum, ControlError>;
     async fn layout() -> Option<Layout>;
+    /// The layout log behind an epoch, some entries at a time; all is told once none come.
+    async fn log(after: Epoch) -> Result<Vec<Entry>, ControlError>;
+    /// Stages changes of the ring on this node, behind those that are; tells what all of them come to.
+    async fn stage(changes: Vec<Change>) -> Result<Plan, ControlError>;
+    /// Forgets what is staged on this node; tells what it was.
+    async fn unstage() -> Result<Vec<Change>, ControlError>;
+    /// What the changes staged on this node come to; none if nothing is staged.
+    async fn plan() -> Result<Option<Plan>, ControlError>;
+    /// Has the plan of that checksum chosen as the next layout.
+    async fn commit(plan: LayoutChecksum) -> Result<Committed, ControlError>;
+    /// Where the change of the layout stands that is under way.
+    async fn transition() -> Result<Transition, ControlError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +60,45 @@ pub enum ControlError {
     Incomplete(String),
     #[error("{0}")]
     Internal(String),
+    /// It may still be done.
+    #[error("not chosen yet: {0}; once enough of them are back, run the same command again")]
+    Waiting(String),
+}
+
+/// What staged changes come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub changes: Vec<Change>,
+    pub before: Layout,
+    pub after: Layout,
+    /// Members that are declared dead.
+    pub dead: BTreeSet<NodeId>,
+}
+
+/// What was chosen, when a plan was put forward.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Committed {
+    /// The plan. It is no longer staged.
+    Chosen(LayoutVersion),
+    /// Another decree came first, in this epoch. The plan is still staged.
+    Other { epoch: Epoch },
+}
+
+/// Where a change of the layout stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    pub epoch: Epoch,
+    pub phase: Phase,
+    /// The layout that is read.
+    pub read: LayoutVersion,
+    /// Where it leads.
+    pub newest: LayoutVersion,
+    /// For whom it waits.
+    pub waiting: BTreeMap<NodeId, Lack>,
+    /// Pulls that this node has done, and how many it has to do.
+    pub pulled: (usize, usize),
+    /// Keys that this node still holds for others.
+    pub held: u64,
 }
 
 /// How a node stands.
@@ -58,6 +112,8 @@ pub enum NodeStanding {
     /// A sync failed; it serves nothing until it is restarted.
     Failed(String),
     Stopping,
+    /// It is no member any more, and brings home what it holds.
+    Left,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,14 +1,17 @@
-//! The peer service: what nodes ask of each other, on connections of class peer and bulk.
+//! The peer service: what nodes ask of each other, on connections of class peer and bulk. What concerns data carries the
+//! asker's epoch, and is refused by a node of another ([`Refusal::OtherLayout`]).
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use starling_core::choice::Ballot;
 use starling_core::clock::Clock;
 use starling_core::get::Standing;
-use starling_core::layout::LayoutVersion;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
+use starling_core::ring::{Decree, Epoch};
 use starling_core::token::Partition;
+use starling_core::transition::Progress;
 
 use crate::data::{Put, RequestError, Written};
 
@@ -23,14 +26,22 @@ pub trait PeerService {
     /// Handoff: which of these does the node not hold durably yet?
     async fn offer(request: Offer) -> Result<OfferReply, PeerError>;
     async fn list(request: List) -> Result<ListReply, PeerError>;
-    async fn buckets(layout: LayoutVersion) -> Result<Vec<BucketName>, PeerError>;
+    async fn buckets(epoch: Epoch) -> Result<Vec<BucketName>, PeerError>;
     /// Milliseconds since the Unix epoch by the node's clock.
     async fn clock() -> u64;
+    /// Promises to take part in no earlier ballot about an entry of the layout log; tells what was accepted before.
+    async fn prepare(request: Prepare) -> Result<Option<(Ballot, Decree)>, VoteRefused>;
+    /// Accepts an entry of the layout log. The answer means: durable.
+    async fn accept(request: Accept) -> Result<(), VoteRefused>;
+    /// What the node has durably done of the present change of the layout.
+    async fn progress() -> Result<Progress, PeerError>;
+    /// A page of what the asker has to copy from the node.
+    async fn pull(request: PullPage) -> Result<PulledPage, PeerError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
-    pub layout: LayoutVersion,
+    pub epoch: Epoch,
     pub key: ObjectKey,
 }
 
@@ -42,7 +53,7 @@ pub struct ReadReply {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Store {
-    pub layout: LayoutVersion,
+    pub epoch: Epoch,
     pub key: ObjectKey,
     pub object: Object,
     /// As what the receiver is meant to hold it.
@@ -52,7 +63,7 @@ pub struct Store {
 /// A batch of keys that the sender holds without being their primary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    pub layout: LayoutVersion,
+    pub epoch: Epoch,
     pub hints: Vec<(ObjectKey, Clock)>,
 }
 
@@ -64,7 +75,7 @@ pub struct OfferReply {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct List {
-    pub layout: LayoutVersion,
+    pub epoch: Epoch,
     pub bucket: BucketName,
     pub partitions: Vec<Partition>,
     pub prefix: Bytes,
@@ -78,6 +89,57 @@ pub struct ListReply {
     pub keys: Vec<(Bytes, Object)>,
     /// There are more behind the last one.
     pub more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepare {
+    /// Of the entry that is to be chosen.
+    pub epoch: Epoch,
+    pub ballot: Ballot,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accept {
+    /// Of the entry that is to be chosen.
+    pub epoch: Epoch,
+    pub ballot: Ballot,
+    pub decree: Decree,
+}
+
+/// Why a node does not vote. Nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum VoteRefused {
+    #[error("another proposal has come first")]
+    Overtaken(Ballot),
+    /// Its log ends there: before the entry in question, or after it.
+    #[error("the node is in epoch {0}")]
+    OtherEpoch(Epoch),
+    #[error("the node has no vote")]
+    NoAcceptor,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullPage {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// Behind this key of the partition, in the order in which the node holds them.
+    pub after: Option<ObjectKey>,
+    /// About as many bytes.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PulledPage {
+    /// Keys and objects, encoded as `Vec<(ObjectKey, Object)>`.
+    pub objects: Bytes,
+    /// XXH3-64 of `objects`.
+    pub checksum: u64,
+    /// Where the next page begins; none behind the last.
+    pub next: Option<ObjectKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::SinkExt as _;
+use starling_core::change::Change;
+use starling_core::choice::Ballot;
 use starling_core::clock::{Clock, Dot};
 use starling_core::coordinate::{ObjectLimits, Write, coordinate};
 use starling_core::get::Standing;
@@ -22,12 +24,14 @@ use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, SiblingMode, Value};
 use starling_core::quorum::{Level, Quorum, ReplicaCount, Tally};
 use starling_core::report::{Failure, Outcome, Refusal, Repair, ReplicaReport, Role};
+use starling_core::ring::{Decree, Epoch, Phase, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount, Token};
+use starling_core::transition::{Lack, Progress};
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
-    ClusterView, ControlError, ControlServiceRequest, ControlServiceResponse, HintsFor, Init, NodeStanding, NodeStatus,
-    PeerView,
+    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, HintsFor, Init, NodeStanding,
+    NodeStatus, PeerView, Plan, Transition,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -35,7 +39,8 @@ use starling_proto::data::{
 };
 use starling_proto::hello::{Class, Features, Hello, Introduction, NotWelcome, ProtocolRange, Welcome};
 use starling_proto::peer::{
-    List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest, PeerServiceResponse, Read, ReadReply, Store,
+    Accept, List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest, PeerServiceResponse, Prepare, PullPage,
+    PulledPage, Read, ReadReply, Store, VoteRefused,
 };
 use support::{Table, every};
 use tarpc::{ClientMessage, Request, Response, ServerError};
@@ -95,18 +100,24 @@ fn data(table: &mut Table) {
 }
 
 fn peer(table: &mut Table) {
-    let version = LayoutVersion(1);
+    let epoch = Epoch(1);
     table.heading("peer: requests");
     every!(table, PeerServiceRequest {
-        Read => PeerServiceRequest::Read { request: Read { layout: version, key: key() } },
+        Read => PeerServiceRequest::Read { request: Read { epoch, key: key() } },
         Store => PeerServiceRequest::Store {
-            request: Store { layout: version, key: key(), object: object(), role: fallback() },
+            request: Store { epoch, key: key(), object: object(), role: fallback() },
         },
         Forward => PeerServiceRequest::Forward { request: put() },
-        Offer => PeerServiceRequest::Offer { request: Offer { layout: version, hints: vec![(key(), clock())] } },
+        Offer => PeerServiceRequest::Offer { request: Offer { epoch, hints: vec![(key(), clock())] } },
         List => PeerServiceRequest::List { request: list() },
-        Buckets => PeerServiceRequest::Buckets { layout: version },
+        Buckets => PeerServiceRequest::Buckets { epoch },
         Clock => PeerServiceRequest::Clock {},
+        Prepare => PeerServiceRequest::Prepare { request: Prepare { epoch, ballot: ballot() } },
+        Accept => PeerServiceRequest::Accept { request: Accept { epoch, ballot: ballot(), decree: decree() } },
+        Progress => PeerServiceRequest::Progress {},
+        Pull => PeerServiceRequest::Pull {
+            request: PullPage { epoch, partition: Partition(300), after: Some(key()), bytes: 1000 },
+        },
     });
     table.heading("peer: responses");
     let reply = ReadReply { standing: Standing::Complete, object: Some(object()) };
@@ -118,6 +129,10 @@ fn peer(table: &mut Table) {
         List => PeerServiceResponse::List(Ok(ListReply { keys: vec![(bytes("pb"), object().outline())], more: true })),
         Buckets => PeerServiceResponse::Buckets(Ok(vec![bucket()])),
         Clock => PeerServiceResponse::Clock(1_700_000_000_000),
+        Prepare => PeerServiceResponse::Prepare(Ok(Some((ballot(), decree())))),
+        Accept => PeerServiceResponse::Accept(Ok(())),
+        Progress => PeerServiceResponse::Progress(Ok(progress())),
+        Pull => PeerServiceResponse::Pull(Ok(PulledPage { objects: bytes("page"), checksum: 7, next: Some(key()) })),
     });
     table.row("Read, failed", &PeerServiceResponse::Read(Err(PeerError::Unknown)));
 }
@@ -131,6 +146,12 @@ fn control(table: &mut Table) {
         Candidate => ControlServiceRequest::Candidate { cluster: ClusterId(9) },
         Adopt => ControlServiceRequest::Adopt { layout: layout() },
         Layout => ControlServiceRequest::Layout {},
+        Log => ControlServiceRequest::Log { after: Epoch(1) },
+        Stage => ControlServiceRequest::Stage { changes: vec![change()] },
+        Unstage => ControlServiceRequest::Unstage {},
+        Plan => ControlServiceRequest::Plan {},
+        Commit => ControlServiceRequest::Commit { plan: LayoutChecksum(0x0102_0304_0506_0708) },
+        Transition => ControlServiceRequest::Transition {},
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -140,6 +161,12 @@ fn control(table: &mut Table) {
         Candidate => ControlServiceResponse::Candidate(Ok(member())),
         Adopt => ControlServiceResponse::Adopt(Ok(LayoutChecksum(0x0102_0304_0506_0708))),
         Layout => ControlServiceResponse::Layout(None),
+        Log => ControlServiceResponse::Log(Ok(vec![Ring::first_entry(layout())])),
+        Stage => ControlServiceResponse::Stage(Ok(plan())),
+        Unstage => ControlServiceResponse::Unstage(Ok(vec![change()])),
+        Plan => ControlServiceResponse::Plan(Ok(Some(plan()))),
+        Commit => ControlServiceResponse::Commit(Ok(Committed::Chosen(LayoutVersion(2)))),
+        Transition => ControlServiceResponse::Transition(Ok(transition())),
     });
     table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
 }
@@ -168,6 +195,15 @@ fn errors(table: &mut Table) {
         AlreadyMember => ControlError::AlreadyMember(ClusterId(9)),
         Incomplete => ControlError::Incomplete(text()),
         Internal => ControlError::Internal(text()),
+        Waiting => ControlError::Waiting(text()),
+    });
+    table.heading("VoteRefused");
+    every!(table, VoteRefused {
+        Overtaken => VoteRefused::Overtaken(ballot()),
+        OtherEpoch => VoteRefused::OtherEpoch(Epoch(3)),
+        NoAcceptor => VoteRefused::NoAcceptor,
+        Invalid => VoteRefused::Invalid(text()),
+        Unavailable => VoteRefused::Unavailable(text()),
     });
     table.heading("Refusal");
     every!(table, Refusal {
@@ -239,6 +275,21 @@ fn words(table: &mut Table) {
         Excluded => NodeStanding::Excluded(text()),
         Failed => NodeStanding::Failed(text()),
         Stopping => NodeStanding::Stopping,
+        Left => NodeStanding::Left,
+    });
+    table.heading("Committed");
+    every!(table, Committed {
+        Chosen => Committed::Chosen(LayoutVersion(2)),
+        Other => Committed::Other { epoch: Epoch(3) },
+    });
+    table.heading("Phase");
+    every!(table, Phase { Settled => Phase::Settled, Dual => Phase::Dual, Switch => Phase::Switch });
+    table.heading("Lack");
+    every!(table, Lack {
+        NoAnswer => Lack::NoAnswer,
+        OtherDirectory => Lack::OtherDirectory,
+        NotAdopted => Lack::NotAdopted,
+        NotCopied => Lack::NotCopied,
     });
 }
 
@@ -355,12 +406,44 @@ fn location() -> Location {
 
 fn list() -> List {
     List {
-        layout: LayoutVersion(1),
+        epoch: Epoch(1),
         bucket: bucket(),
         partitions: vec![Partition(3), Partition(300)],
         prefix: bytes("p"),
         after: None,
         limit: 100,
+    }
+}
+
+fn ballot() -> Ballot {
+    Ballot { round: 3, proposer: NodeId(4), nonce: 5 }
+}
+
+fn decree() -> Decree {
+    Decree::Switch(LayoutVersion(2))
+}
+
+fn progress() -> Progress {
+    Progress { directory: DirectoryId(1), adopted: Epoch(2), copied: Some(LayoutVersion(3)) }
+}
+
+fn change() -> Change {
+    Change::Leave("n1".parse().unwrap())
+}
+
+fn plan() -> Plan {
+    Plan { changes: vec![change()], before: layout(), after: layout(), dead: [NodeId(9)].into() }
+}
+
+fn transition() -> Transition {
+    Transition {
+        epoch: Epoch(2),
+        phase: Phase::Dual,
+        read: LayoutVersion(1),
+        newest: LayoutVersion(2),
+        waiting: [(NodeId(3), Lack::NotCopied)].into(),
+        pulled: (4, 5),
+        held: 6,
     }
 }
 

@@ -135,9 +135,13 @@ impl Observer {
                     .collect();
                 Some(format!("offers {}", keys.join(", ")))
             }
-            PeerServiceRequest::List { .. } | PeerServiceRequest::Buckets { .. } | PeerServiceRequest::Clock { .. } => {
-                None
-            }
+            PeerServiceRequest::List { .. }
+            | PeerServiceRequest::Buckets { .. }
+            | PeerServiceRequest::Clock { .. }
+            | PeerServiceRequest::Prepare { .. }
+            | PeerServiceRequest::Accept { .. }
+            | PeerServiceRequest::Progress { .. }
+            | PeerServiceRequest::Pull { .. } => None,
         }
     }
 
@@ -153,7 +157,13 @@ impl Observer {
             PeerServiceResponse::Forward(Err(error)) => Some(format!("{subject}: {error}")),
             PeerServiceResponse::Offer(Ok(reply)) => Some(wanted(&reply.wanted, subject)),
             PeerServiceResponse::Offer(Err(error)) => Some(format!("takes no offers: {error}")),
-            PeerServiceResponse::List(_) | PeerServiceResponse::Buckets(_) | PeerServiceResponse::Clock(_) => None,
+            PeerServiceResponse::List(_)
+            | PeerServiceResponse::Buckets(_)
+            | PeerServiceResponse::Clock(_)
+            | PeerServiceResponse::Prepare(_)
+            | PeerServiceResponse::Accept(_)
+            | PeerServiceResponse::Progress(_)
+            | PeerServiceResponse::Pull(_) => None,
         }
     }
 

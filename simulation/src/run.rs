@@ -467,7 +467,7 @@ impl World {
     fn other_layout(&self) -> Option<String> {
         let made = lock(&self.witness).layout.clone();
         let other = (0..self.servers.len()).filter(|index| self.serves(*index)).find(|index| {
-            let layout = self.servers[*index].node().and_then(|node| node.layout.borrow().clone());
+            let layout = self.servers[*index].node().and_then(|node| node.store.layout());
             layout.as_deref() != made.as_deref()
         });
         other.map(|index| format!("n{} has another layout than was made", index + 1))

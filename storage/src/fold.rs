@@ -5,6 +5,11 @@
 //! changes, every current primary owes a confirmation: markers for all of them are set, confirmations so far forgotten. A
 //! primary's confirmation counts if its clock covers the present one. When all current primaries have confirmed and no
 //! marker is left, the copy goes, and its own mark with it. All of that is looked at here, in the step that does it.
+//!
+//! Current is who is a primary by the ring of this very batch: a job that was asked for in another epoch is refused before
+//! it comes here. By a new ring markers are set anew, and what was confirmed by an old one is forgotten. While the layout
+//! changes, a primary of some layouts only has markers too, for its counterparts in the others, so that its copy counts
+//! there ([`Primaries::owed_by`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +18,12 @@ use starling_core::clock::Clock;
 use starling_core::coordinate::{Coordinated, Write, coordinate};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
-use starling_core::layout::Layout;
 use starling_core::mark::Minter;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::preference::Primaries;
 use starling_core::report::{Refusal, Role};
+use starling_core::ring::Ring;
 
 use crate::engine::{Batch, Engine, Space};
 use crate::error::StoreError;
@@ -31,7 +37,7 @@ pub(crate) const HINT_ENTRY: &[u8] = &[1];
 /// What the writer needs to know beyond the records.
 pub(crate) struct Surroundings<'a> {
     pub node: NodeId,
-    pub layout: &'a Layout,
+    pub ring: &'a Ring,
     pub minter: Minter,
     pub limits: StoreLimits,
     pub disk_is_full: bool,
@@ -62,18 +68,22 @@ pub enum Confirmed {
 /// Where a key lies, and with whom. Found out once for each job.
 pub(crate) struct Place {
     record: RecordKey,
-    primaries: Vec<NodeId>,
+    primaries: Primaries,
     /// This node is one of them.
     is_primary: bool,
+    /// Who has to confirm what this node takes in.
+    owed: BTreeSet<NodeId>,
 }
 
 impl Place {
     pub fn of(key: &ObjectKey, around: &Surroundings) -> Place {
-        let partition = around.layout.partition_of(key);
-        let primaries: Vec<NodeId> =
-            around.layout.primaries(partition, around.layout.replicas_of(key.bucket())).collect();
-        let is_primary = primaries.contains(&around.node);
-        Place { record: RecordKey::new(partition, key), primaries, is_primary }
+        let primaries = around.ring.primaries(key);
+        Place {
+            record: RecordKey::new(around.ring.read().partition_of(key), key),
+            is_primary: primaries.contains(around.node),
+            owed: primaries.owed_by(around.node),
+            primaries,
+        }
     }
 }
 
@@ -90,10 +100,7 @@ struct Slot {
 impl Slot {
     /// For whom a change of this record would leave a marker that is not there yet.
     fn new_markers(&self, place: &Place) -> Vec<NodeId> {
-        if place.is_primary {
-            return Vec::new();
-        }
-        place.primaries.iter().copied().filter(|primary| !self.now.markers.contains(primary)).collect()
+        place.owed.difference(&self.now.markers).copied().collect()
     }
 }
 
@@ -126,7 +133,7 @@ impl<'a> Fold<'a> {
     pub fn coordinate(&mut self, place: &Place, write: Write) -> Result<Minted, StoreError> {
         let is_repeated = self.slot(place)?.now.object.traces_of(write.request).next().is_some();
         if !is_repeated {
-            self.check_intake(place, &place.primaries)?;
+            self.check_intake(place, &place.primaries.all())?;
         }
         let Surroundings { minter, limits, .. } = *self.around;
         let slot = self.slot(place)?;
@@ -161,7 +168,26 @@ impl<'a> Fold<'a> {
         Ok(())
     }
 
+    /// Takes in what an old primary has, as one that is about to become one. It never counts as a copy made for somebody's
+    /// write, so it is owed to nobody.
+    pub fn copy(&mut self, place: &Place, object: &Object) -> Result<(), StoreError> {
+        if !place.is_primary {
+            return Err(StoreError::Refused(Refusal::OtherLayout));
+        }
+        self.check_intake(place, &[])?;
+        let minter = self.around.minter;
+        let slot = self.slot(place)?;
+        let copied = minter.check(slot.now.mark.as_ref(), object.clock());
+        copied.map_err(|copied| StoreError::Write(copied.into()))?;
+        if !slot.now.object.clock().covers_all(object.clock()) {
+            slot.now.object.merge(object);
+            slot.changed = true;
+        }
+        Ok(())
+    }
+
     pub fn confirm(&mut self, place: &Place, by: NodeId, clock: &Clock) -> Result<Confirmed, StoreError> {
+        self.readdress(place)?;
         let slot = self.slot(place)?;
         if !slot.now.markers.contains(&by) {
             return Ok(Confirmed::NothingHeld);
@@ -172,7 +198,7 @@ impl<'a> Fold<'a> {
         slot.changed = true;
         slot.now.markers.remove(&by);
         slot.now.confirmed.insert(by);
-        let all_confirmed = place.primaries.iter().all(|primary| slot.now.confirmed.contains(primary));
+        let all_confirmed = place.primaries.all().iter().all(|primary| slot.now.confirmed.contains(primary));
         let outcome = if place.is_primary || !slot.now.markers.is_empty() || !all_confirmed {
             Confirmed::MarkerDropped
         } else {
@@ -181,6 +207,19 @@ impl<'a> Fold<'a> {
         };
         *self.hints.entry(by).or_insert(0) -= 1;
         Ok(outcome)
+    }
+
+    /// Sets the markers of what is held by the present ring, if they were set by another. True if any are left then.
+    pub fn readdress(&mut self, place: &Place) -> Result<bool, StoreError> {
+        let epoch = self.around.ring.epoch();
+        let slot = self.slot(place)?;
+        let is_outdated = slot.now.owed_in != Some(epoch);
+        // What a primary has without a marker was never counted elsewhere.
+        let owes = !slot.now.object.is_unwritten() && (slot.now.owed_in.is_some() || !place.is_primary);
+        if is_outdated && owes {
+            self.owe_confirmations(place)?;
+        }
+        Ok(!self.slot(place)?.now.markers.is_empty())
     }
 
     /// The batch that makes all of it durable, and by how much the number of markers for each target changes.
@@ -204,13 +243,19 @@ impl<'a> Fold<'a> {
     }
 
     fn owe_confirmations(&mut self, place: &Place) -> Result<(), StoreError> {
+        let epoch = self.around.ring.epoch();
         let slot = self.slot(place)?;
         let added = slot.new_markers(place);
+        let dropped: Vec<NodeId> = slot.now.markers.difference(&place.owed).copied().collect();
         slot.changed = true;
         slot.now.confirmed.clear();
-        slot.now.markers.extend(added.iter().copied());
+        slot.now.markers.clone_from(&place.owed);
+        slot.now.owed_in = (!place.owed.is_empty()).then_some(epoch);
         for target in added {
             *self.hints.entry(target).or_insert(0) += 1;
+        }
+        for target in dropped {
+            *self.hints.entry(target).or_insert(0) -= 1;
         }
         Ok(())
     }

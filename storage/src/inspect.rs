@@ -9,6 +9,7 @@ use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::ring::Epoch;
 use starling_core::token::Partition;
 
 use crate::engine::{Engine, EngineError, Entry, Space};
@@ -38,6 +39,8 @@ pub struct HeldRecord {
     pub markers: BTreeSet<NodeId>,
     /// Primaries that have confirmed it since it last changed.
     pub confirmed: BTreeSet<NodeId>,
+    /// By which ring these two are meant; none while both are empty.
+    pub owed_in: Option<Epoch>,
 }
 
 /// An entry of [`Space::Hints`]: the record at `place` has a marker for `target`.
@@ -87,7 +90,9 @@ pub fn hint_place(key: &[u8]) -> Result<HeldHint, InspectError> {
 pub fn record(key: &[u8], value: &[u8]) -> Result<HeldRecord, InspectError> {
     let place = record_place(key)?;
     match Record::decode(value) {
-        Ok(Record { object, mark, markers, confirmed }) => Ok(HeldRecord { place, object, mark, markers, confirmed }),
+        Ok(Record { object, mark, markers, confirmed, owed_in }) => {
+            Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in })
+        }
         Err(reason) => Err(InspectError::Record { place, reason }),
     }
 }

@@ -4,12 +4,13 @@
 //! through this crate: objects with their own marks and hint markers, its identity and runs, its peers' runs, layouts.
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
-//! for what one batch does; [`store`] for what the node sees; [`directory`] for the files; [`inspect`] for a look at what
+//! for what one batch does; [`store`] for what the node sees, with `decrees.rs` for how the ring changes; [`directory`] for the files; [`inspect`] for a look at what
 //! lies in an engine, past the store.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still: hash
 //! trees, reaping, expiry, repair of damaged records.
 
+mod decrees;
 pub mod directory;
 pub mod engine;
 mod error;
@@ -26,6 +27,7 @@ mod rocks;
 pub mod store;
 mod writer;
 
+pub use decrees::{AdoptError, NoVote, Page, Pulled};
 pub use directory::{DataDirectory, DirectoryError, Identity};
 pub use engine::{Batch, Engine, EngineError, Space};
 pub use error::StoreError;
@@ -34,5 +36,5 @@ pub use memory::{MemoryDisk, MemoryEngine, Observer};
 pub use record::UnreadableRecord;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Expect, RocksEngine, RocksOptions};
-pub use store::{AdoptError, Health, Hint, Listed, OpenError, Store, StoreLimits};
+pub use store::{Health, Hint, Listed, OpenError, Store, StoreLimits};
 pub use writer::{Jobs, Prepared, Writer};

@@ -1,13 +1,19 @@
-//! The node's own affairs on disk: its runs, its peers' runs, its layouts. Each value starts with a format byte.
+//! The node's own affairs on disk: its runs, its peers' runs, the layout log, its votes, how far it has copied. The log
+//! begins with the layout that `init` made; decrees follow, by their epoch. Each value starts with a format byte.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use starling_core::change::Change;
+use starling_core::choice::Vote;
 use starling_core::codec;
 use starling_core::ids::{DirectoryId, NodeId, Run};
-use starling_core::layout::{Layout, MAX_LAYOUT_BYTES};
+use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
+use starling_core::ring::{Decree, Entry, Epoch};
+use starling_core::transition::Pull;
 
+use crate::decrees::Pulled;
 use crate::engine::{Batch, Engine, EngineError, Space};
 
 const FORMAT: u8 = 1;
@@ -17,11 +23,19 @@ const RETIRED: &[u8] = b"retired";
 const PEER_RUN: &[u8] = b"peer-run/";
 const FORKED: &[u8] = b"forked/";
 const LAYOUT: &[u8] = b"layout/";
+const DECREE: &[u8] = b"decree/";
+const VOTE: &[u8] = b"vote/";
+const COPIED: &[u8] = b"copied";
+const PULL: &[u8] = b"pull/";
+const PULL_END: &[u8] = b"pull0";
+const STAGED: &[u8] = b"staged";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
-const LAYOUT_END: &[u8] = b"layout0";
+const DECREE_END: &[u8] = b"decree0";
 const MAX_PEER_RUNS: usize = 100_000;
+/// A vote may hold a layout, and little else.
+const MAX_VALUE_BYTES: usize = MAX_LAYOUT_BYTES + (1 << 16);
 
 /// This directory's present start, and how the last one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,13 +106,79 @@ pub(crate) fn write_forked(batch: &mut Batch, directory: DirectoryId) {
     write(batch, &[FORKED, &directory.0.to_be_bytes()].concat(), &directory);
 }
 
-pub(crate) fn read_newest_layout(engine: &dyn Engine) -> Result<Option<Layout>, EngineError> {
-    let chain = engine.scan(Space::Meta, LAYOUT, Some(LAYOUT_END), usize::MAX)?;
-    chain.last().map(|(_, bytes)| decode(bytes)).transpose()
+/// The layout that the log begins with.
+pub(crate) fn read_first_layout(engine: &dyn Engine) -> Result<Option<Layout>, EngineError> {
+    read(engine, &in_order(LAYOUT, 1))
 }
 
-pub(crate) fn write_layout(batch: &mut Batch, layout: &Layout) {
-    write(batch, &[LAYOUT, &layout.version().0.to_be_bytes()].concat(), layout);
+pub(crate) fn write_first_layout(batch: &mut Batch, layout: &Layout) {
+    write(batch, &in_order(LAYOUT, 1), layout);
+}
+
+/// Up to `limit` entries of the log behind `after`, without the first.
+pub(crate) fn read_entries(engine: &dyn Engine, after: Epoch, limit: usize) -> Result<Vec<Entry>, EngineError> {
+    let found = engine.scan(Space::Meta, &in_order(DECREE, after.0 + 1), Some(DECREE_END), limit)?;
+    found.iter().map(|(_, bytes)| decode(bytes)).collect()
+}
+
+pub(crate) fn write_entry(batch: &mut Batch, entry: &Entry) {
+    write(batch, &in_order(DECREE, entry.epoch.0), entry);
+}
+
+/// What this node has promised and accepted for the entry of that epoch.
+pub(crate) fn read_vote(engine: &dyn Engine, epoch: Epoch) -> Result<Vote<Decree>, EngineError> {
+    Ok(read(engine, &in_order(VOTE, epoch.0))?.unwrap_or_default())
+}
+
+pub(crate) fn write_vote(batch: &mut Batch, epoch: Epoch, vote: &Vote<Decree>) {
+    write(batch, &in_order(VOTE, epoch.0), vote);
+}
+
+pub(crate) fn delete_vote(batch: &mut Batch, epoch: Epoch) {
+    batch.delete(Space::Meta, in_order(VOTE, epoch.0));
+}
+
+/// The newest layout of which this node has all that it has to copy.
+pub(crate) fn read_copied(engine: &dyn Engine) -> Result<Option<LayoutVersion>, EngineError> {
+    read(engine, COPIED)
+}
+
+pub(crate) fn write_copied(batch: &mut Batch, version: LayoutVersion) {
+    write(batch, COPIED, &version);
+}
+
+/// How far each pull for a layout has come; those for other layouts are not told.
+pub(crate) fn read_pulls(engine: &dyn Engine, version: LayoutVersion) -> Result<BTreeMap<Pull, Pulled>, EngineError> {
+    let found = engine.scan(Space::Meta, PULL, Some(PULL_END), usize::MAX)?;
+    let all = found.iter().map(|(_, bytes)| decode::<(LayoutVersion, Pull, Pulled)>(bytes));
+    all.filter(|pull| pull.as_ref().map_or(true, |(of, ..)| *of == version))
+        .map(|pull| pull.map(|(_, pull, pulled)| (pull, pulled)))
+        .collect()
+}
+
+pub(crate) fn write_pull(batch: &mut Batch, version: LayoutVersion, pull: &Pull, pulled: &Pulled) {
+    let at = [PULL, &pull.partition.0.to_be_bytes(), &pull.source.0.to_be_bytes()].concat();
+    write(batch, &at, &(version, pull, pulled));
+}
+
+/// Once all has been copied nobody asks how far each pull has come.
+pub(crate) fn delete_pulls(engine: &dyn Engine, batch: &mut Batch) -> Result<(), EngineError> {
+    let found = engine.scan(Space::Meta, PULL, Some(PULL_END), usize::MAX)?;
+    found.into_iter().for_each(|(key, _)| batch.delete(Space::Meta, key));
+    Ok(())
+}
+
+/// Changes of the ring that were staged here, in their order.
+pub(crate) fn read_staged(engine: &dyn Engine) -> Result<Vec<Change>, EngineError> {
+    Ok(read(engine, STAGED)?.unwrap_or_default())
+}
+
+pub(crate) fn write_staged(batch: &mut Batch, changes: &[Change]) {
+    write(batch, STAGED, &changes);
+}
+
+fn in_order(prefix: &[u8], number: u64) -> Vec<u8> {
+    [prefix, &number.to_be_bytes()].concat()
 }
 
 fn read<T: DeserializeOwned>(engine: &dyn Engine, key: &[u8]) -> Result<Option<T>, EngineError> {
@@ -115,7 +195,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
     let damaged = |reason: String| EngineError::Damaged(reason);
     match bytes.split_first() {
         Some((&FORMAT, body)) => {
-            codec::decode(body, MAX_LAYOUT_BYTES, "a meta value").map_err(|error| damaged(error.to_string()))
+            codec::decode(body, MAX_VALUE_BYTES, "a meta value").map_err(|error| damaged(error.to_string()))
         }
         Some((newer, _)) => Err(damaged(format!("a meta value has format {newer}, newer than this build"))),
         None => Err(damaged("a meta value is empty".to_owned())),

@@ -8,10 +8,14 @@ use starling_core::codec;
 use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::object::Object;
+use starling_core::ring::Epoch;
 
 /// Longest record that is decoded. Far above what an object can grow to; guards against a damaged length only.
 const MAX_RECORD_BYTES: usize = 1 << 30;
-const FORMAT: u8 = 1;
+/// Of a record that owes nothing to anybody, and of all records once.
+const PLAIN: u8 = 1;
+/// As before, behind the epoch in which its markers were set.
+const OWING: u8 = 2;
 
 /// A record that this build cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -30,22 +34,35 @@ pub(crate) struct Record {
     /// R2: local, and gone with the record.
     pub mark: Option<OwnMark>,
     /// Hint markers: primaries that have not confirmed the object's present clock. Only on copies that this node holds
-    /// without being a primary.
+    /// without being a primary in each layout in effect.
     pub markers: BTreeSet<NodeId>,
     /// Primaries that have confirmed the present clock since it last changed.
     pub confirmed: BTreeSet<NodeId>,
+    /// By which ring the two sets above are meant; none while both are empty.
+    #[serde(skip)]
+    pub owed_in: Option<Epoch>,
 }
 
 impl Record {
     pub fn encode(&self) -> Bytes {
-        let mut bytes = vec![FORMAT];
-        bytes.extend(codec::encode(self));
-        bytes.into()
+        let bytes = match self.owed_in {
+            None => [vec![PLAIN], codec::encode(self)],
+            Some(epoch) => [vec![OWING], codec::encode(&(epoch, self))],
+        };
+        bytes.concat().into()
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Record, UnreadableRecord> {
         match bytes.split_first() {
-            Some((&FORMAT, body)) => Ok(codec::decode(body, MAX_RECORD_BYTES, "a record")?),
+            Some((&PLAIN, body)) => {
+                let record: Record = codec::decode(body, MAX_RECORD_BYTES, "a record")?;
+                let owes = !(record.markers.is_empty() && record.confirmed.is_empty());
+                Ok(Record { owed_in: owes.then_some(Epoch(1)), ..record })
+            }
+            Some((&OWING, body)) => {
+                let (epoch, record): (Epoch, Record) = codec::decode(body, MAX_RECORD_BYTES, "a record")?;
+                Ok(Record { owed_in: Some(epoch), ..record })
+            }
             Some((&newer, _)) => Err(UnreadableRecord::NewerFormat(newer)),
             None => Err(UnreadableRecord::Empty),
         }

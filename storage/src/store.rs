@@ -5,6 +5,7 @@
 //! committed where they are asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -14,11 +15,12 @@ use bytes::Bytes;
 use starling_core::clock::Clock;
 use starling_core::coordinate::{ObjectLimits, Write};
 use starling_core::ids::{DirectoryId, NodeId, Run, RunVerdict};
-use starling_core::layout::Layout;
+use starling_core::layout::{Layout, LayoutVersion};
 use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
+use starling_core::ring::{Epoch, InvalidDecree, Ring};
 use starling_core::token::Partition;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,7 +31,7 @@ use crate::fold::{Confirmed, Minted};
 use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
 use crate::record::Record;
-use crate::writer::{Job, Writer};
+use crate::writer::{Change, Job, Writer};
 
 /// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +95,6 @@ pub enum OpenError {
     Thread(std::io::Error),
 }
 
-/// Why a layout was not adopted.
-#[derive(Debug, thiserror::Error)]
-pub enum AdoptError {
-    #[error("this node belongs to cluster {ours}, the layout to {theirs}")]
-    OtherCluster { ours: starling_core::ids::ClusterId, theirs: starling_core::ids::ClusterId },
-    #[error("this node has adopted another layout of version {0}")]
-    Forked(starling_core::layout::LayoutVersion),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// One entry of the hint index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
@@ -119,7 +110,7 @@ pub struct Listed {
 }
 
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     queues: Mutex<Vec<mpsc::Sender<Job>>>,
     /// Closed once no writer is at work any more.
     at_work: watch::Sender<()>,
@@ -144,8 +135,14 @@ pub(crate) struct Shared {
     pub limits: StoreLimits,
     run: OwnRun,
     trusted: Mutex<TrustedMarks>,
-    layout: ArcSwapOption<Layout>,
-    adopting: Mutex<()>,
+    pub ring: ArcSwapOption<Ring>,
+    /// Held while the log or a vote changes.
+    pub deciding: Mutex<()>,
+    /// In which epoch each writer works out a batch, or makes one durable.
+    batches: Vec<watch::Sender<Option<Epoch>>>,
+    /// The newest epoch of which it is known that no batch of an earlier one is under way.
+    pub adopted: AtomicU64,
+    pub copied: Mutex<Option<LayoutVersion>>,
     met: Mutex<Met>,
     hints: Mutex<BTreeMap<NodeId, u64>>,
     health: watch::Sender<Health>,
@@ -224,9 +221,14 @@ impl Store {
             Some(reason) => Health::Retired { reason },
             None => Health::Serving,
         };
+        let ring = read_ring(&*engine)?;
         let shared = Arc::new(Shared {
-            layout: ArcSwapOption::from_pointee(meta::read_newest_layout(&*engine)?),
-            adopting: Mutex::new(()),
+            // Nothing is under way yet.
+            adopted: AtomicU64::new(ring.as_ref().map_or(0, |ring| ring.epoch().0)),
+            ring: ArcSwapOption::from_pointee(ring),
+            deciding: Mutex::new(()),
+            batches: (0..SHARDS).map(|_| watch::Sender::new(None)).collect(),
+            copied: Mutex::new(meta::read_copied(&*engine)?),
             met: Mutex::new(Met { runs: meta::read_peer_runs(&*engine)?, forked: meta::read_forked(&*engine)? }),
             hints: Mutex::new(count_hints(&*engine)?),
             health: watch::Sender::new(health),
@@ -237,9 +239,9 @@ impl Store {
             run,
         });
         let at_work = watch::Sender::new(());
-        let shards = (0..SHARDS).map(|_| {
+        let shards = (0..SHARDS).map(|shard| {
             let (sender, queue) = mpsc::channel(limits.queue);
-            (sender, Writer::new(Arc::clone(&shared), queue, at_work.subscribe()))
+            (sender, Writer::new(Arc::clone(&shared), shard, queue, at_work.subscribe()))
         });
         let (queues, writers) = shards.unzip();
         let (queues, threads) = (Mutex::new(queues), Mutex::default());
@@ -274,19 +276,20 @@ impl Store {
     /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
     pub async fn coordinate(
         &self,
+        epoch: Epoch,
         key: ObjectKey,
         write: Write,
         deadline: Option<Instant>,
     ) -> Result<Minted, StoreError> {
-        self.ask(key.clone(), |reply| Job::Coordinate { key, write, deadline, reply }).await
+        self.ask(epoch, key, |reply| Change::Coordinate { write, deadline, reply }).await
     }
 
     /// Merges an object that another replica sent; returns once it is durable.
     ///
     /// # Errors
     /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
-    pub async fn merge(&self, key: ObjectKey, object: Object, role: Role) -> Result<(), StoreError> {
-        self.ask(key.clone(), |reply| Job::Merge { key, object, role, reply }).await
+    pub async fn merge(&self, epoch: Epoch, key: ObjectKey, object: Object, role: Role) -> Result<(), StoreError> {
+        self.ask(epoch, key, |reply| Change::Merge { object, role, reply }).await
     }
 
     /// Takes note that the primary `by` holds everything up to `clock` durably, and drops the marker and at last the
@@ -294,8 +297,31 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing is dropped then, or, after [`StoreError::Unknown`], perhaps.
-    pub async fn confirm(&self, key: ObjectKey, by: NodeId, clock: Clock) -> Result<Confirmed, StoreError> {
-        self.ask(key.clone(), |reply| Job::Confirm { key, by, clock, reply }).await
+    pub async fn confirm(
+        &self,
+        epoch: Epoch,
+        key: ObjectKey,
+        by: NodeId,
+        clock: Clock,
+    ) -> Result<Confirmed, StoreError> {
+        self.ask(epoch, key, |reply| Change::Confirm { by, clock, reply }).await
+    }
+
+    /// Merges an object that this node copies from an old primary of its key; returns once it is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
+    pub async fn copy(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<(), StoreError> {
+        self.ask(epoch, key, |reply| Change::Copy { object, reply }).await
+    }
+
+    /// Sets the markers of what is held under a key by the present ring, if they were set by another. True if any are left
+    /// then.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has changed then, or, after [`StoreError::Unknown`], perhaps.
+    pub async fn readdress(&self, epoch: Epoch, key: ObjectKey) -> Result<bool, StoreError> {
+        self.ask(epoch, key, |reply| Change::Readdress { reply }).await
     }
 
     /// What this node holds of a key. Blocks on the disk.
@@ -397,33 +423,6 @@ impl Store {
         Ok(hints)
     }
 
-    pub fn layout(&self) -> Option<Arc<Layout>> {
-        self.shared.layout()
-    }
-
-    /// Makes a layout durable and uses it from now on. Adopting the present one again changes nothing.
-    ///
-    /// # Errors
-    /// [`AdoptError`] if it belongs to another cluster or contradicts what was adopted, or if the store does not serve.
-    pub fn adopt(&self, layout: Layout) -> Result<(), AdoptError> {
-        let _one_at_a_time = lock(&self.shared.adopting);
-        self.check_health()?;
-        if let Some(ours) = self.layout() {
-            if ours.cluster() != layout.cluster() {
-                return Err(AdoptError::OtherCluster { ours: ours.cluster(), theirs: layout.cluster() });
-            }
-            if *ours == layout {
-                return Ok(());
-            }
-            return Err(AdoptError::Forked(layout.version()));
-        }
-        let mut batch = Batch::default();
-        meta::write_layout(&mut batch, &layout);
-        self.shared.commit(batch).map_err(|_| StoreError::Unknown)?;
-        self.shared.layout.store(Some(Arc::new(layout)));
-        Ok(())
-    }
-
     /// Judges a peer's run and records a newer one durably before it returns. A verdict is a vote, and what a failed or
     /// retired store remembers is no ground for one (R3, R13).
     ///
@@ -448,7 +447,7 @@ impl Store {
         Ok(verdict)
     }
 
-    fn record(&self, write: impl FnOnce(&mut Batch)) -> Result<(), StoreError> {
+    pub(crate) fn record(&self, write: impl FnOnce(&mut Batch)) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         write(&mut batch);
         self.shared.commit(batch).map_err(|_| StoreError::Unknown)
@@ -518,14 +517,15 @@ impl Store {
 
     async fn ask<T>(
         &self,
+        epoch: Epoch,
         key: ObjectKey,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+        change: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Change,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let layout = self.serving_layout()?;
         let shard = usize::from(layout.partition_of(&key).0) % SHARDS;
         let queue = lock(&self.queues).get(shard).cloned().ok_or(StoreError::Refused(Refusal::Stopping))?;
-        queue.try_send(job(reply)).map_err(|error| match error {
+        queue.try_send(Job { epoch, key, change: change(reply) }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Refused(Refusal::Overloaded),
             mpsc::error::TrySendError::Closed(_) => StoreError::Refused(Refusal::Stopping),
         })?;
@@ -542,7 +542,7 @@ impl Store {
         }
     }
 
-    fn check_health(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_health(&self) -> Result<(), StoreError> {
         self.shared.check_health().map_err(StoreError::Refused)
     }
 
@@ -561,8 +561,33 @@ impl Drop for Store {
 }
 
 impl Shared {
-    pub fn layout(&self) -> Option<Arc<Layout>> {
-        self.layout.load_full()
+    pub fn ring(&self) -> Option<Arc<Ring>> {
+        self.ring.load_full()
+    }
+
+    /// The ring by which a writer works out a batch, from now until [`Shared::end_batch`].
+    pub fn begin_batch(&self, shard: usize) -> Option<Arc<Ring>> {
+        loop {
+            let ring = self.ring()?;
+            self.batches[shard].send_replace(Some(ring.epoch()));
+            // Whoever adopts another ring either sees this batch, or is seen here.
+            if self.ring().is_some_and(|now| now.epoch() == ring.epoch()) {
+                return Some(ring);
+            }
+        }
+    }
+
+    pub fn end_batch(&self, shard: usize) {
+        self.batches[shard].send_replace(None);
+    }
+
+    /// Returns once no batch of an epoch before this one is under way.
+    pub async fn batches_before_are_over(&self, epoch: Epoch) {
+        for batch in &self.batches {
+            let is_later = |under_way: &Option<Epoch>| under_way.is_none_or(|of| of >= epoch);
+            // The sender lives as long as this does.
+            drop(batch.subscribe().wait_for(is_later).await);
+        }
     }
 
     pub fn hints(&self) -> BTreeMap<NodeId, u64> {
@@ -646,12 +671,21 @@ fn count_hints(engine: &dyn Engine) -> Result<BTreeMap<NodeId, u64>, EngineError
     }
 }
 
-fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {
+pub(crate) fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {
     let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
     Ok(Record::decode(bytes).map_err(unreadable)?.object)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// What the log comes to.
+fn read_ring(engine: &dyn Engine) -> Result<Option<Ring>, EngineError> {
+    let damaged = |error: InvalidDecree| EngineError::Damaged(format!("the layout log contradicts itself: {error}"));
+    let Some(first) = meta::read_first_layout(engine)? else { return Ok(None) };
+    let first = Ring::first(first).map_err(damaged)?;
+    let entries = meta::read_entries(engine, first.epoch(), usize::MAX)?;
+    entries.iter().try_fold(first, |ring, entry| ring.after(entry)).map(Some).map_err(damaged)
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere cannot leave these values half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

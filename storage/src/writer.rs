@@ -5,6 +5,9 @@
 //! changes records, so nothing needs a lock, and a busy node pays one sync for many writes. A job whose asker is gone, or
 //! whose deadline has passed, by the time it is taken up is dropped, not done.
 //!
+//! A job is carried out only in the epoch in which it was asked for. When a new one is adopted a batch of the old may be
+//! under way: [`Store::adopted`](crate::Store::adopted) tells when it is over.
+//!
 //! A failed sync makes the whole batch unknown and ends the store (R13).
 //!
 //! A writer does nothing of itself. A store that is opened as usual gives each of its writers a thread; a simulation, in
@@ -23,6 +26,7 @@ use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
+use starling_core::ring::Epoch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::engine::Batch;
@@ -37,58 +41,66 @@ const BATCH_JOBS: usize = 1024;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// One change of one record.
-pub(crate) enum Job {
-    Coordinate { key: ObjectKey, write: Write, deadline: Option<Instant>, reply: Reply<Minted> },
-    Merge { key: ObjectKey, object: Object, role: Role, reply: Reply<()> },
-    Confirm { key: ObjectKey, by: NodeId, clock: Clock, reply: Reply<Confirmed> },
+/// One change of one record, asked for in an epoch.
+pub(crate) struct Job {
+    pub epoch: Epoch,
+    pub key: ObjectKey,
+    pub change: Change,
+}
+
+pub(crate) enum Change {
+    Coordinate { write: Write, deadline: Option<Instant>, reply: Reply<Minted> },
+    Merge { object: Object, role: Role, reply: Reply<()> },
+    Confirm { by: NodeId, clock: Clock, reply: Reply<Confirmed> },
+    Readdress { reply: Reply<bool> },
+    Copy { object: Object, reply: Reply<()> },
 }
 
 impl Job {
-    pub fn key(&self) -> &ObjectKey {
-        match self {
-            Job::Coordinate { key, .. } | Job::Merge { key, .. } | Job::Confirm { key, .. } => key,
-        }
-    }
-
     fn is_abandoned(&self) -> bool {
-        match self {
-            Job::Coordinate { reply, .. } => reply.is_closed(),
-            Job::Merge { reply, .. } => reply.is_closed(),
-            Job::Confirm { reply, .. } => reply.is_closed(),
+        match &self.change {
+            Change::Coordinate { reply, .. } => reply.is_closed(),
+            Change::Merge { reply, .. } => reply.is_closed(),
+            Change::Confirm { reply, .. } => reply.is_closed(),
+            Change::Readdress { reply } => reply.is_closed(),
+            Change::Copy { reply, .. } => reply.is_closed(),
         }
     }
 
     fn bytes(&self) -> usize {
-        match self {
-            Job::Coordinate { write, .. } => write.value.size(),
-            Job::Merge { object, .. } => object.value_bytes(),
-            Job::Confirm { .. } => 0,
+        match &self.change {
+            Change::Coordinate { write, .. } => write.value.size(),
+            Change::Merge { object, .. } | Change::Copy { object, .. } => object.value_bytes(),
+            Change::Confirm { .. } | Change::Readdress { .. } => 0,
         }
     }
 
     /// Its asker waits, but no longer than that: what is begun later comes to others as news of a write that had failed.
     fn is_late(&self, now: Instant) -> bool {
-        match self {
-            Job::Coordinate { deadline, .. } => deadline.is_some_and(|deadline| deadline <= now),
-            Job::Merge { .. } | Job::Confirm { .. } => false,
+        match &self.change {
+            Change::Coordinate { deadline, .. } => deadline.is_some_and(|deadline| deadline <= now),
+            Change::Merge { .. } | Change::Confirm { .. } | Change::Readdress { .. } | Change::Copy { .. } => false,
         }
     }
 
     fn refuse(self, error: StoreError) {
-        match self {
-            Job::Coordinate { reply, .. } => drop(reply.send(Err(error))),
-            Job::Merge { reply, .. } => drop(reply.send(Err(error))),
-            Job::Confirm { reply, .. } => drop(reply.send(Err(error))),
+        match self.change {
+            Change::Coordinate { reply, .. } => drop(reply.send(Err(error))),
+            Change::Merge { reply, .. } => drop(reply.send(Err(error))),
+            Change::Confirm { reply, .. } => drop(reply.send(Err(error))),
+            Change::Readdress { reply } => drop(reply.send(Err(error))),
+            Change::Copy { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
     /// Applies the job to the batch. The outcome is told only once the batch is durable.
     fn apply(self, place: &Place, fold: &mut Fold) -> Outcome {
-        match self {
-            Job::Coordinate { write, reply, .. } => Outcome::Minted(fold.coordinate(place, write), reply),
-            Job::Merge { object, role, reply, .. } => Outcome::Merged(fold.merge(place, &object, role), reply),
-            Job::Confirm { by, clock, reply, .. } => Outcome::Confirmed(fold.confirm(place, by, &clock), reply),
+        match self.change {
+            Change::Coordinate { write, reply, .. } => Outcome::Minted(fold.coordinate(place, write), reply),
+            Change::Merge { object, role, reply } => Outcome::Merged(fold.merge(place, &object, role), reply),
+            Change::Confirm { by, clock, reply } => Outcome::Confirmed(fold.confirm(place, by, &clock), reply),
+            Change::Readdress { reply } => Outcome::Readdressed(fold.readdress(place), reply),
+            Change::Copy { object, reply } => Outcome::Merged(fold.copy(place, &object), reply),
         }
     }
 }
@@ -98,6 +110,7 @@ enum Outcome {
     Minted(Result<Minted, StoreError>, Reply<Minted>),
     Merged(Result<(), StoreError>, Reply<()>),
     Confirmed(Result<Confirmed, StoreError>, Reply<Confirmed>),
+    Readdressed(Result<bool, StoreError>, Reply<bool>),
 }
 
 impl Outcome {
@@ -106,6 +119,7 @@ impl Outcome {
             Outcome::Minted(result, _) => result.as_ref().err(),
             Outcome::Merged(result, _) => result.as_ref().err(),
             Outcome::Confirmed(result, _) => result.as_ref().err(),
+            Outcome::Readdressed(result, _) => result.as_ref().err(),
         };
         match error {
             Some(StoreError::Write(refused @ WriteRefused::DirectoryCopied(_))) => Some(refused),
@@ -124,6 +138,7 @@ impl Outcome {
             Outcome::Minted(result, reply) => send(result, reply, befell),
             Outcome::Merged(result, reply) => send(result, reply, befell),
             Outcome::Confirmed(result, reply) => send(result, reply, befell),
+            Outcome::Readdressed(result, reply) => send(result, reply, befell),
         }
     }
 }
@@ -131,6 +146,7 @@ impl Outcome {
 /// The writer of one shard. Whoever drives it goes round `next`, `prepare`, `commit` until there is nothing more to take.
 pub struct Writer {
     shared: Arc<Shared>,
+    shard: usize,
     queue: mpsc::Receiver<Job>,
     /// By it the store sees that this writer still works.
     _at_work: watch::Receiver<()>,
@@ -185,8 +201,13 @@ impl Prepared {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Job>, at_work: watch::Receiver<()>) -> Writer {
-        Writer { shared, queue, _at_work: at_work }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        shard: usize,
+        queue: mpsc::Receiver<Job>,
+        at_work: watch::Receiver<()>,
+    ) -> Writer {
+        Writer { shared, shard, queue, _at_work: at_work }
     }
 
     /// Goes on until the queue is closed and empty. Blocks.
@@ -221,20 +242,24 @@ impl Writer {
         let jobs = jobs.into_iter().filter(|job| !job.is_abandoned());
         let (late, jobs): (Vec<Job>, Vec<Job>) = jobs.partition(|job| job.is_late(now));
         refuse_all(late, Refusal::DeadlinePassed);
-        let Some(layout) = self.shared.layout() else { return Prepared::refused(jobs, Refusal::NotAMember) };
+        let Some(ring) = self.shared.begin_batch(self.shard) else {
+            return Prepared::refused(jobs, Refusal::NotAMember);
+        };
         if let Err(refusal) = self.shared.check_health() {
             return Prepared::refused(jobs, refusal);
         }
+        let (jobs, of_another): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.epoch == ring.epoch());
+        refuse_all(of_another, Refusal::OtherLayout);
         let hints = self.shared.hints();
         let around = Surroundings {
             node: self.shared.identity.node,
-            layout: &layout,
+            ring: &ring,
             minter: self.shared.minter(),
             limits: self.shared.limits,
             disk_is_full: self.shared.disk_is_full(),
             hints: &hints,
         };
-        let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(job.key(), &around), job)).collect();
+        let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(&job.key, &around), job)).collect();
         let mut fold = Fold::read(&*self.shared.engine, &around, jobs.iter().map(|(place, _)| place));
         let outcomes: Vec<Outcome> = jobs.into_iter().map(|(place, job)| job.apply(&place, &mut fold)).collect();
         Prepared::of(fold, outcomes)
@@ -243,6 +268,7 @@ impl Writer {
     /// Makes the batch durable, then tells the answers. Blocks on the disk.
     pub fn commit(&self, Prepared { work, outcomes }: Prepared) {
         let befell = self.make_durable(work).err();
+        self.shared.end_batch(self.shard);
         outcomes.into_iter().for_each(|outcome| outcome.tell(befell.as_ref()));
     }
 

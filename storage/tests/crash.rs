@@ -26,7 +26,7 @@ use starling_storage::{
     Batch, DirectoryError, Engine, EngineError, Expect, OpenError, RocksEngine, Space, Store, StoreLimits,
 };
 use support::machine::SMALL;
-use support::{block_on, key, stored};
+use support::{EPOCH, block_on, key, stored};
 
 /// The directory that a role works in.
 const DIRECTORY: &str = "STARLING_CRASH_TEST_DIRECTORY";
@@ -189,7 +189,7 @@ fn write(store: &Store, name: &str, number: u64, seen: &Seen) -> Seen {
         wall: Stamp::from_millis(number),
         fresh_birth: Birth(rand::random()),
     };
-    let minted = block_on(store.coordinate(key("b", name), write, None)).unwrap();
+    let minted = block_on(store.coordinate(EPOCH, key("b", name), write, None)).unwrap();
     say(&format!("{name} {number}"));
     minted.object.seen()
 }

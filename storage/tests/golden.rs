@@ -4,15 +4,19 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use starling_core::choice::Ballot;
 use starling_core::codec;
-use starling_core::ids::{DirectoryId, Run};
+use starling_core::ids::{DirectoryId, NodeId, Run};
+use starling_core::layout::LayoutVersion;
 use starling_core::report::Role;
+use starling_core::ring::{Decree, Epoch};
 use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
 use support::{
-    Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys, primaries, put,
-    put_after,
+    EPOCH, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys, primaries,
+    put, put_after, successor,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -39,9 +43,9 @@ fn a_primarys_record() {
     let engine = engine();
     let store = open(engine.clone());
     let [key] = our_keys();
-    let first = block_on(store.coordinate(key.clone(), put(1, "old"), None)).unwrap().object;
-    block_on(store.coordinate(key.clone(), put_after(&first.seen(), 2, "new"), None)).unwrap();
-    block_on(store.merge(key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "old"), None)).unwrap().object;
+    block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.seen(), 2, "new"), None)).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
     let expected = [
         "01", // the format
         "02",
@@ -76,14 +80,15 @@ fn a_fallbacks_record_and_its_hints() {
     let engine = engine();
     let store = open(engine.clone());
     let [key] = foreign_keys();
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
-    let deleted = block_on(store.coordinate(key.clone(), delete_after(&first.seen(), 2), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
+    let deleted = block_on(store.coordinate(EPOCH, key.clone(), delete_after(&first.seen(), 2), None)).unwrap().object;
     let [confirmed, ..] = primaries(&key)[..] else { panic!("three primaries") };
-    block_on(store.confirm(key.clone(), confirmed, deleted.clock().clone())).unwrap();
+    block_on(store.confirm(EPOCH, key.clone(), confirmed, deleted.clock().clone())).unwrap();
     let (at, record) = only(&*engine, Space::Objects);
     assert_eq!(at, ["0000", &hex(b"default\0"), &hex(b"b\0"), &hex(b"k7")].concat());
     let expected = [
-        "01",
+        "02", // the format of a record with markers
+        "01", // the epoch in which they were set
         "01",
         "650102",
         "01",
@@ -158,6 +163,25 @@ fn the_nodes_own_affairs() {
 }
 
 #[test]
+fn the_log_and_the_votes() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let layout = successor(&store.ring().unwrap(), 1..=6);
+    let ballot = Ballot { round: 3, proposer: NodeId(4), nonce: 5 };
+    let begin = Decree::Begin { layout, dead: BTreeSet::new() };
+    store.accept(Epoch(2), ballot, begin.clone()).unwrap();
+    let decree = hex(&codec::encode(&begin));
+    assert_eq!(meta(&*engine, b"vote/\0\0\0\0\0\0\0\x02"), ["01", "01030405", "01030405", &decree].concat());
+    let entry = store.ring().unwrap().entry(begin);
+    store.append(&entry).unwrap();
+    let parent = hex(&codec::encode(&entry.parent));
+    assert_eq!(meta(&*engine, b"decree/\0\0\0\0\0\0\0\x02"), ["01", "02", &parent, &decree].concat());
+    assert_eq!(engine.get(Space::Meta, b"vote/\0\0\0\0\0\0\0\x02").unwrap(), None, "what is chosen needs no vote");
+    store.note_copied(LayoutVersion(2)).unwrap();
+    assert_eq!(meta(&*engine, b"copied"), "0102");
+}
+
+#[test]
 fn a_newer_meta_value_keeps_an_older_build_from_starting() {
     let disk = MemoryDisk::default();
     let start = || {
@@ -165,7 +189,8 @@ fn a_newer_meta_value_keeps_an_older_build_from_starting() {
         Store::open_engine(engine.clone(), identity(), StoreLimits::default()).map(|_| engine)
     };
     let engine = start().unwrap();
-    let names: [&[u8]; 6] = [
+    let names: [&[u8]; 7] = [
+        b"copied",
         b"layout/\0\0\0\0\0\0\0\x01",
         b"peer-run/\0\0\0\0\0\0\x01\x02",
         b"forked/\0\0\0\0\0\0\x01\x02",

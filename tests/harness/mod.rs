@@ -18,14 +18,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use starling_client::{Client, ClientError, ControlClient, Fetched};
+use starling_core::change::Change;
 use starling_core::ids::NodeId;
-use starling_core::layout::{BucketRules, Layout};
-use starling_core::name::BucketName;
+use starling_core::layout::{BucketRules, Layout, LayoutVersion};
+use starling_core::name::{BucketName, NodeName};
 use starling_core::quorum::{Level, ReplicaCount};
+use starling_core::ring::Phase;
 use starling_core::token::PartitionCount;
 use starling_local::{EphemeralCluster, Launch, Ports, Shape};
 use starling_proto::BUILD;
-use starling_proto::control::{ClusterView, Init, NodeStanding, NodeStatus};
+use starling_proto::control::{ClusterView, Committed, Init, NodeStanding, NodeStatus};
 
 pub use direct::{Direct, put_request};
 pub use patience::{eventually, usually};
@@ -34,6 +36,8 @@ pub use recorder::{Recorder, Session};
 pub use starling::{Ran, Starling};
 
 const BUILD_FIRST: &str = "run `cargo build --workspace --bins` first";
+/// Of a change of the ring, until it is chosen.
+const CHANGE: Duration = Duration::from_secs(20);
 /// Of one call on one node.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -102,14 +106,56 @@ impl Cluster {
         self.wait_whole().await;
     }
 
-    /// Makes all of them a cluster, through one of them.
+    /// Nodes of which the first few are a cluster, and the others could join it.
+    pub async fn start_some(members: usize, nodes: usize) -> Cluster {
+        let mut cluster = Cluster::start_uninitialised(nodes).await;
+        cluster.up = (1..=members).collect();
+        cluster.init(BTreeMap::new()).await;
+        cluster
+    }
+
+    /// Has changes of the ring chosen, through one node; returns the version of the layout that they come to.
+    pub async fn change(&self, through: usize, changes: Vec<Change>) -> LayoutVersion {
+        let control = ControlClient::connect(self.address(through)).await.unwrap();
+        let plan = control.stage(changes, CALL).await.unwrap();
+        match control.commit(plan.after.checksum(), CHANGE).await.unwrap() {
+            Committed::Chosen(version) => version,
+            Committed::Other { epoch } => panic!("another decree has come first, in epoch {epoch}"),
+        }
+    }
+
+    /// Waits until a node says that the ring is settled on that version.
+    pub async fn wait_settled(&self, index: usize, version: LayoutVersion) {
+        eventually("the ring is settled", || async move {
+            let control = ControlClient::connect(self.address(index)).await.map_err(|error| error.to_string())?;
+            let now = control.transition(CALL).await.map_err(|error| error.to_string())?;
+            let settled = now.phase == Phase::Settled && now.read >= version;
+            if settled { Ok(()) } else { Err(format!("n{index} says {now:?}")) }
+        })
+        .await;
+    }
+
+    /// The node is meant to be up and serving from now on, or not any more.
+    pub fn expect_serving(&mut self, index: usize, serving: bool) {
+        if serving {
+            self.up.insert(index);
+        } else {
+            self.up.remove(&index);
+        }
+    }
+
+    pub fn name(index: usize) -> NodeName {
+        format!("n{index}").parse().unwrap()
+    }
+
+    /// Makes all of them that are meant to be up a cluster, through one of them.
     pub async fn init_through(
         &self,
         index: usize,
         buckets: BTreeMap<BucketName, BucketRules>,
     ) -> Result<Layout, ClientError> {
         let init = Init {
-            members: Vec::new(),
+            members: self.up.iter().copied().map(Cluster::name).collect(),
             weights: BTreeMap::new(),
             partitions: PartitionCount::try_from(64).unwrap(),
             replicas: ReplicaCount::DEFAULT,

@@ -148,6 +148,7 @@ pub fn state(standing: &NodeStanding) -> (&'static str, Option<String>) {
         NodeStanding::Excluded(reason) => ("excluded", Some(reason.clone())),
         NodeStanding::Failed(reason) => ("failed", Some(reason.clone())),
         NodeStanding::Stopping => ("stopping", None),
+        NodeStanding::Left => ("left", None),
     }
 }
 

@@ -8,12 +8,13 @@ use proptest::prelude::*;
 use starling_core::get::{Action, Answer, Candidate, Event, Get, Hinted, Plan, Standing};
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
-use starling_core::quorum::{Level, Quorum, Tally};
+use starling_core::preference::LayoutQuorum;
+use starling_core::quorum::{Quorum, Tally};
 use starling_core::report::{Failure, Refusal, Role};
 
 use super::agenda::Agenda;
 use super::versions::{merged, rival, version};
-use super::{copies, ensure, includes, ms};
+use super::{ensure, includes, layouts, ms};
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -44,6 +45,8 @@ pub struct World {
     hinted: Vec<(usize, usize)>,
     quorum: Quorum,
     wait_for_repair: bool,
+    /// Of a layout that is written and not read.
+    elsewhere: Option<LayoutQuorum>,
     deadline: u64,
     give_up_after: u64,
     /// By how much each tick is late, and how long after a step the next wake-up is asked for, in turn.
@@ -59,21 +62,26 @@ pub fn worlds() -> impl Strategy<Value = World> {
         (
             prop::collection::vec(node(), all),
             prop::collection::vec((0..primaries, 0usize..5), 0..3),
-            (1..=primaries, 0..=primaries),
+            layouts(primaries),
             any::<bool>(),
             times,
             prop::collection::vec(prop_oneof![3 => Just(0u64), 1 => 1u64..40], 1..4),
             prop::collection::vec((0u64..300, noise(all)), 0..4),
         )
             .prop_map(
-                move |(nodes, hinted, (r, pr), wait_for_repair, (deadline, give_up_after), lateness, noise)| {
-                    let quorum = Quorum::of_read(count(r), count(pr), copies(primaries)).expect("at most all");
+                move |(mut nodes, hinted, layouts, wait_for_repair, (deadline, give_up_after), lateness, noise)| {
+                    let (read, elsewhere) = (&layouts[0], layouts.get(1).cloned());
+                    for node in &mut nodes[read.primaries.len()..primaries] {
+                        node.standing = Standing::Filling;
+                    }
+                    let quorum = read.quorum;
                     World {
                         primaries,
                         nodes,
                         hinted,
                         quorum,
                         wait_for_repair,
+                        elsewhere,
                         deadline,
                         give_up_after,
                         lateness,
@@ -82,10 +90,6 @@ pub fn worlds() -> impl Strategy<Value = World> {
                 },
             )
     })
-}
-
-fn count(count: usize) -> Level {
-    Level::Count(u8::try_from(count).expect("a small number"))
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -181,6 +185,7 @@ impl World {
             hinted: self.hinted(),
             quorum: self.quorum,
             wait_for_repair: self.wait_for_repair,
+            repair_quorums: self.elsewhere.iter().cloned().collect(),
             deadline: ms(self.deadline),
             give_up_after: ms(self.give_up_after),
         }
@@ -332,12 +337,14 @@ impl<'a> Ledger<'a> {
         let quorum = self.world.quorum;
         if answer.met {
             ensure!(quorum.is_met(counted), "it answers below the quorum, by {counted:?}");
+            let held = !self.world.wait_for_repair || self.is_held_elsewhere(&heard);
+            ensure!(held, "it answers what a quorum of another layout does not hold");
             ensure!(
                 !heard.is_unwritten() || self.looked_everywhere(now),
                 "it says \"not found\" before the holders have"
             );
         } else {
-            let hopeless = !quorum.is_met(self.conceivable(now)) && !self.soon(now);
+            let hopeless = self.is_hopeless(now) && !self.soon(now);
             let late = now >= ms(self.world.deadline);
             ensure!(late || hopeless, "it gives up at {now:?} with {:?} left", self.conceivable(now));
             ensure!(self.world.wait_for_repair || !quorum.is_met(counted), "it keeps back what {counted:?} said");
@@ -360,12 +367,13 @@ impl<'a> Ledger<'a> {
             "{:?} count, and it does not answer",
             self.counted()
         );
-        let up_to_date = self.up_to_date(&merged(self.heard.values().cloned()));
-        let all_is_well = enough && self.doubtful().is_empty() && quorum.is_met(up_to_date);
+        let heard = merged(self.heard.values().cloned());
+        let up_to_date = self.up_to_date(&heard);
+        let held = quorum.is_met(up_to_date) && self.is_held_elsewhere(&heard);
+        let all_is_well = enough && self.doubtful().is_empty() && held;
         ensure!(answered || !all_is_well, "{up_to_date:?} hold what it returns, and it does not answer");
-        let hopeless = !quorum.is_met(self.conceivable(now));
         ensure!(
-            answered || !hopeless || self.soon(now),
+            answered || !self.is_hopeless(now) || self.soon(now),
             "only {:?} are left, and it does not say so",
             self.conceivable(now)
         );
@@ -431,11 +439,19 @@ impl<'a> Ledger<'a> {
 
     /// Those who count and hold what is returned, since they said so or were sent it.
     fn up_to_date(&self, returned: &Object) -> Tally {
-        self.count(|node| {
-            let told_all = matches!(self.ended.get(&node), Some(Ending::Reply { object, .. })
-                if includes(object.as_ref().unwrap_or(&Object::default()), returned));
-            self.counts(node) && (told_all || self.repaired.contains(&node))
-        })
+        self.count(|node| self.counts(node) && self.holds(node, returned))
+    }
+
+    fn is_held_elsewhere(&self, returned: &Object) -> bool {
+        let holders = || self.world.all().filter(|node| self.holds(*node, returned));
+        self.world.elsewhere.iter().all(|layout| layout.is_met(holders()))
+    }
+
+    /// It has said so, or was sent it.
+    fn holds(&self, node: NodeId, returned: &Object) -> bool {
+        let told_all = matches!(self.ended.get(&node), Some(Ending::Reply { object, .. })
+            if includes(object.as_ref().unwrap_or(&Object::default()), returned));
+        told_all || self.repaired.contains(&node)
     }
 
     fn counts(&self, node: NodeId) -> bool {
@@ -445,6 +461,25 @@ impl<'a> Ledger<'a> {
             }
             Some(Ending::Reply { standing: Standing::Filling, .. } | Ending::Failed(_)) | None => false,
         }
+    }
+
+    fn is_hopeless(&self, now: Duration) -> bool {
+        !self.world.quorum.is_met(self.conceivable(now)) || !self.can_be_held_elsewhere(now)
+    }
+
+    fn can_be_held_elsewhere(&self, now: Duration) -> bool {
+        let heard = merged(self.heard.values().cloned());
+        let may_hold = |node: &NodeId| match self.ended.get(node) {
+            None if self.asked.contains_key(node) => self.is_awaited(*node, now),
+            None => self.may_be_asked(*node),
+            Some(Ending::Failed(_)) => false,
+            Some(Ending::Reply { object, .. }) => {
+                let repair_failed = self.repairs_ended.contains(node) && !self.repaired.contains(node);
+                self.holds(*node, &heard) || (self.keeps(*node, object.as_ref()) && !repair_failed)
+            }
+        };
+        let is_met = |layout: &LayoutQuorum| layout.is_met(self.world.all().filter(may_hold));
+        !self.world.wait_for_repair || self.world.elsewhere.iter().all(is_met)
     }
 
     /// Who counts, or may yet: of the fallbacks no more than two for each primary.

@@ -12,10 +12,12 @@ pub mod versions;
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 use starling_core::coordinate::ObjectLimits;
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
+use starling_core::preference::LayoutQuorum;
 use starling_core::quorum::{Level, Quorum, ReplicaCount};
 
 pub const UNLIMITED: ObjectLimits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
@@ -60,6 +62,29 @@ pub fn read_quorum(r: &str, pr: &str, primaries: usize) -> Quorum {
 
 fn level(text: &str) -> Level {
     text.parse().expect("the test names a level")
+}
+
+/// One layout, or two that have some primaries in common, or none; together they have all of them.
+pub fn layouts(primaries: usize) -> impl Strategy<Value = Vec<LayoutQuorum>> {
+    let two = (1..=primaries).prop_flat_map(move |old| {
+        let new = 0..=old.min(primaries - 1);
+        new.prop_map(move |from| vec![(0, old), (from, primaries)])
+    });
+    let all = prop_oneof![1 => Just(vec![(0, primaries)]), 1 => two];
+    all.prop_flat_map(|layouts| layouts.into_iter().map(|(from, until)| layout(from, until)).collect::<Vec<_>>())
+}
+
+/// With the primaries from one up to another.
+fn layout(from: usize, until: usize) -> impl Strategy<Value = LayoutQuorum> {
+    let all = until - from;
+    (1..=all, 0..=all).prop_map(move |(w, pw)| LayoutQuorum {
+        primaries: (from..until).map(|number| NodeId(number as u64)).collect(),
+        quorum: Quorum::of_write(count(w), count(pw), copies(all)).expect("at most all"),
+    })
+}
+
+fn count(count: usize) -> Level {
+    Level::Count(u8::try_from(count).expect("a small number"))
 }
 
 /// Whether an object has all that another has.

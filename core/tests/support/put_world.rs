@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use starling_core::ids::NodeId;
+use starling_core::preference::LayoutQuorum;
 use starling_core::put::{Action, Answer, Candidate, Event, Plan, Put, Verdict};
-use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::{Failure, Outcome, Refusal, Role};
 
 use super::agenda::Agenda;
-use super::{copies, ensure, ms};
+use super::{ensure, layouts, ms};
 
 /// What a node does when it is asked, and how long it takes. Silence is the fate of who is not given another.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,8 @@ pub struct World {
     /// Per node, primaries first.
     nodes: Vec<(Fate, bool, u64)>,
     coordinator: usize,
-    quorum: Quorum,
+    /// All of them together are the primaries.
+    layouts: Vec<LayoutQuorum>,
     deadline: u64,
     give_up_after: u64,
     /// By how much each tick is late, and how long after a step the next wake-up is asked for, in turn.
@@ -46,32 +47,27 @@ pub fn worlds() -> impl Strategy<Value = World> {
     let sizes = (1usize..=5, 0usize..=4);
     sizes.prop_flat_map(|(primaries, fallbacks)| {
         let all = primaries + fallbacks;
-        let quorum = (1..=primaries, 0..=primaries);
         let coordinator = prop_oneof![2 => 0..primaries, 1 => 0..all];
         let node = (fate(), prop::bool::weighted(0.2), 1u64..60);
         (
             prop::collection::vec(node, all),
             coordinator,
-            quorum,
+            layouts(primaries),
             (5u64..300, 5u64..200),
             prop::collection::vec(prop_oneof![3 => Just(0u64), 1 => 1u64..40], 1..4),
             prop::collection::vec((0u64..300, noise(all)), 0..4),
         )
-            .prop_map(move |(nodes, coordinator, (w, pw), (deadline, give_up_after), lateness, noise)| World {
+            .prop_map(move |(nodes, coordinator, layouts, (deadline, give_up_after), lateness, noise)| World {
                 primaries,
                 nodes,
                 coordinator,
-                quorum: Quorum::of_write(count(w), count(pw), copies(primaries)).expect("at most all"),
+                layouts,
                 deadline,
                 give_up_after,
                 lateness,
                 noise,
             })
     })
-}
-
-fn count(count: usize) -> Level {
-    Level::Count(u8::try_from(count).expect("a small number"))
 }
 
 fn fate() -> impl Strategy<Value = Fate> {
@@ -144,7 +140,7 @@ impl World {
             coordinator: NodeId(self.coordinator as u64),
             primaries: (0..self.primaries).map(candidate).collect(),
             fallbacks: (self.primaries..self.nodes.len()).map(candidate).collect(),
-            quorum: self.quorum,
+            quorums: self.layouts.clone(),
             deadline: ms(self.deadline),
             give_up_after: ms(self.give_up_after),
         }
@@ -246,19 +242,22 @@ impl<'a> Ledger<'a> {
 
     fn check_answer(&mut self, now: Duration, answer: &Answer) -> Result<(), String> {
         ensure!(self.answered.is_none(), "it answers twice");
-        let stored = self.stored();
-        ensure!(answer.acknowledged == stored, "it says {:?} where {stored:?} stored", answer.acknowledged);
-        let met = self.world.quorum.is_met(stored);
+        let (stored, met) = (self.stored(), self.is_met_by(&self.stored()));
+        let told = self.world.layouts.iter().find(|layout| !layout.is_met(stored.iter().copied()));
+        let told = told.unwrap_or(&self.world.layouts[0]);
+        let counted = told.tally(stored.iter().copied());
+        ensure!(answer.quorum == told.quorum, "it tells of {:?}, not of {:?}", answer.quorum, told.quorum);
+        ensure!(answer.acknowledged == counted, "it says {:?} where {counted:?} stored", answer.acknowledged);
         let own = self.ended.get(&self.coordinator());
         match answer.verdict {
             Verdict::Acknowledged => ensure!(met, "it acknowledges below the quorum, {stored:?}"),
             Verdict::NothingDone(refusal) => {
                 let refused = own == Some(&Outcome::Failed(Failure::Refused(refusal)));
-                ensure!(refused && stored == Tally::default(), "it says that nothing was done, by {stored:?}");
+                ensure!(refused && stored.is_empty(), "it says that nothing was done, by {stored:?}");
             }
             Verdict::Unknown => {
                 let own_failed = matches!(own, Some(Outcome::Failed(_)));
-                let hopeless = own.is_some() && !self.world.quorum.is_met(self.conceivable(now)) && !self.soon(now);
+                let hopeless = own.is_some() && !self.is_met_by(&self.conceivable(now)) && !self.soon(now);
                 let late = now >= ms(self.world.deadline);
                 ensure!(!met, "it does not acknowledge what {stored:?} stored");
                 ensure!(late || own_failed || hopeless, "it gives up at {now:?} with {:?} left", self.conceivable(now));
@@ -292,11 +291,11 @@ impl<'a> Ledger<'a> {
 
     /// What must be so after every step.
     fn check_machine(&self, now: Duration, put: &Put) -> Result<(), String> {
-        let (met, late) = (self.world.quorum.is_met(self.stored()), now >= ms(self.world.deadline));
+        let (met, late) = (self.is_met_by(&self.stored()), now >= ms(self.world.deadline));
         let answered = self.answered.is_some();
         ensure!(answered || !met, "{:?} stored, and it does not answer", self.stored());
         ensure!(answered || !late, "it is {now:?}, past the deadline, and it does not answer");
-        let hopeless = self.ended.contains_key(&self.coordinator()) && !self.world.quorum.is_met(self.conceivable(now));
+        let hopeless = self.ended.contains_key(&self.coordinator()) && !self.is_met_by(&self.conceivable(now));
         ensure!(answered || !hopeless || self.soon(now), "only {:?} are left, and it does not say so", self.stored());
         self.check_stand_ins(now)?;
         let waiting = self.asked.keys().any(|node| self.is_awaited(*node, now));
@@ -342,22 +341,24 @@ impl<'a> Ledger<'a> {
         self.asked.iter().any(|(node, asked_at)| self.is_awaited(*node, now) && in_time(node, asked_at))
     }
 
+    fn is_met_by(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        self.world.layouts.iter().all(|layout| layout.is_met(nodes.iter().copied()))
+    }
+
     /// Who stored it, or may still.
-    fn conceivable(&self, now: Duration) -> Tally {
-        self.count(|node| {
+    fn conceivable(&self, now: Duration) -> BTreeSet<NodeId> {
+        self.those(|node| {
             let given_up = self.asked.contains_key(&node) && !self.is_awaited(node, now);
             self.has_stored(node) || !given_up
         })
     }
 
-    fn stored(&self) -> Tally {
-        self.count(|node| self.has_stored(node))
+    fn stored(&self) -> BTreeSet<NodeId> {
+        self.those(|node| self.has_stored(node))
     }
 
-    fn count(&self, of: impl Fn(NodeId) -> bool) -> Tally {
-        let all = || (0..self.world.nodes.len() as u64).map(NodeId);
-        let primaries = all().filter(|node| self.is_primary(*node) && of(*node)).count();
-        Tally { primaries, fallbacks: all().filter(|node| of(*node)).count() - primaries }
+    fn those(&self, of: impl Fn(NodeId) -> bool) -> BTreeSet<NodeId> {
+        (0..self.world.nodes.len() as u64).map(NodeId).filter(|node| of(*node)).collect()
     }
 
     fn has_stored(&self, node: NodeId) -> bool {

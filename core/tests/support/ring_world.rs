@@ -12,6 +12,7 @@ use starling_core::layout::{BucketRules, FirstLayout, Layout, LayoutVersion, Mem
 use starling_core::name::ObjectKey;
 use starling_core::object::SiblingMode;
 use starling_core::preference::Preference;
+use starling_core::quorum::Level;
 use starling_core::ring::{Decree, Entry, Epoch, Phase, Ring};
 use starling_core::token::PartitionCount;
 use starling_core::transition::{Progress, Pull};
@@ -294,7 +295,7 @@ impl Run {
         }
         let write = self.requests;
         let (request, epoch, preference) = self.begin(by, What::Write(write));
-        let to = preference.primaries().into_iter().chain(preference.fallbacks().iter().copied().take(1));
+        let to = preference.primaries().all().into_iter().chain(preference.fallbacks().iter().copied().take(1));
         self.under_way.extend(to.map(|to| Message::Store { from: by, to, request, epoch, write }));
     }
 
@@ -397,7 +398,7 @@ impl Run {
         if let Ok(ring) = self.ring.after(&entry) {
             self.ring = ring;
             self.log.push(entry);
-            let fewest = self.ring.preference(&self.key).written().iter().map(Vec::len).min().unwrap_or(1);
+            let fewest = self.ring.primaries(&self.key).written().iter().map(Vec::len).min().unwrap_or(1);
             // What has fewer replicas from now on has fewer copies.
             self.acknowledged
                 .values_mut()
@@ -442,7 +443,7 @@ impl Run {
         let node = self.node(id);
         if node.owed_in != node.ring.epoch() && !node.held.is_empty() {
             let preference = node.ring.preference(&key);
-            node.owed = preference.owed_by(id);
+            node.owed = preference.primaries().owed_by(id);
             node.confirmed.clear();
             node.owed_in = node.ring.epoch();
         }
@@ -454,7 +455,7 @@ impl Run {
         let node = self.node(id);
         node.held.extend(writes);
         if new && owes {
-            node.owed = node.ring.preference(&key).owed_by(id);
+            node.owed = node.ring.preference(&key).primaries().owed_by(id);
             node.confirmed.clear();
             node.owed_in = node.ring.epoch();
         }
@@ -542,20 +543,23 @@ impl Run {
     }
 
     fn stored(&mut self, to: NodeId, by: NodeId, request: usize) {
-        let majority = |primaries: &Vec<NodeId>| primaries.len() / 2 + 1;
         let Some(pending) = self.node(to).requests.get_mut(&request) else { return };
         let What::Write(write) = pending.what else { return };
         pending.answered.insert(by);
-        let (written, preference) = (pending.preference.written(), &pending.preference);
-        let needs: Vec<usize> = written.iter().map(majority).collect();
-        let tallies: Vec<_> = preference.tallies(pending.answered.iter().copied()).collect();
-        let needs = &needs[needs.len() - tallies.len()..];
-        let met = |counts: fn(&starling_core::quorum::Tally) -> usize| {
-            tallies.iter().zip(needs).all(|(tally, need)| counts(tally) >= *need)
+        let is_met = |pw| {
+            let quorums = pending.preference.write_quorums(Level::Quorum, pw).expect("a majority is possible");
+            quorums.iter().all(|layout| layout.is_met(pending.answered.iter().copied()))
         };
-        let is_strict = met(|tally| tally.primaries);
-        if is_strict || met(|tally| tally.primaries + tally.fallbacks) {
-            let copies = needs.iter().copied().min().unwrap_or(1);
+        let is_strict = is_met(Level::Quorum);
+        if is_strict || is_met(Level::Default) {
+            let copies = pending
+                .preference
+                .primaries()
+                .written()
+                .iter()
+                .map(|primaries| primaries.len() / 2 + 1)
+                .min()
+                .unwrap_or(1);
             let known = self.acknowledged.entry(write).or_insert(Acknowledged { copies, is_strict });
             known.is_strict |= is_strict;
         }
@@ -585,8 +589,8 @@ impl Run {
         node.owed.remove(&by);
         node.confirmed.insert(by);
         let preference = node.ring.preference(&key);
-        let all = preference.primaries().iter().all(|primary| node.confirmed.contains(primary));
-        if all && node.owed.is_empty() && !preference.is_primary(to) {
+        let all = preference.primaries().all().iter().all(|primary| node.confirmed.contains(primary));
+        if all && node.owed.is_empty() && !preference.primaries().contains(to) {
             node.held.clear();
         }
     }
@@ -595,9 +599,12 @@ impl Run {
     fn check(&self) -> Result<(), String> {
         let preference = self.ring.preference(&self.key);
         for node in self.nodes.keys() {
-            let owed = preference.owed_by(*node);
+            let owed = preference.primaries().owed_by(*node);
             let counts = |primaries: &Vec<NodeId>| primaries.iter().any(|p| p == node || owed.contains(p));
-            ensure!(preference.written().iter().all(counts), "what {node} takes in does not count in each layout");
+            ensure!(
+                preference.primaries().written().iter().all(counts),
+                "what {node} takes in does not count in each layout"
+            );
         }
         for (write, acknowledged) in &self.acknowledged {
             let holders = self.nodes.values().filter(|node| node.held.contains(write)).count();
@@ -636,7 +643,7 @@ impl Run {
             self.advance(by);
         }
         ensure!(self.ring.phase() == Phase::Settled, "the ring is still in phase {}", self.ring.phase());
-        let primaries = self.ring.preference(&self.key).primaries();
+        let primaries = self.ring.primaries(&self.key).all();
         for (id, node) in &self.nodes {
             if primaries.contains(id) && !node.disk_lost {
                 let due: Writes = self.acknowledged.keys().copied().filter(|write| self.survives(*write)).collect();

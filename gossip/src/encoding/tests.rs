@@ -18,6 +18,7 @@ fn example() -> Announcement {
         build: ShortText::new("0.1.0 (abcdef)"),
         cluster: Some(ClusterId(0xc1)),
         layout: Some(LayoutVersion(7)),
+        log: Some((Epoch(9), EntryChecksum(0xabc))),
         hints_for: [NodeId(2), NodeId(3)].into_iter().collect(),
         standing: Standing::Retired { reason: ShortText::new("sync failed") },
     }
@@ -39,6 +40,7 @@ fn the_keys_and_values_stay_as_they_are() {
         ("v1.build", "0.1.0 (abcdef)"),
         ("v1.cluster", "00000000000000c1"),
         ("v1.layout", "7"),
+        ("v1.log", "9 0000000000000abc"),
         ("v1.hints", "0000000000000002 0000000000000003"),
         ("v1.standing", "retired sync failed"),
     ];
@@ -50,12 +52,13 @@ fn what_a_fresh_node_lacks_is_written_as_a_dash() {
     let fresh = Announcement {
         cluster: None,
         layout: None,
+        log: None,
         hints_for: HintTargets::none(),
         standing: Standing::Starting,
         ..example()
     };
     let values: BTreeMap<_, _> = encode(&fresh).into_iter().collect();
-    for key in ["v1.cluster", "v1.layout", "v1.hints"] {
+    for key in ["v1.cluster", "v1.layout", "v1.log", "v1.hints"] {
         assert_eq!(values[key], "-", "{key}");
     }
     assert_eq!(read_back(&encode(&fresh)), Ok(fresh));
@@ -139,7 +142,7 @@ prop_compose! {
         (oldest, newest) in any::<(u16, u16)>(),
         features in any::<u64>(),
         build in any_text(),
-        (cluster, layout) in any::<(Option<u64>, Option<u64>)>(),
+        (cluster, layout, log) in any::<(Option<u64>, Option<u64>, Option<(u64, u64)>)>(),
         hints_for in any_targets(),
         standing in any_standing(),
     ) -> Announcement {
@@ -153,6 +156,7 @@ prop_compose! {
             build,
             cluster: cluster.map(ClusterId),
             layout: layout.map(LayoutVersion),
+            log: log.map(|(epoch, checksum)| (Epoch(epoch), EntryChecksum(checksum))),
             hints_for,
             standing,
         }

@@ -68,6 +68,7 @@ fn announcement(name: &str) -> Announcement {
         build: ShortText::new("test"),
         cluster: None,
         layout: None,
+        log: None,
         hints_for: HintTargets::none(),
         standing: Standing::Serving,
     }

@@ -37,6 +37,7 @@ pub fn announcement(name: &str) -> Announcement {
         build: ShortText::new("test"),
         cluster: None,
         layout: None,
+        log: None,
         hints_for: HintTargets::none(),
         standing: Standing::Serving,
     }

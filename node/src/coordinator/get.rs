@@ -5,11 +5,11 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use starling_core::get::{Action, Answer, Event, Get as Machine, Hinted, Plan, Standing};
+use starling_core::get::{Action, Answer, Event, Get as Machine, Hinted, Plan};
 use starling_core::ids::NodeId;
 use starling_core::object::Object;
-use starling_core::preference::PreferenceList;
-use starling_core::quorum::Quorum;
+use starling_core::preference::{LayoutQuorum, PreferenceList};
+use starling_core::quorum::{InvalidQuorum, Quorum};
 use starling_core::report::{Failure, Role};
 use starling_proto::data::{Get, RequestError};
 use starling_proto::hello::Class;
@@ -23,12 +23,13 @@ use crate::node::Node;
 impl Node {
     /// Reads from replicas until the request's quorum is met or cannot be met; repairs go on after that.
     pub async fn coordinate_get(self: Arc<Self>, request: Request, get: Get) -> Result<(Answer, Quorum), RequestError> {
-        let copies = request.layout.replicas_of(get.key.bucket());
-        let quorum =
-            Quorum::of_read(get.r, get.pr, copies).map_err(|error| RequestError::Invalid(error.to_string()))?;
+        let invalid = |error: InvalidQuorum| RequestError::Invalid(error.to_string());
+        let copies = request.ring.read().replicas_of(get.key.bucket());
+        let quorum = Quorum::of_read(get.r, get.pr, copies).map_err(invalid)?;
         let asked = get.key.clone();
         let task = Task::begin(&self, request, get.key, |link: &Link| link.reads.slow_after())?;
-        let plan = task.read_plan(&self, quorum, get.wait_for_repair);
+        let elsewhere = task.preference.repair_quorums(get.r, get.pr).map_err(invalid)?;
+        let plan = task.read_plan(&self, quorum, get.wait_for_repair.then_some(elsewhere));
         let room = self.room_for_a_request()?;
         self.counters.reads_coordinated.add(1);
         let (reply, answer) = oneshot::channel();
@@ -60,13 +61,18 @@ impl Node {
 }
 
 impl Task {
-    fn read_plan(&self, node: &Node, quorum: Quorum, wait_for_repair: bool) -> Plan {
+    /// `repaired`: what a read that waits for its repair waits for in other layouts.
+    fn read_plan(&self, node: &Node, quorum: Quorum, repaired: Option<Vec<LayoutQuorum>>) -> Plan {
+        let (reads, primaries) = (self.preference.reads(), self.preference.primaries());
+        let fallbacks: Vec<NodeId> =
+            reads.fallbacks().iter().copied().filter(|fallback| !primaries.contains(*fallback)).collect();
         Plan {
-            primaries: self.primaries.clone(),
-            fallbacks: self.fallbacks.clone(),
-            hinted: node.hinted(&self.list),
+            primaries: self.candidates(&primaries.all()),
+            fallbacks: self.candidates(&fallbacks),
+            hinted: node.hinted(reads),
             quorum,
-            wait_for_repair,
+            wait_for_repair: repaired.is_some(),
+            repair_quorums: repaired.unwrap_or_default(),
             deadline: self.time_limit(),
             give_up_after: node.config.replica_timeout,
         }
@@ -100,34 +106,36 @@ impl Task {
     }
 
     fn ask<'a>(&self, node: &'a Arc<Node>, id: NodeId) -> BoxFuture<'a, Event> {
-        let (key, layout, trace) = (self.key.clone(), self.layout(), self.request.trace);
+        let (key, epoch, trace) = (self.key.clone(), self.epoch(), self.request.trace);
         async move {
             let replied = if id == node.id() {
-                let own = node.read_store(move |store| store.get(&key)).await;
-                own.map(|object| (Standing::Complete, object)).map_err(own_failure)
+                node.read_own(epoch, key).await.map_err(own_failure)
             } else {
                 match node.peers.get(id, Class::Peer) {
-                    Some(link) => link.read(Read { layout, key }, trace, node.config.replica_timeout).await,
+                    Some(link) => link.read(Read { epoch, key }, trace, node.config.replica_timeout).await,
                     None => Err(Failure::Unreachable),
                 }
             };
             match replied {
                 Ok((standing, object)) => Event::Reply { from: id, standing, object },
-                Err(failure) => Event::Failed { by: id, failure },
+                Err(failure) => {
+                    node.heed_failure(id, failure);
+                    Event::Failed { by: id, failure }
+                }
             }
         }
         .boxed()
     }
 
     fn repair<'a>(&self, node: &'a Arc<Node>, id: NodeId, role: Role, object: Object) -> BoxFuture<'a, Event> {
-        let (key, layout, trace) = (self.key.clone(), self.layout(), self.request.trace);
+        let (key, epoch, trace) = (self.key.clone(), self.epoch(), self.request.trace);
         async move {
             let repaired = if id == node.id() {
-                node.store.merge(key, object, role).await.map_err(own_failure)
+                node.store.merge(epoch, key, object, role).await.map_err(own_failure)
             } else {
                 match node.peers.get(id, Class::Peer) {
                     Some(link) => {
-                        let store = Store { layout, key, object, role };
+                        let store = Store { epoch, key, object, role };
                         link.store(store, trace, node.config.replica_timeout).await
                     }
                     None => Err(Failure::Unreachable),

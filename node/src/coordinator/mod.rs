@@ -7,6 +7,7 @@
 mod get;
 mod put;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use starling_core::get::Candidate;
 use starling_core::ids::NodeId;
-use starling_core::layout::{Layout, LayoutVersion};
 use starling_core::name::ObjectKey;
-use starling_core::preference::PreferenceList;
-use starling_core::report::{Failure, Refusal, ReplicaReport};
+use starling_core::preference::Preference;
+use starling_core::report::{Failure, Outcome, Refusal, ReplicaReport};
+use starling_core::ring::{Epoch, Ring};
 use starling_proto::TraceId;
 use starling_proto::data::RequestError;
 use starling_storage::StoreError;
@@ -26,10 +27,13 @@ use starling_storage::StoreError;
 use crate::link::Link;
 use crate::node::Node;
 
+/// How long a request that met another ring waits for this node to learn of it.
+const NEWS_LIMIT: Duration = Duration::from_secs(1);
+
 /// A request that its client still waits for.
 #[derive(Clone)]
 pub struct Request {
-    pub layout: Arc<Layout>,
+    pub ring: Arc<Ring>,
     pub deadline: Instant,
     /// Under which every node logs what it does for this request.
     pub trace: TraceId,
@@ -45,9 +49,8 @@ impl Request {
 struct Task {
     request: Request,
     key: ObjectKey,
-    list: PreferenceList,
-    primaries: Vec<Candidate>,
-    fallbacks: Vec<Candidate>,
+    preference: Preference,
+    known: BTreeMap<NodeId, Candidate>,
     begun: Instant,
 }
 
@@ -64,10 +67,16 @@ impl Task {
         if begun >= request.deadline {
             return Err(RequestError::Refused(Refusal::DeadlinePassed));
         }
-        let list = request.layout.preference_list(&key);
+        let preference = request.ring.preference(&key);
         let may_hedge = node.hedges.pay_in();
-        let (primaries, fallbacks) = list.candidates(|id| node.candidate(id, may_hedge, &slow_after));
-        Ok(Task { request, key, list, primaries, fallbacks, begun })
+        let known = preference.primaries().all().into_iter().chain(preference.fallbacks().iter().copied());
+        let known: BTreeSet<NodeId> = known.chain(preference.reads().fallbacks().iter().copied()).collect();
+        let known = known.into_iter().map(|id| (id, node.candidate(id, may_hedge, &slow_after))).collect();
+        Ok(Task { request, key, preference, known, begun })
+    }
+
+    fn candidates(&self, nodes: &[NodeId]) -> Vec<Candidate> {
+        nodes.iter().filter_map(|node| self.known.get(node)).copied().collect()
     }
 
     /// From the beginning to the deadline.
@@ -75,8 +84,24 @@ impl Task {
         self.request.deadline.saturating_duration_since(self.begun)
     }
 
-    fn layout(&self) -> LayoutVersion {
-        self.request.layout.version()
+    fn epoch(&self) -> Epoch {
+        self.request.ring.epoch()
+    }
+}
+
+/// Whether a replica, or this node itself, would not do its part in that epoch.
+fn met_another_ring(error: &RequestError) -> bool {
+    let refused = Outcome::Failed(Failure::Refused(Refusal::OtherLayout));
+    let other = |replica: &ReplicaReport| replica.outcome == refused;
+    match error {
+        RequestError::Refused(refusal) => *refusal == Refusal::OtherLayout,
+        RequestError::ReadQuorumNotMet { replicas, .. } | RequestError::WriteOutcomeUnknown { replicas, .. } => {
+            replicas.iter().any(other)
+        }
+        RequestError::Invalid(_)
+        | RequestError::NotServing(_)
+        | RequestError::Incomplete(_)
+        | RequestError::Internal(_) => false,
     }
 }
 
@@ -107,6 +132,18 @@ impl Node {
         let usual = self.peers.get(node, starling_proto::hello::Class::Peer).map(|link| slow_after(&link));
         let slow_after = usual.filter(|_| may_hedge).unwrap_or(self.config.replica_timeout);
         Candidate { node, believed_down, slow_after }
+    }
+
+    /// The request by the ring that has come since, if it failed because its own is not everybody's: it is to be tried
+    /// again. News that is on its way is waited for.
+    pub async fn newer(&self, request: &Request, error: Option<&RequestError>) -> Option<Request> {
+        if !error.is_some_and(met_another_ring) {
+            return None;
+        }
+        let (epoch, mut rings) = (request.ring.epoch(), self.ring.subscribe());
+        let newer = rings.wait_for(|ring| ring.as_ref().is_some_and(|ring| ring.epoch() > epoch));
+        let ring = tokio::time::timeout(request.time_left().min(NEWS_LIMIT), newer).await.ok()?.ok()?.clone()?;
+        Some(Request { ring, ..request.clone() })
     }
 
     fn note_hedges(&self, replicas: &[ReplicaReport]) {

@@ -9,6 +9,7 @@ use starling_core::coordinate::{Coordinated, Write, WriteRefused};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::object::{Object, SiblingMode};
+use starling_core::preference::LayoutQuorum;
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
 use starling_core::quorum::{Quorum, Tally};
 use starling_core::report::{Failure, Refusal, Role};
@@ -44,9 +45,28 @@ enum Forwarded {
 
 impl Node {
     /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
-    /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe.
-    pub async fn write(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
-        let list = request.layout.preference_list(&put.key);
+    /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe; so is one
+    /// that meets another ring.
+    pub async fn write(self: Arc<Self>, mut request: Request, put: Put) -> Result<Written, RequestError> {
+        let mut unknown = None;
+        loop {
+            let written = Arc::clone(&self).write_by(request.clone(), put.clone()).await;
+            let newer = self.newer(&request, written.as_ref().err()).await;
+            let written = match unknown.take() {
+                Some(before) => written.map_err(|error| as_unknown(error, before)).map(as_first),
+                None => written,
+            };
+            let Some(newer) = newer else { return written };
+            if let Err(RequestError::WriteOutcomeUnknown { quorum, .. }) = written {
+                unknown = Some(quorum);
+            }
+            request = newer;
+        }
+    }
+
+    /// Has a write coordinated by the request's ring.
+    async fn write_by(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
+        let list = request.ring.read().preference_list(&put.key);
         if list.is_primary(self.id()) {
             return self.coordinate(request, put).await;
         }
@@ -68,7 +88,7 @@ impl Node {
 
     /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice.
     pub async fn coordinate_forwarded(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
-        if !request.layout.preference_list(&put.key).is_primary(self.id()) {
+        if !request.ring.read().preference_list(&put.key).is_primary(self.id()) {
             return Err(RequestError::Refused(Refusal::OtherLayout));
         }
         self.coordinate(request, put).await
@@ -93,7 +113,7 @@ impl Node {
     }
 
     async fn coordinate(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
-        let layout = Arc::clone(&request.layout);
+        let layout = Arc::clone(request.ring.read());
         let (key, mode) = (put.key.clone(), layout.rules(put.key.bucket()).mode);
         let quorum = quorum_of(&request, &put)?;
         self.check_clock(mode)?;
@@ -106,7 +126,8 @@ impl Node {
             fresh_birth: Birth(rand::random()),
         };
         let task = Task::begin(&self, request, key.clone(), |link: &Link| link.writes.slow_after())?;
-        let plan = task.write_plan(&self, quorum);
+        let quorums = task.preference.write_quorums(put.w, put.pw);
+        let plan = task.write_plan(&self, quorums.map_err(|error| RequestError::Invalid(error.to_string()))?);
         let room = self.room_for_a_request()?;
         self.counters.writes_coordinated.add(1);
         let (reply, answer) = oneshot::channel();
@@ -120,7 +141,7 @@ impl Node {
         if let Some(minted) = &minted {
             self.counters.longest_clock.raise_to(minted.object.clock().len() as u64);
         }
-        let Answer { verdict, acknowledged, replicas } = answer;
+        let Answer { verdict, quorum, acknowledged, replicas } = answer;
         tracing::debug!(?key, ?verdict, ?acknowledged, "coordinated a write");
         match (verdict, minted) {
             (Verdict::NothingDone(refusal), _) => Err(RequestError::Refused(refusal)),
@@ -151,8 +172,13 @@ impl Node {
 }
 
 fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
-    let copies = request.layout.replicas_of(put.key.bucket());
+    let copies = request.ring.read().replicas_of(put.key.bucket());
     Quorum::of_write(put.w, put.pw, copies).map_err(|error| RequestError::Invalid(error.to_string()))
+}
+
+/// That this node has tried it before is nobody's concern.
+fn as_first(written: Written) -> Written {
+    Written { repeated: false, ..written }
 }
 
 /// Whatever stood in the way here, a primary that fell silent may have carried it out.
@@ -173,12 +199,12 @@ fn stands_alone(object: &Object, request: RequestId) -> bool {
 }
 
 impl Task {
-    fn write_plan(&self, node: &Node, quorum: Quorum) -> Plan {
+    fn write_plan(&self, node: &Node, quorums: Vec<LayoutQuorum>) -> Plan {
         Plan {
             coordinator: node.id(),
-            primaries: self.primaries.clone(),
-            fallbacks: self.fallbacks.clone(),
-            quorum,
+            primaries: self.candidates(&self.preference.primaries().all()),
+            fallbacks: self.candidates(self.preference.fallbacks()),
+            quorums,
             deadline: self.time_limit(),
             give_up_after: node.config.replica_timeout,
         }
@@ -222,13 +248,13 @@ impl Task {
     }
 
     fn store_here<'a>(&self, node: &'a Arc<Node>, write: Write) -> BoxFuture<'a, Happened> {
-        let (key, deadline) = (self.key.clone(), self.request.deadline);
-        async move { Happened::OwnStore(node.store.coordinate(key, write, Some(deadline)).await) }.boxed()
+        let (key, epoch, deadline) = (self.key.clone(), self.epoch(), self.request.deadline);
+        async move { Happened::OwnStore(node.store.coordinate(epoch, key, write, Some(deadline)).await) }.boxed()
     }
 
     fn store_there<'a>(&self, node: &'a Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
         let link = node.peers.get(to, Class::Peer);
-        let store = Store { layout: self.layout(), key: self.key.clone(), object: object.as_sent(), role };
+        let store = Store { epoch: self.epoch(), key: self.key.clone(), object: object.as_sent(), role };
         let trace = self.request.trace;
         async move {
             let stored = match link {
@@ -237,7 +263,10 @@ impl Task {
             };
             Happened::Replica(match stored {
                 Ok(()) => Event::Stored { by: to },
-                Err(failure) => Event::Failed { by: to, failure },
+                Err(failure) => {
+                    node.heed_failure(to, failure);
+                    Event::Failed { by: to, failure }
+                }
             })
         }
         .boxed()

@@ -13,7 +13,7 @@ use starling_storage::{Confirmed, Engine, Minted, Space, Store, StoreError, Stor
 use crate::support::gate::{Gate, HeldWriter, Point};
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    Peer, Queued, assert_hints_agree, block_on, cases, foreign_keys, open, open_with, our_keys, own_clock,
+    EPOCH, Peer, Queued, assert_hints_agree, block_on, cases, foreign_keys, open, open_with, our_keys, own_clock,
     own_histories, primaries, put, put_after, queue, set, stored, values,
 };
 
@@ -37,7 +37,8 @@ fn a_batch_pays_one_sync(machine: &dyn Machine) {
     let store = open(gate.clone());
     let before = gate.commits();
     let held = gate.hold_writer_of(&store, &keys[0]);
-    let written: Vec<_> = (0..20).map(|n| queue(store.coordinate(keys[n].clone(), put(n as u64, "v"), None))).collect();
+    let written: Vec<_> =
+        (0..20).map(|n| queue(store.coordinate(EPOCH, keys[n].clone(), put(n as u64, "v"), None))).collect();
     held.let_go();
     for answer in written {
         answer.wait().unwrap();
@@ -52,7 +53,7 @@ fn concurrent_writes_of_a_batch_stay_siblings(machine: &dyn Machine) {
     let store = open(gate.clone());
     let held = gate.hold_writer_of(&store, &key);
     let written: Vec<_> =
-        (1..=50).map(|n| queue(store.coordinate(key.clone(), put(n, &format!("v{n}")), None))).collect();
+        (1..=50).map(|n| queue(store.coordinate(EPOCH, key.clone(), put(n, &format!("v{n}")), None))).collect();
     held.let_go();
     for (n, answer) in written.into_iter().enumerate() {
         let minted = answer.wait().unwrap();
@@ -69,8 +70,8 @@ fn writes_of_a_batch_that_follow_one_another_leave_one_sibling(machine: &dyn Mac
     let held = gate.hold_writer_of(&store, &key);
     // Each writer has seen the dot that the one before him will get.
     let write = |n| put_after(&own_clock(1, n - 1).into(), n, &format!("v{n}"));
-    let first = queue(store.coordinate(key.clone(), put(1, "v1"), None));
-    let rest: Vec<_> = (2..=50).map(|n| queue(store.coordinate(key.clone(), write(n), None))).collect();
+    let first = queue(store.coordinate(EPOCH, key.clone(), put(1, "v1"), None));
+    let rest: Vec<_> = (2..=50).map(|n| queue(store.coordinate(EPOCH, key.clone(), write(n), None))).collect();
     held.let_go();
     first.wait().unwrap();
     let last = rest.into_iter().map(|answer| answer.wait().unwrap()).last().unwrap();
@@ -82,10 +83,10 @@ fn writes_of_a_batch_with_one_context_replace_it_once(machine: &dyn Machine) {
     let [key] = our_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    let seen = block_on(store.coordinate(key.clone(), put(1, "old"), None)).unwrap().object.seen();
+    let seen = block_on(store.coordinate(EPOCH, key.clone(), put(1, "old"), None)).unwrap().object.seen();
     let held = gate.hold_writer_of(&store, &key);
-    let b = queue(store.coordinate(key.clone(), put_after(&seen, 2, "b"), None));
-    let c = queue(store.coordinate(key.clone(), put_after(&seen, 3, "c"), None));
+    let b = queue(store.coordinate(EPOCH, key.clone(), put_after(&seen, 2, "b"), None));
+    let c = queue(store.coordinate(EPOCH, key.clone(), put_after(&seen, 3, "c"), None));
     held.let_go();
     assert_eq!(values(&b.wait().unwrap().object), set(["b"]));
     assert_eq!(values(&c.wait().unwrap().object), set(["b", "c"]), "b was concurrent, not overwritten");
@@ -96,8 +97,8 @@ fn a_request_twice_in_a_batch_is_one_write(machine: &dyn Machine) {
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     let held = gate.hold_writer_of(&store, &key);
-    let first = queue(store.coordinate(key.clone(), put(1, "a"), None));
-    let again = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let first = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
+    let again = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     held.let_go();
     let (first, again) = (first.wait().unwrap(), again.wait().unwrap());
     assert_eq!((first.how, again.how), (Coordinated::Minted, Coordinated::Repeated));
@@ -108,11 +109,11 @@ fn a_refusal_in_a_batch_harms_nobody_else(machine: &dyn Machine) {
     let [ours, other] = our_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    block_on(store.coordinate(ours.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, ours.clone(), put(1, "a"), None)).unwrap();
     let held = gate.hold_writer_of(&store, &ours);
-    let reused = queue(store.coordinate(ours.clone(), put(1, "another value"), None));
-    let good = queue(store.coordinate(ours.clone(), put(2, "b"), None));
-    let elsewhere = queue(store.coordinate(other.clone(), put(3, "c"), None));
+    let reused = queue(store.coordinate(EPOCH, ours.clone(), put(1, "another value"), None));
+    let good = queue(store.coordinate(EPOCH, ours.clone(), put(2, "b"), None));
+    let elsewhere = queue(store.coordinate(EPOCH, other.clone(), put(3, "c"), None));
     held.let_go();
     assert!(matches!(reused.wait(), Err(StoreError::Write(_))));
     good.wait().unwrap();
@@ -125,10 +126,10 @@ fn a_confirmation_behind_a_write_of_its_batch_is_outdated(machine: &dyn Machine)
     let [key] = foreign_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let held = gate.hold_writer_of(&store, &key);
-    let written = queue(store.coordinate(key.clone(), put(2, "b"), None));
-    let confirmed = queue(store.confirm(key.clone(), primaries(&key)[0], first.clock().clone()));
+    let written = queue(store.coordinate(EPOCH, key.clone(), put(2, "b"), None));
+    let confirmed = queue(store.confirm(EPOCH, key.clone(), primaries(&key)[0], first.clock().clone()));
     held.let_go();
     written.wait().unwrap();
     assert_eq!(confirmed.wait(), Ok(Confirmed::Outdated));
@@ -139,11 +140,13 @@ fn a_write_behind_the_drop_of_its_copy_in_one_batch_draws_a_new_birth(machine: &
     let [key] = foreign_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let held = gate.hold_writer_of(&store, &key);
-    let confirmed: Vec<_> =
-        primaries(&key).into_iter().map(|by| queue(store.confirm(key.clone(), by, first.clock().clone()))).collect();
-    let written = queue(store.coordinate(key.clone(), put(2, "b"), None));
+    let confirmed: Vec<_> = primaries(&key)
+        .into_iter()
+        .map(|by| queue(store.confirm(EPOCH, key.clone(), by, first.clock().clone())))
+        .collect();
+    let written = queue(store.coordinate(EPOCH, key.clone(), put(2, "b"), None));
     held.let_go();
     assert_eq!(confirmed.into_iter().map(Queued::wait).next_back(), Some(Ok(Confirmed::CopyDropped)));
     assert_eq!(own_histories(written.wait().unwrap().object.clock()), [(Birth(2), 1)], "not dot 2 of birth 1 (R2)");
@@ -155,12 +158,12 @@ fn a_dropped_request_is_not_done_and_its_neighbours_are(machine: &dyn Machine) {
     let [key, other, third] = our_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    let never_polled = store.coordinate(third.clone(), put(9, "never"), None);
+    let never_polled = store.coordinate(EPOCH, third.clone(), put(9, "never"), None);
     drop(never_polled);
     let held = gate.hold_writer_of(&store, &key);
-    let dropped = queue(store.coordinate(key.clone(), put(1, "dropped"), None));
-    let merged = queue(store.merge(third.clone(), Peer::with(201, 7, "dropped").object, Role::Primary));
-    let kept = queue(store.coordinate(other.clone(), put(2, "kept"), None));
+    let dropped = queue(store.coordinate(EPOCH, key.clone(), put(1, "dropped"), None));
+    let merged = queue(store.merge(EPOCH, third.clone(), Peer::with(201, 7, "dropped").object, Role::Primary));
+    let kept = queue(store.coordinate(EPOCH, other.clone(), put(2, "kept"), None));
     drop(dropped);
     drop(merged);
     held.let_go();
@@ -175,12 +178,12 @@ fn a_request_dropped_after_the_writer_took_it_is_done(machine: &dyn Machine) {
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     gate.close(Point::Commit);
-    let dropped = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let dropped = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     gate.wait_for_a_writer();
     drop(dropped);
     gate.open();
     // The same writer has finished the one before it answers the next.
-    block_on(store.coordinate(key.clone(), put(2, "b"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(2, "b"), None)).unwrap();
     assert_eq!(stored(&store, &key), Some(set(["a", "b"])));
 }
 
@@ -190,9 +193,9 @@ fn a_full_queue_refuses_and_refuses_nothing_else(machine: &dyn Machine) {
     let store = open_with(gate.clone(), StoreLimits { queue: 3, ..StoreLimits::default() });
     let held = gate.hold_writer_of(&store, &key);
     let waiting: Vec<_> =
-        (1..=3).map(|n| queue(store.coordinate(key.clone(), put(n, &format!("v{n}")), None))).collect();
+        (1..=3).map(|n| queue(store.coordinate(EPOCH, key.clone(), put(n, &format!("v{n}")), None))).collect();
     for n in 4..10 {
-        let refused = block_on(store.coordinate(key.clone(), put(n, "one too many"), None));
+        let refused = block_on(store.coordinate(EPOCH, key.clone(), put(n, "one too many"), None));
         assert_eq!(refused, Err(StoreError::Refused(Refusal::Overloaded)), "at once, without waiting for the writer");
     }
     held.let_go();
@@ -200,7 +203,7 @@ fn a_full_queue_refuses_and_refuses_nothing_else(machine: &dyn Machine) {
         answer.wait().unwrap();
     }
     assert_eq!(stored(&store, &key), Some(set(["v1", "v2", "v3"])));
-    block_on(store.coordinate(key.clone(), put(11, "v4"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(11, "v4"), None)).unwrap();
 }
 
 /// One job of a random batch, on one of four keys.
@@ -264,17 +267,20 @@ impl World {
             Job::Write { key, n, sees } => {
                 let seen = sees.map_or_else(Clock::default, |index| clock(key, index)).into();
                 let write = Write { fresh_birth: Birth(birth), ..put_after(&seen, n, &format!("v{n}")) };
-                Waiting::Minted(queue(store.coordinate(self.keys[key].clone(), write, None)))
+                Waiting::Minted(queue(store.coordinate(EPOCH, self.keys[key].clone(), write, None)))
             }
             Job::Merge { key, peer, writes } => {
                 let mut peer = Peer::new(200 + peer);
                 (0..writes).for_each(|n| drop(peer.write(put(100 + n, "x")).clone()));
                 let role = if key < 2 { Role::Primary } else { Role::Fallback { stands_in_for: self.target(key, 0) } };
-                Waiting::Merged(queue(store.merge(self.keys[key].clone(), peer.object, role)))
+                Waiting::Merged(queue(store.merge(EPOCH, self.keys[key].clone(), peer.object, role)))
             }
-            Job::Confirm { key, by, sees } => {
-                Waiting::Confirmed(queue(store.confirm(self.keys[key].clone(), self.target(key, by), clock(key, sees))))
-            }
+            Job::Confirm { key, by, sees } => Waiting::Confirmed(queue(store.confirm(
+                EPOCH,
+                self.keys[key].clone(),
+                self.target(key, by),
+                clock(key, sees),
+            ))),
         }
     }
 

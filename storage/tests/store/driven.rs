@@ -12,7 +12,7 @@ use starling_storage::{Batch, Health, Prepared, Space, Store, StoreError, StoreL
 
 use crate::support::machine::{Machine, MemoryMachine};
 use crate::support::{
-    Queued, block_on, foreign_keys, identity, layout, our_keys, poll, primaries, put, queue, set, stored, values,
+    EPOCH, Queued, block_on, foreign_keys, identity, layout, our_keys, poll, primaries, put, queue, set, stored, values,
 };
 
 fn open(machine: &MemoryMachine) -> (Store, Vec<Writer>) {
@@ -40,7 +40,7 @@ fn a_change_is_carried_out_only_as_its_writer_is_driven() {
     let machine = MemoryMachine::default();
     let (store, mut writers) = open(&machine);
     let [key] = our_keys();
-    let mut written = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let mut written = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     assert!(!written.is_answered());
     drive(&mut writers);
     assert_eq!(values(&written.wait().unwrap().object), set(["a"]));
@@ -55,7 +55,7 @@ fn a_batch_that_was_appended_before_its_commit_is_applied_once() {
     let seen = Arc::clone(&durable);
     machine.disk.observe(Arc::new(move |batch| seen.lock().unwrap().push(batch.clone())));
     let [key] = our_keys();
-    let mut written = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let mut written = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     for (writer, prepared) in prepare(&mut writers) {
         let batch = prepared.batch().cloned().expect("something changes");
         machine.disk.append(batch.clone());
@@ -76,7 +76,7 @@ fn a_store_is_closed_cleanly_once_its_writers_are_drained() {
     let minted_after = |number, clean: bool| {
         let (store, mut writers) = open(&machine);
         store.trust_marks();
-        let written = queue(store.coordinate(key.clone(), put(number, "a"), None));
+        let written = queue(store.coordinate(EPOCH, key.clone(), put(number, "a"), None));
         let mut drained = queue(store.drain());
         assert!(!drained.is_answered());
         if clean {
@@ -101,10 +101,10 @@ fn changes_are_refused_while_the_writers_are_drained_and_those_queued_are_not() 
     let machine = MemoryMachine::default();
     let (store, mut writers) = open(&machine);
     let [key] = our_keys();
-    let queued = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let queued = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     let _drained: Queued<()> = queue(store.drain());
     let stopping = StoreError::Refused(Refusal::Stopping);
-    assert_eq!(block_on(store.coordinate(key, put(2, "b"), None)), Err(stopping));
+    assert_eq!(block_on(store.coordinate(EPOCH, key, put(2, "b"), None)), Err(stopping));
     drive(&mut writers);
     assert!(queued.wait().is_ok());
 }
@@ -115,7 +115,7 @@ fn a_failed_sync_ends_a_driven_store_too() {
     let (store, mut writers) = open(&machine);
     let [key] = our_keys();
     machine.disk.fail_syncs(1);
-    let written = queue(store.coordinate(key, put(1, "a"), None));
+    let written = queue(store.coordinate(EPOCH, key, put(1, "a"), None));
     drive(&mut writers);
     assert_eq!(written.wait(), Err(StoreError::Unknown));
     assert!(matches!(&*store.health().borrow(), Health::Failed { .. }));
@@ -127,12 +127,13 @@ fn what_lies_in_an_engine_can_be_inspected() {
     let machine = MemoryMachine::default();
     let (store, mut writers) = open(&machine);
     let keys: [_; 40] = foreign_keys();
-    let written: Vec<_> = keys.iter().map(|key| queue(store.coordinate(key.clone(), put(1, "a"), None))).collect();
+    let written: Vec<_> =
+        keys.iter().map(|key| queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None))).collect();
     drive(&mut writers);
     written.into_iter().for_each(|written| drop(written.wait().unwrap()));
     let owed = primaries(&keys[0]);
     let held = store.get(&keys[0]).unwrap().unwrap();
-    let confirmed = queue(store.confirm(keys[0].clone(), owed[0], held.clock().clone()));
+    let confirmed = queue(store.confirm(EPOCH, keys[0].clone(), owed[0], held.clock().clone()));
     drive(&mut writers);
     confirmed.wait().unwrap();
 
@@ -163,7 +164,7 @@ fn an_entry_that_cannot_be_read_is_told_and_passed_over() {
     let machine = MemoryMachine::default();
     let (store, mut writers) = open(&machine);
     let [key] = our_keys();
-    let written = queue(store.coordinate(key, put(1, "a"), None));
+    let written = queue(store.coordinate(EPOCH, key, put(1, "a"), None));
     drive(&mut writers);
     drop(written.wait().unwrap());
     let engine = machine.engine();

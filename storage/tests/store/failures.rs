@@ -9,7 +9,7 @@ use starling_storage::{AdoptError, Batch, Confirmed, Engine, Health, Space, Stor
 use crate::support::gate::{Fate, Gate, Point};
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    Peer, Queued, assert_hints_agree, block_on, foreign_keys, identity, key, layout, open, our_keys, own_clock,
+    EPOCH, Peer, Queued, assert_hints_agree, block_on, foreign_keys, identity, key, layout, open, our_keys, own_clock,
     own_histories, primaries, put, put_after, queue, record_key, set, stored, within_seconds,
 };
 
@@ -41,12 +41,15 @@ fn assert_refuses_everything(store: &Store, refusal: Refusal) {
     assert_eq!(store.list(partition, ours.bucket(), b"", None, 9), Err(refused.clone()));
     assert_eq!(store.buckets(partition, 9), Err(refused.clone()));
     assert_eq!(store.hints_for(primaries(&ours)[0], None, 9), Err(refused.clone()));
-    assert_eq!(block_on(store.coordinate(ours.clone(), put(900, "late"), None)), Err(refused.clone()));
+    assert_eq!(block_on(store.coordinate(EPOCH, ours.clone(), put(900, "late"), None)), Err(refused.clone()));
     assert_eq!(
-        block_on(store.merge(ours.clone(), Peer::with(201, 1, "x").object, Role::Primary)),
+        block_on(store.merge(EPOCH, ours.clone(), Peer::with(201, 1, "x").object, Role::Primary)),
         Err(refused.clone())
     );
-    assert_eq!(block_on(store.confirm(ours, primaries(&foreign_keys::<1>()[0])[0], own_clock(1, 1))), Err(refused));
+    assert_eq!(
+        block_on(store.confirm(EPOCH, ours, primaries(&foreign_keys::<1>()[0])[0], own_clock(1, 1))),
+        Err(refused)
+    );
 }
 
 fn a_failed_sync_makes_its_whole_batch_unknown_and_ends_the_store(machine: &dyn Machine) {
@@ -55,12 +58,12 @@ fn a_failed_sync_makes_its_whole_batch_unknown_and_ends_the_store(machine: &dyn 
     let store = open(gate.clone());
     let mut changes = store.health();
     changes.mark_unchanged();
-    let synced = block_on(store.coordinate(one.clone(), put(1, "a"), None)).unwrap().object;
+    let synced = block_on(store.coordinate(EPOCH, one.clone(), put(1, "a"), None)).unwrap().object;
     gate.fail_the_next_sync(Fate::Lost);
     let held = gate.hold_writer_of(&store, &one);
-    let written = queue(store.coordinate(one.clone(), put_after(&synced.seen(), 2, "b"), None));
-    let merged = queue(store.merge(two.clone(), Peer::with(201, 3, "x").object, Role::Primary));
-    let repeated = queue(store.coordinate(one.clone(), put(1, "a"), None));
+    let written = queue(store.coordinate(EPOCH, one.clone(), put_after(&synced.seen(), 2, "b"), None));
+    let merged = queue(store.merge(EPOCH, two.clone(), Peer::with(201, 3, "x").object, Role::Primary));
+    let repeated = queue(store.coordinate(EPOCH, one.clone(), put(1, "a"), None));
     held.let_go();
     assert_eq!(written.wait(), Err(StoreError::Unknown));
     assert_eq!(merged.wait(), Err(StoreError::Unknown));
@@ -69,7 +72,7 @@ fn a_failed_sync_makes_its_whole_batch_unknown_and_ends_the_store(machine: &dyn 
     assert!(changes.has_changed().unwrap(), "whoever watches learns of it");
     assert_refuses_everything(&store, Refusal::StorageFailed);
     assert_eq!(
-        block_on(store.coordinate(elsewhere, put(4, "c"), None)),
+        block_on(store.coordinate(EPOCH, elsewhere, put(4, "c"), None)),
         Err(StoreError::Refused(Refusal::StorageFailed)),
         "the other writer stops too"
     );
@@ -81,9 +84,9 @@ fn after_a_failed_sync_a_restart_finds_the_batch_whole_or_not_at_all(machine: &d
         let key = key.next().unwrap();
         let gate = Gate::before(machine.engine());
         let store = open(gate.clone());
-        let synced = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+        let synced = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
         gate.fail_the_next_sync(fate);
-        let unknown = block_on(store.coordinate(key.clone(), put_after(&synced.seen(), 2, "b"), None));
+        let unknown = block_on(store.coordinate(EPOCH, key.clone(), put_after(&synced.seen(), 2, "b"), None));
         assert_eq!(unknown, Err(StoreError::Unknown));
         store.close();
         drop((store, gate));
@@ -95,7 +98,7 @@ fn after_a_failed_sync_a_restart_finds_the_batch_whole_or_not_at_all(machine: &d
         assert_eq!(stored(&store, &key), Some(set([survived])));
         // The client tries again, as it was told that it may.
         let again = Write { fresh_birth: Birth(3), ..put_after(&synced.seen(), 2, "b") };
-        let again = block_on(store.coordinate(key.clone(), again, None)).unwrap().object;
+        let again = block_on(store.coordinate(EPOCH, key.clone(), again, None)).unwrap().object;
         assert_eq!(stored(&store, &key), Some(set(["b"])));
         let expected: &[_] = if fate == Fate::Kept { &[(Birth(1), 2)] } else { &[(Birth(1), 1), (Birth(3), 1)] };
         assert_eq!(own_histories(again.clock()), expected, "a run that failed did not end cleanly: new birth (R3)");
@@ -107,11 +110,11 @@ fn what_was_refused_for_itself_is_not_called_unknown(machine: &dyn Machine) {
     let [ours] = our_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    block_on(store.coordinate(ours.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, ours.clone(), put(1, "a"), None)).unwrap();
     gate.fail_the_next_sync(Fate::Kept);
     let held = gate.hold_writer_of(&store, &ours);
-    let written = queue(store.coordinate(ours.clone(), put(2, "b"), None));
-    let reused = queue(store.coordinate(ours.clone(), put(1, "another value"), None));
+    let written = queue(store.coordinate(EPOCH, ours.clone(), put(2, "b"), None));
+    let reused = queue(store.coordinate(EPOCH, ours.clone(), put(1, "another value"), None));
     held.let_go();
     assert_eq!(written.wait(), Err(StoreError::Unknown));
     assert!(matches!(reused.wait(), Err(StoreError::Write(WriteRefused::RequestReused(_)))));
@@ -123,19 +126,19 @@ fn a_failed_drop_of_a_copy_is_whole_or_not_at_all(machine: &dyn Machine) {
         let key = keys.next().unwrap();
         let gate = Gate::before(machine.engine());
         let store = open(gate.clone());
-        let held = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+        let held = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
         let [a, b, c] = primaries(&key).try_into().unwrap();
         for by in [a, b] {
-            block_on(store.confirm(key.clone(), by, held.clock().clone())).unwrap();
+            block_on(store.confirm(EPOCH, key.clone(), by, held.clock().clone())).unwrap();
         }
         gate.fail_the_next_sync(fate);
-        assert_eq!(block_on(store.confirm(key.clone(), c, held.clock().clone())), Err(StoreError::Unknown));
+        assert_eq!(block_on(store.confirm(EPOCH, key.clone(), c, held.clock().clone())), Err(StoreError::Unknown));
         drop((store, gate));
 
         let engine = machine.engine();
         let store = open(engine.clone());
         assert_hints_agree(&store, &*engine);
-        let again = block_on(store.confirm(key.clone(), c, held.clock().clone())).unwrap();
+        let again = block_on(store.confirm(EPOCH, key.clone(), c, held.clock().clone())).unwrap();
         let expected = if fate == Fate::Kept { Confirmed::NothingHeld } else { Confirmed::CopyDropped };
         assert_eq!(again, expected);
         assert_eq!(store.get(&key), Ok(None));
@@ -151,7 +154,7 @@ fn after_a_failed_sync_nothing_is_recorded_or_voted_on(machine: &dyn Machine) {
     let known = Run { directory: DirectoryId(102), counter: 1, nonce: 1 };
     assert_eq!(store.meet(&known), Ok(RunVerdict::Newer));
     gate.fail_the_next_sync(Fate::Lost);
-    assert_eq!(block_on(store.coordinate(key, put(1, "a"), None)), Err(StoreError::Unknown));
+    assert_eq!(block_on(store.coordinate(EPOCH, key, put(1, "a"), None)), Err(StoreError::Unknown));
     let refused = StoreError::Refused(Refusal::StorageFailed);
     assert_eq!(store.meet(&known), Err(refused.clone()));
     assert_eq!(store.meet(&Run { counter: 2, ..known }), Err(refused.clone()));
@@ -163,13 +166,13 @@ fn betray(store: &Store, key: &ObjectKey) -> StoreError {
     let mut copy_of_us = Peer::new(101);
     let seen = copy_of_us.write(put(1, "a")).seen();
     copy_of_us.write(put_after(&seen, 50, "minted by a copy of us"));
-    block_on(store.merge(key.clone(), copy_of_us.object, Role::Primary)).unwrap_err()
+    block_on(store.merge(EPOCH, key.clone(), copy_of_us.object, Role::Primary)).unwrap_err()
 }
 
 fn a_dot_above_the_own_mark_retires_the_directory_for_good(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     assert!(matches!(betray(&store, &key), StoreError::Write(WriteRefused::DirectoryCopied(_))));
     assert!(matches!(health(&store), Health::Retired { .. }));
     assert_refuses_everything(&store, Refusal::NotAMember);
@@ -184,8 +187,8 @@ fn a_dot_above_the_own_mark_retires_the_directory_for_good(machine: &dyn Machine
 fn a_dot_above_the_own_mark_in_a_clients_context_does_the_same(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
-    let refused = block_on(store.coordinate(key.clone(), put_after(&own_clock(1, 2).into(), 2, "b"), None));
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
+    let refused = block_on(store.coordinate(EPOCH, key.clone(), put_after(&own_clock(1, 2).into(), 2, "b"), None));
     assert!(matches!(refused, Err(StoreError::Write(WriteRefused::DirectoryCopied(_)))));
     assert!(matches!(health(&store), Health::Retired { .. }));
 }
@@ -194,13 +197,13 @@ fn nothing_of_the_batch_that_betrayed_the_copy_is_kept(machine: &dyn Machine) {
     let [key, other] = our_keys();
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     let records = |engine: &dyn Engine| engine.scan(Space::Objects, b"", None, 9).unwrap();
     let before = records(&*gate);
     let held = gate.hold_writer_of(&store, &key);
-    let earlier = queue(store.coordinate(other.clone(), put(2, "b"), None));
-    let betrayal = queue(store.coordinate(key.clone(), put_after(&own_clock(1, 9).into(), 3, "c"), None));
-    let later = queue(store.coordinate(other.clone(), put(4, "d"), None));
+    let earlier = queue(store.coordinate(EPOCH, other.clone(), put(2, "b"), None));
+    let betrayal = queue(store.coordinate(EPOCH, key.clone(), put_after(&own_clock(1, 9).into(), 3, "c"), None));
+    let later = queue(store.coordinate(EPOCH, other.clone(), put(4, "d"), None));
     held.let_go();
     let answers: Vec<_> = [earlier, betrayal, later].into_iter().map(Queued::wait).collect();
     assert!(matches!(answers[1], Err(StoreError::Write(WriteRefused::DirectoryCopied(_)))));
@@ -226,7 +229,7 @@ fn a_failure_does_not_make_a_retired_store_look_restartable(machine: &dyn Machin
     let [ours] = our_keys();
     let store = open(gate.clone());
     gate.close(Point::Commit);
-    let written = queue(store.coordinate(ours, put(1, "a"), None));
+    let written = queue(store.coordinate(EPOCH, ours, put(1, "a"), None));
     gate.wait_for_a_writer();
     gate.let_others_pass();
     store.retire("a copy");
@@ -243,27 +246,29 @@ fn an_unreadable_record_harms_nobody_else(machine: &dyn Machine) {
     let gate = Gate::before(engine.clone());
     let store = open(gate.clone());
     for key in [&good, &newer] {
-        block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+        block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     }
     let record_key = record_key(&newer);
     let mut record = engine.get(Space::Objects, &record_key).unwrap().unwrap().to_vec();
-    record[0] = 2;
+    record[0] = 3;
     let mut batch = Batch::default();
     batch.put(Space::Objects, record_key.clone(), record.clone());
     engine.commit(batch).unwrap();
 
-    let unreadable = |error: &StoreError| matches!(error, StoreError::Damaged(reason) if reason.contains("format 2"));
+    let unreadable = |error: &StoreError| matches!(error, StoreError::Damaged(reason) if reason.contains("format 3"));
     assert!(unreadable(&store.get(&newer).unwrap_err()));
     let peer = Peer::with(201, 1, "x").object;
     let role = Role::Fallback { stands_in_for: primaries(&good)[0] };
     let held = gate.hold_writer_of(&store, &good);
-    let refused = queue(store.coordinate(newer.clone(), put(2, "b"), None));
-    let kept = queue(store.merge(good.clone(), peer.clone(), role));
+    let refused = queue(store.coordinate(EPOCH, newer.clone(), put(2, "b"), None));
+    let kept = queue(store.merge(EPOCH, good.clone(), peer.clone(), role));
     held.let_go();
     assert!(unreadable(&refused.wait().unwrap_err()));
     kept.wait().unwrap();
-    assert!(unreadable(&block_on(store.merge(newer.clone(), peer, role)).unwrap_err()));
-    assert!(unreadable(&block_on(store.confirm(newer.clone(), primaries(&newer)[0], own_clock(1, 1))).unwrap_err()));
+    assert!(unreadable(&block_on(store.merge(EPOCH, newer.clone(), peer, role)).unwrap_err()));
+    assert!(unreadable(
+        &block_on(store.confirm(EPOCH, newer.clone(), primaries(&newer)[0], own_clock(1, 1))).unwrap_err()
+    ));
     assert_eq!(stored(&store, &good), Some(set(["a", "x"])));
     assert_eq!(health(&store), Health::Serving);
     assert_eq!(
@@ -284,9 +289,9 @@ fn a_panicking_writer_ends_the_store(machine: &dyn Machine) {
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     let mut watcher = store.health();
-    block_on(store.coordinate(ours.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, ours.clone(), put(1, "a"), None)).unwrap();
     gate.panic_at_the_next_read();
-    assert_eq!(block_on(store.coordinate(ours.clone(), put(2, "b"), None)), Err(StoreError::Unknown));
+    assert_eq!(block_on(store.coordinate(EPOCH, ours.clone(), put(2, "b"), None)), Err(StoreError::Unknown));
     block_on(within_seconds(watcher.wait_for(|health| *health != Health::Serving))).unwrap();
     assert!(matches!(health(&store), Health::Failed { reason } if reason.contains("panic")));
     assert_refuses_everything(&store, Refusal::StorageFailed);
@@ -295,7 +300,7 @@ fn a_panicking_writer_ends_the_store(machine: &dyn Machine) {
     let store = open(machine.engine());
     store.trust_marks();
     assert_eq!(stored(&store, &ours), Some(set(["a"])));
-    let next = block_on(store.coordinate(ours.clone(), put(3, "c"), None)).unwrap().object;
+    let next = block_on(store.coordinate(EPOCH, ours.clone(), put(3, "c"), None)).unwrap().object;
     assert_eq!(own_histories(next.clock()), [(Birth(1), 1), (Birth(3), 1)], "that was no clean stop");
 }
 
@@ -306,7 +311,7 @@ fn a_power_cut_after_a_failed_sync_leaves_either_outcome() {
         let [key] = foreign_keys();
         let store = open(machine.engine());
         machine.disk.fail_syncs(1);
-        assert_eq!(block_on(store.coordinate(key.clone(), put(1, "a"), None)), Err(StoreError::Unknown));
+        assert_eq!(block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)), Err(StoreError::Unknown));
         assert!(store.hints().is_empty());
         machine.disk.crash(survivors);
         drop(store);
@@ -323,8 +328,8 @@ fn a_crashed_machine_answers_nothing() {
     let machine = MemoryMachine::default();
     let [key] = our_keys();
     let store = open(machine.engine());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     machine.disk.crash(0);
     assert!(matches!(store.get(&key), Err(StoreError::Damaged(_))));
-    assert!(block_on(store.coordinate(key, put(2, "b"), None)).is_err());
+    assert!(block_on(store.coordinate(EPOCH, key, put(2, "b"), None)).is_err());
 }

@@ -8,8 +8,8 @@ use starling_storage::{Confirmed, Hint, Space, Store};
 
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    Peer, US, assert_hints_agree, block_on, delete_after, foreign_keys, key, open, our_keys, own_histories, primaries,
-    put, put_after, raw_record, replace_record, set, stored,
+    EPOCH, Peer, US, assert_hints_agree, block_on, delete_after, foreign_keys, key, open, our_keys, own_histories,
+    primaries, put, put_after, raw_record, replace_record, set, stored,
 };
 
 on_every_machine![
@@ -30,12 +30,12 @@ on_every_machine![
 ];
 
 fn confirm(store: &Store, key: &ObjectKey, by: NodeId, clock: &Clock) -> Confirmed {
-    block_on(store.confirm(key.clone(), by, clock.clone())).unwrap()
+    block_on(store.confirm(EPOCH, key.clone(), by, clock.clone())).unwrap()
 }
 
 fn stand_in(store: &Store, key: &ObjectKey, peer: &Peer) {
     let role = Role::Fallback { stands_in_for: primaries(key)[0] };
-    block_on(store.merge(key.clone(), peer.object.clone(), role)).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), peer.object.clone(), role)).unwrap();
 }
 
 fn clock(store: &Store, key: &ObjectKey) -> Clock {
@@ -51,7 +51,7 @@ fn a_fallback_owes_every_primary_whatever_it_took(machine: &dyn Machine) {
     let engine = machine.engine();
     let store = open(engine.clone());
     stand_in(&store, &merged, &Peer::with(201, 1, "x"));
-    block_on(store.coordinate(coordinated.clone(), put(2, "y"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, coordinated.clone(), put(2, "y"), None)).unwrap();
     for key in [&merged, &coordinated] {
         assert_eq!(raw_record(&*engine, key).unwrap().markers, primaries(key).into_iter().collect());
     }
@@ -70,8 +70,8 @@ fn a_primary_owes_nobody(machine: &dyn Machine) {
     let [key] = our_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
-    block_on(store.merge(key.clone(), Peer::with(201, 2, "x").object, Role::Primary)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 2, "x").object, Role::Primary)).unwrap();
     stand_in(&store, &key, &Peer::with(202, 3, "by one who thinks that we are a fallback"));
     assert!(raw_record(&*engine, &key).unwrap().markers.is_empty());
     assert!(store.hints().is_empty());
@@ -82,7 +82,7 @@ fn only_a_clock_that_covers_the_copy_confirms_it(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     stand_in(&store, &key, &Peer::with(201, 2, "x"));
     let by = primaries(&key)[1];
     assert_eq!(confirm(&store, &key, by, &Clock::default()), Confirmed::Outdated);
@@ -102,7 +102,7 @@ fn a_copy_goes_when_the_last_primary_has_confirmed_and_its_mark_goes_with_it(mac
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     assert!(raw_record(&*engine, &key).unwrap().mark.is_some());
     let [a, b, c] = primaries(&key).try_into().unwrap();
     assert_eq!(confirm(&store, &key, b, first.clock()), Confirmed::MarkerDropped);
@@ -115,7 +115,7 @@ fn a_copy_goes_when_the_last_primary_has_confirmed_and_its_mark_goes_with_it(mac
         assert_eq!(engine.scan(space, b"", None, 9).unwrap(), [], "nothing is left in {space:?}");
     }
 
-    let again = block_on(store.coordinate(key.clone(), put(2, "b"), None)).unwrap().object;
+    let again = block_on(store.coordinate(EPOCH, key.clone(), put(2, "b"), None)).unwrap().object;
     assert_eq!(own_histories(again.clock()).len(), 1);
     assert!(!first.clock().covers_all(again.clock()), "dot 1 of the first life is not minted again (R2)");
     assert_eq!(own_histories(again.clock()), [(Birth(2), 1)]);
@@ -125,7 +125,7 @@ fn a_changed_copy_is_owed_to_all_again(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let [a, b, c] = primaries(&key).try_into().unwrap();
     confirm(&store, &key, a, first.clock());
     confirm(&store, &key, b, first.clock());
@@ -153,7 +153,7 @@ fn what_changes_nothing_is_not_owed_again(machine: &dyn Machine) {
     let a = primaries(&key)[0];
     confirm(&store, &key, a, peer.object.clock());
     stand_in(&store, &key, &peer);
-    block_on(store.merge(key.clone(), old, Role::Fallback { stands_in_for: a })).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), old, Role::Fallback { stands_in_for: a })).unwrap();
     let record = raw_record(&*engine, &key).unwrap();
     assert!(!record.markers.contains(&a) && record.confirmed.contains(&a));
     assert_hints_agree(&store, &*engine);
@@ -163,7 +163,7 @@ fn a_confirmation_by_somebody_who_is_owed_nothing_changes_nothing(machine: &dyn 
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let outsider = (1..=5).map(NodeId).find(|node| *node != US && !primaries(&key).contains(node)).unwrap();
     for by in [outsider, US, NodeId(77)] {
         assert_eq!(confirm(&store, &key, by, first.clock()), Confirmed::NothingHeld);
@@ -178,7 +178,7 @@ fn a_confirmation_by_somebody_who_is_owed_nothing_changes_nothing(machine: &dyn 
 fn a_copy_is_kept_while_a_primary_has_not_confirmed_even_if_it_has_no_marker(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let store = open(machine.engine());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     drop(store);
     let engine = machine.engine();
     let [a, b, c] = primaries(&key).try_into().unwrap();
@@ -196,7 +196,7 @@ fn a_copy_is_kept_while_a_primary_has_not_confirmed_even_if_it_has_no_marker(mac
 fn a_primary_that_holds_markers_hands_off_and_keeps_its_copy(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     drop(store);
     let engine = machine.engine();
     let mut record = raw_record(&*engine, &key).unwrap();
@@ -214,7 +214,7 @@ fn a_primary_that_holds_markers_hands_off_and_keeps_its_copy(machine: &dyn Machi
 fn a_primary_never_drops_its_copy(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    let written = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let written = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     for by in primaries(&key) {
         assert_eq!(confirm(&store, &key, by, written.clock()), Confirmed::NothingHeld);
     }
@@ -224,7 +224,7 @@ fn a_primary_never_drops_its_copy(machine: &dyn Machine) {
 fn confirmations_so_far_survive_a_restart(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let store = open(machine.engine());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let [a, b, c] = primaries(&key).try_into().unwrap();
     confirm(&store, &key, a, first.clock());
     drop(store);
@@ -237,7 +237,7 @@ fn counters_are_recounted_at_a_start(machine: &dyn Machine) {
     let keys: [ObjectKey; 7] = foreign_keys();
     let store = open(machine.engine());
     for (n, key) in keys.iter().enumerate() {
-        block_on(store.coordinate(key.clone(), put(n as u64, "v"), None)).unwrap();
+        block_on(store.coordinate(EPOCH, key.clone(), put(n as u64, "v"), None)).unwrap();
     }
     let a = primaries(&keys[0])[0];
     confirm(&store, &keys[3], a, &clock(&store, &keys[3]));
@@ -283,9 +283,9 @@ fn hints_are_paged_in_the_order_of_their_keys(machine: &dyn Machine) {
 fn a_deletion_is_handed_off_like_any_write(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let store = open(machine.engine());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     let deletion = delete_after(&first.seen(), 2);
-    let gone = block_on(store.coordinate(key.clone(), deletion, None)).unwrap().object;
+    let gone = block_on(store.coordinate(EPOCH, key.clone(), deletion, None)).unwrap().object;
     for by in primaries(&key) {
         assert_eq!(confirm(&store, &key, by, first.clock()), Confirmed::Outdated);
         assert_eq!(hints_of(&store, by), std::slice::from_ref(&key));

@@ -8,7 +8,7 @@ use starling_core::token::Partition;
 use starling_storage::Store;
 
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
-use crate::support::{US, block_on, cases, delete_after, key, layout, open, primaries, put};
+use crate::support::{EPOCH, US, block_on, cases, delete_after, key, layout, open, primaries, put};
 
 on_every_machine![
     keys_are_listed_in_their_order_with_prefix_place_and_limit,
@@ -18,7 +18,7 @@ on_every_machine![
 ];
 
 fn any_role_write(store: &Store, key: &ObjectKey, n: u64) {
-    block_on(store.coordinate(key.clone(), put(n, "some value"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(n, "some value"), None)).unwrap();
 }
 
 /// The first of these keys of bucket `b` that share a partition with the very first.
@@ -95,8 +95,8 @@ fn a_listing_shows_outlines_and_deletions(machine: &dyn Machine) {
     let (at, names) = sharing_a_partition((0..100).map(|n| format!("k{n}").into_bytes()), "b");
     let [live, deleted] = [key("b", &names[0]), key("b", &names[1])];
     any_role_write(&store, &live, 1);
-    let written = block_on(store.coordinate(deleted.clone(), put(2, "gone"), None)).unwrap().object;
-    block_on(store.coordinate(deleted.clone(), delete_after(&written.seen(), 3), None)).unwrap();
+    let written = block_on(store.coordinate(EPOCH, deleted.clone(), put(2, "gone"), None)).unwrap().object;
+    block_on(store.coordinate(EPOCH, deleted.clone(), delete_after(&written.seen(), 3), None)).unwrap();
     let listed = store.list(at, &"b".parse().unwrap(), b"", None, 9).unwrap();
     let of = |key: &ObjectKey| listed.iter().find(|listed| listed.key == key.key()).unwrap();
     assert_eq!(of(&live).outline.siblings()[0].value, Value::Live(Bytes::new()), "no values are carried around");

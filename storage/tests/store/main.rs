@@ -5,6 +5,7 @@
 mod support;
 
 mod batches;
+mod decrees;
 #[cfg(feature = "rocksdb")]
 mod directories;
 mod driven;

@@ -11,7 +11,7 @@ use starling_storage::{Health, Identity, OpenError, Store, StoreError, StoreLimi
 use crate::support::gate::Gate;
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    OUR_DIRECTORY, block_on, identity, layout, open, our_keys, own_histories, poll, put, queue, set, stored,
+    EPOCH, OUR_DIRECTORY, block_on, identity, layout, open, our_keys, own_histories, poll, put, queue, set, stored,
 };
 
 on_every_machine![
@@ -31,7 +31,7 @@ on_every_machine![
 
 /// Writes a sibling, and says which of our births it belongs to, and its counter.
 fn mint(store: &Store, key: &ObjectKey, n: u64) -> (Birth, u64) {
-    let object = block_on(store.coordinate(key.clone(), put(n, &format!("v{n}")), None)).unwrap().object;
+    let object = block_on(store.coordinate(EPOCH, key.clone(), put(n, &format!("v{n}")), None)).unwrap().object;
     let dot = object.siblings().iter().find(|sibling| sibling.request.0 == u128::from(n)).unwrap().dot;
     assert_eq!(dot.history.directory, OUR_DIRECTORY);
     (dot.history.birth, dot.counter)
@@ -148,12 +148,12 @@ fn closing_carries_out_what_is_queued_and_takes_nothing_more(machine: &dyn Machi
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     let held = gate.hold_writer_of(&store, &key);
-    let queued = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let queued = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     std::thread::scope(|scope| {
         let closing = scope.spawn(|| store.close());
         // Until the closing thread has shut the queues, further requests are queued and dropped, or find them full.
         let stopping = Poll::Ready(Err(StoreError::Refused(Refusal::Stopping)));
-        while poll(pin!(store.coordinate(other.clone(), put(2, "too late"), None))) != stopping {
+        while poll(pin!(store.coordinate(EPOCH, other.clone(), put(2, "too late"), None))) != stopping {
             std::thread::yield_now();
         }
         held.let_go();
@@ -161,7 +161,7 @@ fn closing_carries_out_what_is_queued_and_takes_nothing_more(machine: &dyn Machi
     });
     assert!(queued.wait().is_ok());
     let stopping = Err(StoreError::Refused(Refusal::Stopping));
-    assert_eq!(block_on(store.coordinate(other.clone(), put(3, "later"), None)), stopping);
+    assert_eq!(block_on(store.coordinate(EPOCH, other.clone(), put(3, "later"), None)), stopping);
     assert_eq!(stored(&store, &key), Some(set(["a"])), "reads are still answered");
     assert_eq!(store.get(&other), Ok(None));
     store.close();
@@ -221,7 +221,7 @@ fn a_dropped_store_leaves_nothing_running(machine: &dyn Machine) {
     for n in 0..20 {
         let engine = machine.engine();
         let store = open(engine.clone());
-        let abandoned = queue(store.coordinate(key.clone(), put(n, "v"), None));
+        let abandoned = queue(store.coordinate(EPOCH, key.clone(), put(n, "v"), None));
         drop(abandoned);
         drop(store);
         assert_eq!(std::sync::Arc::strong_count(&engine), 1, "no writer holds on to the engine");
@@ -254,7 +254,7 @@ fn a_store_without_a_layout_serves_nobody_and_remembers_runs() {
     let [key] = our_keys();
     let stranger = StoreError::Refused(Refusal::NotAMember);
     assert_eq!(store.get(&key), Err(stranger.clone()));
-    assert_eq!(block_on(store.coordinate(key, put(1, "a"), None)), Err(stranger));
+    assert_eq!(block_on(store.coordinate(EPOCH, key, put(1, "a"), None)), Err(stranger));
     assert_eq!(*store.health().borrow(), Health::Serving);
     assert!(store.layout().is_none());
     let run = Run { directory: DirectoryId(102), counter: 1, nonce: 1 };

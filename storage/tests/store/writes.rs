@@ -10,8 +10,8 @@ use starling_storage::{StoreError, StoreLimits};
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock, own_histories, primaries,
-    put, put_after, queue, raw_record, set, stored, values,
+    EPOCH, Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock, own_histories,
+    primaries, put, put_after, queue, raw_record, set, stored, values,
 };
 
 on_every_machine![
@@ -33,7 +33,7 @@ fn what_was_coordinated_is_read_and_survives(machine: &dyn Machine) {
     let [key, other] = our_keys();
     let store = open(machine.engine());
     assert_eq!(store.get(&key), Ok(None));
-    let minted = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+    let minted = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     assert_eq!(minted.how, Coordinated::Minted);
     assert_eq!(*minted.object.clock(), own_clock(1, 1));
     assert_eq!(store.get(&key), Ok(Some(minted.object.clone())), "what is sent on is what is stored");
@@ -45,12 +45,12 @@ fn what_was_coordinated_is_read_and_survives(machine: &dyn Machine) {
 fn a_write_with_a_context_replaces_what_it_saw_and_one_without_adds_a_sibling(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
-    let second = block_on(store.coordinate(key.clone(), put_after(&first.seen(), 2, "b"), None)).unwrap().object;
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
+    let second = block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.seen(), 2, "b"), None)).unwrap().object;
     assert_eq!(stored(&store, &key), Some(set(["b"])));
-    block_on(store.coordinate(key.clone(), put_after(&first.seen(), 3, "c"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.seen(), 3, "c"), None)).unwrap();
     assert_eq!(stored(&store, &key), Some(set(["b", "c"])), "the writer of c had not seen b");
-    block_on(store.coordinate(key.clone(), put(4, "d"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put(4, "d"), None)).unwrap();
     assert_eq!(stored(&store, &key), Some(set(["b", "c", "d"])));
     assert_eq!(own_histories(store.get(&key).unwrap().unwrap().clock()), [(Birth(1), 4)], "one history, no gaps");
     assert_eq!(values(&second), set(["b"]));
@@ -59,11 +59,11 @@ fn a_write_with_a_context_replaces_what_it_saw_and_one_without_adds_a_sibling(ma
 fn a_deleted_key_keeps_its_clock(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    let written = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap().object;
-    block_on(store.coordinate(key.clone(), delete_after(&written.seen(), 2), None)).unwrap();
+    let written = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
+    block_on(store.coordinate(EPOCH, key.clone(), delete_after(&written.seen(), 2), None)).unwrap();
     let object = store.get(&key).unwrap().expect("a tombstone is held");
     assert!(object.is_deleted(SiblingMode::Keep));
-    block_on(store.merge(key.clone(), written, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), written, Role::Primary)).unwrap();
     assert_eq!(stored(&store, &key), Some(set([])), "an old copy does not bring it back");
 }
 
@@ -72,7 +72,7 @@ fn nothing_of_a_write_is_visible_before_its_sync(machine: &dyn Machine) {
     let gate = Gate::before(machine.engine());
     let store = open(gate.clone());
     gate.close(Point::Commit);
-    let mut written = queue(store.coordinate(key.clone(), put(1, "a"), None));
+    let mut written = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
     gate.wait_for_a_writer();
     assert_eq!(store.get(&key), Ok(None));
     assert!(store.hints().is_empty());
@@ -89,24 +89,24 @@ fn a_repeated_request_is_answered_from_the_own_object(machine: &dyn Machine) {
     let [key] = our_keys();
     let engine = Gate::before(machine.engine());
     let store = open(engine.clone());
-    let first = block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
     let commits = engine.commits();
     let mut again = put(1, "a");
     again.fresh_birth = Birth(99);
-    let repeated = block_on(store.coordinate(key.clone(), again.clone(), None)).unwrap();
+    let repeated = block_on(store.coordinate(EPOCH, key.clone(), again.clone(), None)).unwrap();
     assert_eq!((repeated.how, repeated.object), (Coordinated::Repeated, first.object.clone()));
     assert_eq!(engine.commits(), commits, "nothing had to be written for that");
 
-    let second = block_on(store.coordinate(key.clone(), put_after(&first.object.seen(), 2, "b"), None)).unwrap();
-    let late = block_on(store.coordinate(key.clone(), again, None)).unwrap();
+    let second = block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.object.seen(), 2, "b"), None)).unwrap();
+    let late = block_on(store.coordinate(EPOCH, key.clone(), again, None)).unwrap();
     assert_eq!((late.how, late.object), (Coordinated::Repeated, second.object), "remembered after it was superseded");
 }
 
 fn a_request_id_used_for_another_value_is_refused(machine: &dyn Machine) {
     let [key] = our_keys();
     let store = open(machine.engine());
-    block_on(store.coordinate(key.clone(), put(1, "a"), None)).unwrap();
-    let refused = block_on(store.coordinate(key.clone(), put(1, "b"), None));
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
+    let refused = block_on(store.coordinate(EPOCH, key.clone(), put(1, "b"), None));
     assert_eq!(refused, Err(StoreError::Write(WriteRefused::RequestReused(RequestId(1)))));
     assert_eq!(stored(&store, &key), Some(set(["a"])));
 }
@@ -119,10 +119,10 @@ fn merges_converge_in_any_order_and_repeating_them_changes_nothing(machine: &dyn
     let old = x.object.clone();
     let new = x.write(put_after(&old.seen(), 3, "x2")).clone();
     for object in [&old, &y, &new, &old] {
-        block_on(store.merge(one.clone(), object.clone(), Role::Primary)).unwrap();
+        block_on(store.merge(EPOCH, one.clone(), object.clone(), Role::Primary)).unwrap();
     }
     for object in [&new, &new, &old, &y] {
-        block_on(store.merge(other.clone(), object.clone(), Role::Primary)).unwrap();
+        block_on(store.merge(EPOCH, other.clone(), object.clone(), Role::Primary)).unwrap();
     }
     assert_eq!(stored(&store, &one), Some(set(["x2", "y"])));
     let clock = |key| store.get(key).unwrap().unwrap().clock().clone();
@@ -136,9 +136,9 @@ fn a_merge_brings_no_mark(machine: &dyn Machine) {
     let store = open(engine.clone());
     // Our own dots of a copy that we dropped come back.
     let ours = Peer::with(101, 1, "from an earlier life").object;
-    block_on(store.merge(key.clone(), ours, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, key.clone(), ours, Role::Primary)).unwrap();
     assert_eq!(raw_record(&*engine, &key).unwrap().mark, None);
-    let next = block_on(store.coordinate(key.clone(), put(2, "a"), None)).unwrap().object;
+    let next = block_on(store.coordinate(EPOCH, key.clone(), put(2, "a"), None)).unwrap().object;
     assert_eq!(
         own_histories(next.clock()),
         [(Birth(1), 1), (Birth(2), 1)],
@@ -154,13 +154,13 @@ fn a_merge_never_refuses_for_size(machine: &dyn Machine) {
     let store = open_with(machine.engine(), limits);
     for n in 1..=3 {
         let far_too_long = "x".repeat(20);
-        block_on(store.merge(key.clone(), Peer::with(200 + n, n, &far_too_long).object, Role::Primary)).unwrap();
+        block_on(store.merge(EPOCH, key.clone(), Peer::with(200 + n, n, &far_too_long).object, Role::Primary)).unwrap();
     }
     let before = store.get(&key).unwrap().unwrap();
-    let refused = block_on(store.coordinate(key.clone(), put(9, ""), None));
+    let refused = block_on(store.coordinate(EPOCH, key.clone(), put(9, ""), None));
     assert_eq!(refused, Err(StoreError::Write(WriteRefused::TooManySiblings { siblings: 4, limit: 2 })));
     assert_eq!(store.get(&key), Ok(Some(before.clone())), "a refused write leaves nothing");
-    block_on(store.coordinate(key.clone(), put_after(&before.seen(), 10, "resolved"), None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), put_after(&before.seen(), 10, "resolved"), None)).unwrap();
     assert_eq!(stored(&store, &key), Some(set(["resolved"])));
 }
 
@@ -172,8 +172,8 @@ fn a_last_write_wins_write_covers_what_the_store_holds(machine: &dyn Machine) {
     let mut early = put(2, "early clock");
     early.mode = SiblingMode::LastWriteWins;
     early.wall = Stamp::from_millis(1);
-    block_on(store.coordinate(key.clone(), late, None)).unwrap();
-    block_on(store.coordinate(key.clone(), early, None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), late, None)).unwrap();
+    block_on(store.coordinate(EPOCH, key.clone(), early, None)).unwrap();
     let object = store.get(&key).unwrap().unwrap();
     assert_eq!(object.siblings().len(), 1);
     assert_eq!(values(&object), set(["early clock"]), "stamped above what it covers");
@@ -183,7 +183,7 @@ fn who_sends_to_a_primary_must_agree_that_it_is_one(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let sent = block_on(store.merge(key.clone(), Peer::with(201, 1, "x").object, Role::Primary));
+    let sent = block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 1, "x").object, Role::Primary));
     assert_eq!(sent, Err(StoreError::Refused(Refusal::OtherLayout)));
     assert_eq!(store.get(&key), Ok(None));
     assert!(raw_record(&*engine, &key).is_none());
@@ -192,7 +192,7 @@ fn who_sends_to_a_primary_must_agree_that_it_is_one(machine: &dyn Machine) {
 fn keys_of_different_buckets_are_different(machine: &dyn Machine) {
     let store = open(machine.engine());
     for (n, bucket) in ["a", "ab", "b"].into_iter().enumerate() {
-        block_on(store.coordinate(key(bucket, "bc"), put(n as u64, bucket), None)).unwrap();
+        block_on(store.coordinate(EPOCH, key(bucket, "bc"), put(n as u64, bucket), None)).unwrap();
     }
     for bucket in ["a", "ab", "b"] {
         assert_eq!(stored(&store, &key(bucket, "bc")), Some(set([bucket])));

@@ -9,7 +9,7 @@ use starling_core::name::ObjectKey;
 use starling_storage::engine::Entry;
 use starling_storage::{Batch, Confirmed, Engine, EngineError, Space, Store, StoreError};
 
-use super::{Queued, US, queue};
+use super::{EPOCH, Queued, US, queue};
 
 /// Where a writer is held up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Gate {
     pub fn hold_writer_of<'a>(&'a self, store: &'a Store, key: &ObjectKey) -> HeldWriter<'a> {
         self.close(Point::Read);
         // We never owe ourselves a confirmation, so this changes nothing.
-        let errand = queue(store.confirm(key.clone(), US, Clock::default()));
+        let errand = queue(store.confirm(EPOCH, key.clone(), US, Clock::default()));
         self.wait_for_a_writer();
         HeldWriter { gate: self, errand }
     }

@@ -15,11 +15,12 @@ use starling_core::clock::{Clock, History};
 use starling_core::codec;
 use starling_core::coordinate::{ObjectLimits, Write, coordinate};
 use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
-use starling_core::layout::{FirstLayout, Layout, Member};
+use starling_core::layout::{FirstLayout, Layout, Member, NextLayout};
 use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
+use starling_core::ring::{Epoch, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
 use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
@@ -27,6 +28,8 @@ use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
 /// The node whose store is under test.
 pub const US: NodeId = NodeId(1);
 pub const OUR_DIRECTORY: DirectoryId = DirectoryId(101);
+/// Of a cluster whose ring has never changed.
+pub const EPOCH: Epoch = Epoch(1);
 /// A small ring, so that many keys share a partition, and with it a writer.
 const PARTITIONS: u32 = 8;
 
@@ -56,14 +59,6 @@ pub fn layout() -> Layout {
 }
 
 pub fn layout_of(cluster: u64, nodes: u64) -> Layout {
-    let member = |node| Member {
-        node: NodeId(node),
-        directory: DirectoryId(100 + node),
-        name: format!("n{node}").parse().unwrap(),
-        zone: format!("z{node}").parse().unwrap(),
-        weight: 1,
-        address: format!("n{node}:7400"),
-    };
     Layout::first(FirstLayout {
         cluster: ClusterId(cluster),
         partitions: PartitionCount::try_from(PARTITIONS).unwrap(),
@@ -72,6 +67,24 @@ pub fn layout_of(cluster: u64, nodes: u64) -> Layout {
         buckets: BTreeMap::new(),
     })
     .unwrap()
+}
+
+/// The layout after the newest one, with these members.
+pub fn successor(ring: &Ring, nodes: impl IntoIterator<Item = u64>) -> Layout {
+    let members = nodes.into_iter().map(member).collect();
+    let next = NextLayout { replicas: ReplicaCount::DEFAULT, members, buckets: BTreeMap::new() };
+    ring.newest().successor(next).unwrap()
+}
+
+fn member(node: u64) -> Member {
+    Member {
+        node: NodeId(node),
+        directory: DirectoryId(100 + node),
+        name: format!("n{node}").parse().unwrap(),
+        zone: format!("z{node}").parse().unwrap(),
+        weight: 1,
+        address: format!("n{node}:7400"),
+    }
 }
 
 pub fn key(bucket: &str, key: impl AsRef<[u8]>) -> ObjectKey {
@@ -197,14 +210,19 @@ pub struct RawRecord {
     pub mark: Option<OwnMark>,
     pub markers: BTreeSet<NodeId>,
     pub confirmed: BTreeSet<NodeId>,
+    pub owed_in: Option<Epoch>,
 }
 
 pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
     let entries = engine.scan(Space::Objects, b"", None, usize::MAX).unwrap();
     let record = |bytes: &[u8]| {
-        assert_eq!(bytes[0], 1, "the format");
-        let (object, mark, markers, confirmed) = codec::decode(&bytes[1..], usize::MAX >> 1, "a record").unwrap();
-        RawRecord { object, mark, markers, confirmed }
+        let body = &bytes[1..];
+        let (owed_in, (object, mark, markers, confirmed)) = match bytes[0] {
+            1 => (None, codec::decode(body, usize::MAX >> 1, "a record").unwrap()),
+            2 => codec::decode(body, usize::MAX >> 1, "a record").map(|(epoch, record)| (Some(epoch), record)).unwrap(),
+            format => panic!("format {format}"),
+        };
+        RawRecord { object, mark, markers, confirmed, owed_in }
     };
     entries.iter().map(|(key, value)| (key.to_vec(), record(value))).collect()
 }
@@ -220,7 +238,8 @@ pub fn record_key(key: &ObjectKey) -> Vec<u8> {
     [&partition[..], format!("default\0{}\0", key.bucket()).as_bytes(), key.key()].concat()
 }
 
-/// Puts a record and its hints into the place of what is there, behind the store's back.
+/// Puts a record and its hints into the place of what is there, behind the store's back, as a build would have written it
+/// that knew of no epochs.
 pub fn replace_record(engine: &dyn Engine, key: &ObjectKey, record: &RawRecord) {
     let at = record_key(key);
     let mut batch = Batch::default();

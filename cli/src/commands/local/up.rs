@@ -104,7 +104,7 @@ pub async fn start(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<Done
         NodeStanding::Serving => true,
         // Among members it is one whose data is gone: it finds that out in a moment.
         NodeStanding::Uninitialised => !members,
-        NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping => false,
+        NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping | NodeStanding::Left => false,
     };
     wait_until(cluster, &names, LIMIT, "serves", ready).await?;
     if members {

@@ -1,0 +1,130 @@
+//! Changing the ring, as operators ask for it: changes are staged on a node, planned, shown, and put forward to be chosen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use starling_core::change::{Change, ChangeError};
+use starling_core::layout::{LayoutChecksum, Member};
+use starling_core::name::NodeName;
+use starling_core::ring::{Decree, Ring};
+use starling_core::transition::Waiting;
+use starling_proto::control::{Committed, ControlError, Plan, Transition};
+use starling_storage::StoreError;
+
+use crate::choosing::ChoiceError;
+use crate::node::Node;
+
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+const DECISION_LIMIT: Duration = Duration::from_secs(10);
+/// Changes that can be staged.
+const MOST_CHANGES: usize = 1000;
+
+impl Node {
+    /// Stages changes behind those that are staged, if all of them together are possible.
+    pub async fn stage(&self, changes: Vec<Change>) -> Result<Plan, ControlError> {
+        let mut staged = self.staged().await?;
+        staged.extend(changes);
+        if staged.len() > MOST_CHANGES {
+            return Err(ControlError::Invalid(format!("more than {MOST_CHANGES} changes cannot be staged")));
+        }
+        let plan = self.plan_of(staged.clone()).await?;
+        self.read_store(move |store| store.stage(&staged)).await.map_err(internal)?;
+        Ok(plan)
+    }
+
+    pub async fn unstage(&self) -> Result<Vec<Change>, ControlError> {
+        let staged = self.staged().await?;
+        self.read_store(|store| store.stage(&[])).await.map_err(internal)?;
+        Ok(staged)
+    }
+
+    pub async fn plan(&self) -> Result<Option<Plan>, ControlError> {
+        let staged = self.staged().await?;
+        if staged.is_empty() { Ok(None) } else { self.plan_of(staged).await.map(Some) }
+    }
+
+    /// Puts the plan forward that was shown.
+    pub async fn commit_plan(self: Arc<Self>, shown: LayoutChecksum) -> Result<Committed, ControlError> {
+        let plan = self.plan().await?.ok_or_else(|| ControlError::Invalid("nothing is staged here".to_owned()))?;
+        if plan.after.checksum() != shown {
+            return Err(ControlError::Invalid(
+                "what is staged comes to another plan by now: look at it again with `starling cluster plan`".to_owned(),
+            ));
+        }
+        let version = plan.after.version();
+        let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
+        let choice = self.decide(decree, Instant::now() + DECISION_LIMIT).await.map_err(|error| match error {
+            ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
+            ChoiceError::NoCluster | ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
+        })?;
+        if !choice.is_ours {
+            return Ok(Committed::Other { epoch: choice.entry.epoch });
+        }
+        self.unstage().await?;
+        Ok(Committed::Chosen(version))
+    }
+
+    pub async fn transition(&self) -> Result<Transition, ControlError> {
+        let ring = self.ring_or_none()?;
+        let progress = self.progress_of(&ring).await;
+        let waiting = Node::waits_for(&ring, &progress).err().map(|Waiting(waiting)| waiting).unwrap_or_default();
+        Ok(Transition {
+            epoch: ring.epoch(),
+            phase: ring.phase(),
+            read: ring.read().version(),
+            newest: ring.newest().version(),
+            waiting,
+            pulled: self.pulls_done().await,
+            held: self.store.hints().into_values().max().unwrap_or(0),
+        })
+    }
+
+    async fn staged(&self) -> Result<Vec<Change>, ControlError> {
+        self.read_store(|store| store.staged()).await.map_err(internal)
+    }
+
+    fn ring_or_none(&self) -> Result<Arc<Ring>, ControlError> {
+        let none = || ControlError::Invalid("this node does not belong to a cluster yet".to_owned());
+        self.store.ring().ok_or_else(none)
+    }
+
+    async fn plan_of(&self, changes: Vec<Change>) -> Result<Plan, ControlError> {
+        let ring = self.ring_or_none()?;
+        let mut joining = BTreeMap::new();
+        for change in &changes {
+            if let Change::Join { name, .. } = change {
+                joining.extend(self.candidate_named(&ring, name).await?.map(|member| (name.clone(), member)));
+            }
+        }
+        let invalid = |error: ChangeError| ControlError::Invalid(error.to_string());
+        let Decree::Begin { layout, dead } = ring.decree_of(&changes, &joining).map_err(invalid)? else {
+            return Err(ControlError::Internal("changes come to a layout".to_owned()));
+        };
+        for member in ring.members().into_values().filter(|member| dead.contains(&member.node)) {
+            if self.view().is_alive(member.node) {
+                return Err(ControlError::Invalid(format!(
+                    "`{0}` is alive: let it leave, or stop it before it is removed",
+                    member.name
+                )));
+            }
+        }
+        Ok(Plan { changes, before: ring.newest().as_ref().clone(), after: layout, dead })
+    }
+
+    /// What a node that shall join says of itself; none if nobody knows it.
+    async fn candidate_named(&self, ring: &Ring, name: &NodeName) -> Result<Option<Member>, ControlError> {
+        let Some(address) = self.view().by_name(name).map(|peer| peer.announcement.address.as_str().to_owned()) else {
+            return Ok(None);
+        };
+        let control = self.control_of(&address).await;
+        let control = control.map_err(|error| ControlError::Invalid(format!("{name} cannot be reached: {error}")))?;
+        let asked = control.candidate(starling_proto::call_within(CALL_LIMIT), ring.cluster()).await;
+        let asked = asked.map_err(|error| ControlError::Invalid(format!("{name} cannot be reached: {error}")))?;
+        asked.map(Some).map_err(|error| ControlError::Invalid(format!("{name}: {error}")))
+    }
+}
+
+fn internal(error: StoreError) -> ControlError {
+    ControlError::Internal(error.to_string())
+}

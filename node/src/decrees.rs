@@ -1,0 +1,101 @@
+//! The layout log among nodes: learning what others know of it, and having the next decree chosen (R15).
+//!
+//! Gossip says how much of the log each node has; the entries themselves are fetched. A request of another epoch has the
+//! same effect at once: a replica that is behind its asker fetches what it lacks before it answers, and whoever is refused
+//! by one that is ahead fetches, and tries again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use starling_core::ids::NodeId;
+use starling_core::report::{Failure, Refusal};
+use starling_core::ring::{Entry, Epoch};
+use starling_proto::call_within;
+use starling_storage::AdoptError;
+
+use crate::node::Node;
+
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How often a node looks whether others know more, if gossip has no news.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Somebody would not do something: if that is for being in another epoch, one of the two is behind.
+    pub fn heed_failure(&self, peer: NodeId, failure: Failure) {
+        if failure == Failure::Refused(Refusal::OtherLayout) {
+            self.suspect(peer);
+        }
+    }
+
+    /// Looks soon whether that peer knows more of the log.
+    pub fn suspect(&self, peer: NodeId) {
+        if peer != self.id() {
+            self.suspect.send_replace(Some(peer));
+        }
+    }
+
+    /// Adopts what others know of the log, for as long as the node runs.
+    pub async fn follow_the_log(self: Arc<Self>) {
+        let (mut gossip, mut suspect) = (self.gossip.clone(), self.suspect.subscribe());
+        loop {
+            let suspected = *suspect.borrow_and_update();
+            gossip.mark_unchanged();
+            for peer in suspected.into_iter().chain(self.ahead()) {
+                self.catch_up_with(peer).await;
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                Ok(()) = suspect.changed() => {}
+                Ok(()) = gossip.changed() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// A peer that gossip says knows more of this log.
+    fn ahead(&self) -> Option<NodeId> {
+        let ring = self.store.ring()?;
+        let view = self.view();
+        let of_ours = view.live().filter(|peer| peer.announcement.cluster == Some(ring.cluster()));
+        let knows = of_ours.filter_map(|peer| Some((peer.announcement.log?.0, peer.node)));
+        knows.filter(|(epoch, _)| *epoch > ring.epoch()).max().map(|(_, node)| node)
+    }
+
+    /// Adopts what a peer knows of the log and this node does not.
+    pub async fn catch_up_with(self: &Arc<Self>, peer: NodeId) {
+        let _one_at_a_time = self.catching_up.lock().await;
+        let (Some(ring), Some(address)) = (self.store.ring(), self.address_of(peer)) else { return };
+        match self.fetch_log(&address, ring.epoch()).await {
+            Ok(log) => {
+                for entry in log {
+                    if let Err(error) = self.append(entry).await {
+                        return tracing::warn!(%peer, %error, "cannot adopt what a peer knows of the layout log");
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(%peer, %error, "cannot fetch the layout log"),
+        }
+    }
+
+    /// Adopts the next entry of the log.
+    ///
+    /// # Errors
+    /// [`AdoptError`] as the store says it.
+    pub async fn append(self: &Arc<Self>, entry: Entry) -> Result<(), AdoptError> {
+        self.adopt_by(move |store| store.append(&entry)).await
+    }
+
+    /// All that the node at that address knows of the log behind `after`.
+    pub(crate) async fn fetch_log(&self, address: &str, after: Epoch) -> anyhow::Result<Vec<Entry>> {
+        let control = self.control_of(address).await?;
+        let mut log: Vec<Entry> = Vec::new();
+        loop {
+            let known = log.last().map_or(after, |entry| entry.epoch);
+            let page = control.log(call_within(CALL_LIMIT), known).await??;
+            if page.is_empty() {
+                return Ok(log);
+            }
+            log.extend(page);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! By a new ring what this node holds for others is owed to others (R10): markers are set anew, of copies that stand in for
+//! somebody, and of those that it holds of partitions that have moved away. Handoff does the rest: a copy goes once every
+//! current primary has confirmed that it has it.
+//!
+//! Nothing is remembered of how far this has come: it begins again at a start, and passes over what is right already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use starling_core::name::ObjectKey;
+use starling_core::report::Failure;
+use starling_core::ring::{Phase, Ring};
+use starling_core::token::Partition;
+
+use crate::coordinator::own_failure;
+use crate::node::Node;
+
+/// Keys that are looked at together.
+const PAGE: usize = 256;
+/// Changes under way at once, so that they share syncs.
+const AT_ONCE: usize = 64;
+/// Before what has failed is tried again.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Sets markers anew at the start and whenever the ring has changed, for as long as the node runs.
+    pub async fn readdress(self: Arc<Self>) {
+        let mut rings = self.ring.subscribe();
+        loop {
+            let ring = rings.borrow_and_update().clone();
+            let done = match ring {
+                Some(ring) => self.readdress_by(&ring).await,
+                None => Ok(()),
+            };
+            if let Err(failure) = &done {
+                tracing::debug!(%failure, "setting markers anew is put off");
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                Ok(()) = rings.changed() => {}
+                () = tokio::time::sleep(INTERVAL), if done.is_err() => {}
+            }
+        }
+    }
+
+    async fn readdress_by(&self, ring: &Ring) -> Result<(), Failure> {
+        for target in self.store.hints().into_keys() {
+            let mut after: Option<ObjectKey> = None;
+            loop {
+                let from = after.clone();
+                let page = self.read_store(move |store| store.hints_for(target, from.as_ref(), PAGE)).await;
+                let keys: Vec<ObjectKey> = page.map_err(own_failure)?.into_iter().map(|hint| hint.key).collect();
+                let Some(last) = keys.last() else { break };
+                after = Some(last.clone());
+                self.readdress_keys(ring, keys).await?;
+            }
+        }
+        // Before that, who was a primary is still one.
+        if ring.phase() == Phase::Settled {
+            for partition in ring.read().partitions().all() {
+                self.readdress_partition(ring, partition).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn readdress_partition(&self, ring: &Ring, partition: Partition) -> Result<(), Failure> {
+        if ring.is_primary_of_all(self.id(), partition) {
+            return Ok(());
+        }
+        let mut after: Option<ObjectKey> = None;
+        loop {
+            let from = after.clone();
+            let keys = self.read_store(move |store| store.keys_in(partition, from.as_ref(), PAGE)).await;
+            let keys = keys.map_err(own_failure)?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let foreign = keys.into_iter().filter(|key| !ring.primaries(key).contains(self.id())).collect();
+            self.readdress_keys(ring, foreign).await?;
+        }
+    }
+
+    async fn readdress_keys(&self, ring: &Ring, keys: Vec<ObjectKey>) -> Result<(), Failure> {
+        let readdress = |key| self.store.readdress(ring.epoch(), key);
+        let all = stream::iter(keys).map(readdress).buffer_unordered(AT_ONCE);
+        all.try_for_each(|_owes| std::future::ready(Ok(()))).await.map_err(own_failure)
+    }
+}

@@ -1,0 +1,223 @@
+//! How the ring changes under a store: the log, the votes, the fence between two epochs, and what becomes of held copies.
+
+use std::collections::BTreeSet;
+
+use starling_core::choice::Ballot;
+use starling_core::ids::NodeId;
+use starling_core::layout::LayoutVersion;
+use starling_core::name::ObjectKey;
+use starling_core::report::{Refusal, Role};
+use starling_core::ring::{Decree, Epoch, Phase};
+use starling_core::transition::Progress;
+use starling_storage::{AdoptError, Confirmed, NoVote, Store, StoreError, StoreLimits};
+
+use crate::support::gate::{Gate, Point};
+use crate::support::machine::{Machine, on_every_machine};
+use crate::support::{
+    EPOCH, OUR_DIRECTORY, Peer, US, assert_hints_agree, block_on, foreign_keys, identity, key, open, our_keys, put,
+    queue, raw_record, stored, successor,
+};
+
+on_every_machine![
+    the_log_survives,
+    an_entry_is_adopted_once_and_in_its_turn,
+    what_was_asked_for_in_another_epoch_is_refused,
+    an_epoch_is_adopted_only_once_the_batches_before_it_are_over,
+    a_vote_survives,
+    only_acceptors_vote_and_on_the_next_entry_only,
+    how_far_it_has_copied_survives,
+    markers_are_set_anew_by_a_new_ring,
+    what_was_confirmed_by_an_old_ring_does_not_count_by_a_new_one,
+    while_the_layout_changes_a_primary_of_one_owes_its_counterpart,
+];
+
+fn reopened(machine: &dyn Machine) -> Store {
+    Store::open_engine(machine.engine(), identity(), StoreLimits::default()).unwrap()
+}
+
+fn decree(store: &Store, decree: Decree) -> Result<(), AdoptError> {
+    let entry = store.ring().unwrap().entry(decree);
+    store.append(&entry)
+}
+
+fn begin(store: &Store, nodes: impl IntoIterator<Item = u64>) {
+    let layout = successor(&store.ring().unwrap(), nodes);
+    decree(store, Decree::Begin { layout, dead: BTreeSet::new() }).unwrap();
+}
+
+/// The layout that is coming is read, and the one before is gone.
+fn settle(store: &Store) {
+    let version = store.ring().unwrap().newest().version();
+    decree(store, Decree::Switch(version)).unwrap();
+    decree(store, Decree::End(version)).unwrap();
+}
+
+fn epoch(store: &Store) -> Epoch {
+    store.ring().unwrap().epoch()
+}
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, proposer: NodeId(3), nonce: 0 }
+}
+
+fn the_log_survives(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    begin(&store, 1..=6);
+    let ring = store.ring();
+    assert_eq!(ring.as_ref().unwrap().phase(), Phase::Dual);
+    drop(store);
+    let store = reopened(machine);
+    assert_eq!(store.ring(), ring);
+    settle(&store);
+    let entries = store.entries(Epoch(0), 9).unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.epoch.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(store.entries(Epoch(0), 2).unwrap(), entries[..2]);
+    assert_eq!(store.entries(Epoch(2), 9).unwrap(), entries[2..]);
+    drop(store);
+    assert_eq!(reopened(machine).layout().unwrap().version(), LayoutVersion(2));
+}
+
+fn an_entry_is_adopted_once_and_in_its_turn(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    let ring = store.ring().unwrap();
+    let entry = ring.entry(Decree::Begin { layout: successor(&ring, 1..=6), dead: BTreeSet::new() });
+    let other = ring.entry(Decree::Begin { layout: successor(&ring, 1..=7), dead: BTreeSet::new() });
+    store.append(&entry).unwrap();
+    store.append(&entry).unwrap();
+    assert_eq!(epoch(&store), Epoch(2));
+    assert!(matches!(store.append(&other), Err(AdoptError::ForkedLog(Epoch(2)))));
+    assert!(matches!(decree(&store, Decree::End(LayoutVersion(2))), Err(AdoptError::Invalid(_))));
+    assert_eq!(epoch(&store), Epoch(2));
+}
+
+fn what_was_asked_for_in_another_epoch_is_refused(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    let [key] = our_keys();
+    begin(&store, 1..=6);
+    let refused = Err(StoreError::Refused(Refusal::OtherLayout));
+    assert_eq!(block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).map(|_| ()), refused);
+    assert_eq!(block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 1, "x").object, Role::Primary)), refused);
+    assert_eq!(stored(&store, &key), None);
+    block_on(store.coordinate(epoch(&store), key.clone(), put(1, "a"), None)).unwrap();
+}
+
+fn an_epoch_is_adopted_only_once_the_batches_before_it_are_over(machine: &dyn Machine) {
+    let gate = Gate::before(machine.engine());
+    let store = open(gate.clone());
+    let [key] = our_keys();
+    gate.close(Point::Commit);
+    let written = queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None));
+    gate.wait_for_a_writer();
+    gate.let_others_pass();
+    begin(&store, 1..=6);
+    let mut adopted = queue(store.adopted());
+    assert!(!adopted.is_answered(), "a batch of the epoch before is under way");
+    let progress = |adopted| Progress { directory: OUR_DIRECTORY, adopted: Epoch(adopted), copied: None };
+    assert_eq!(store.progress(), Ok(progress(1)));
+    gate.open();
+    assert_eq!(adopted.wait(), Some(Epoch(2)));
+    assert!(written.wait().is_ok(), "it was begun in time");
+    assert_eq!(store.progress(), Ok(progress(2)));
+    drop(store);
+    drop(gate);
+    assert_eq!(reopened(machine).progress(), Ok(progress(2)), "nothing is under way at a start");
+}
+
+fn a_vote_survives(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    let layout = successor(&store.ring().unwrap(), 1..=6);
+    let begin = Decree::Begin { layout, dead: BTreeSet::new() };
+    assert_eq!(store.promise(Epoch(2), ballot(1)), Ok(None));
+    store.accept(Epoch(2), ballot(2), begin.clone()).unwrap();
+    drop(store);
+    let store = reopened(machine);
+    assert!(matches!(store.promise(Epoch(2), ballot(1)), Err(NoVote::Overtaken(_))));
+    assert_eq!(store.accepted().unwrap(), Some(begin.clone()));
+    assert_eq!(store.promise(Epoch(2), ballot(3)), Ok(Some((ballot(2), begin))));
+}
+
+fn only_acceptors_vote_and_on_the_next_entry_only(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    assert_eq!(store.promise(Epoch(3), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
+    assert_eq!(store.promise(Epoch(1), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
+    let invalid = store.accept(Epoch(2), ballot(1), Decree::Switch(LayoutVersion(2)));
+    assert!(matches!(invalid, Err(NoVote::Invalid(_))));
+    begin(&store, 2..=6);
+    settle(&store);
+    assert_eq!(store.promise(Epoch(5), ballot(1)), Err(NoVote::NoAcceptor), "this node has left");
+}
+
+fn how_far_it_has_copied_survives(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    store.note_copied(LayoutVersion(3)).unwrap();
+    store.note_copied(LayoutVersion(2)).unwrap();
+    drop(store);
+    assert_eq!(reopened(machine).progress().unwrap().copied, Some(LayoutVersion(3)));
+}
+
+/// One of our keys that another layout of these nodes takes from us.
+fn lost_key(store: &Store, nodes: std::ops::RangeInclusive<u64>) -> ObjectKey {
+    let next = successor(&store.ring().unwrap(), nodes);
+    let is_lost = |key: &ObjectKey| {
+        store.layout().unwrap().primaries_of(key).contains(&US) && !next.primaries_of(key).contains(&US)
+    };
+    (0..).map(|n| key("b", format!("k{n}"))).find(is_lost).expect("some partition moves")
+}
+
+fn markers_are_set_anew_by_a_new_ring(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let key = lost_key(&store, 1..=7);
+    block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
+    begin(&store, 1..=7);
+    assert_eq!(block_on(store.readdress(epoch(&store), key.clone())), Ok(false), "it is a primary still");
+    settle(&store);
+    assert_eq!(block_on(store.readdress(epoch(&store), key.clone())), Ok(true));
+    let owed: BTreeSet<NodeId> = store.layout().unwrap().primaries_of(&key).into_iter().collect();
+    assert_eq!(raw_record(&*engine, &key).unwrap().markers, owed);
+    assert_hints_agree(&store, &*engine);
+    let clock = store.get(&key).unwrap().unwrap().clock().clone();
+    let confirmed = |by| block_on(store.confirm(epoch(&store), key.clone(), by, clock.clone())).unwrap();
+    let outcomes: Vec<Confirmed> = owed.into_iter().map(confirmed).collect();
+    assert_eq!(outcomes, [Confirmed::MarkerDropped, Confirmed::MarkerDropped, Confirmed::CopyDropped]);
+    assert_eq!(stored(&store, &key), None);
+}
+
+fn what_was_confirmed_by_an_old_ring_does_not_count_by_a_new_one(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let [key] = foreign_keys();
+    let held = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
+    let primaries = store.layout().unwrap().primaries_of(&key);
+    for by in &primaries[..2] {
+        block_on(store.confirm(EPOCH, key.clone(), *by, held.clock().clone())).unwrap();
+    }
+    begin(&store, 1..=7);
+    // The last of the old ring's confirmations comes late, and then once more by the new ring.
+    let last = primaries[2];
+    let late = block_on(store.confirm(EPOCH, key.clone(), last, held.clock().clone()));
+    assert_eq!(late, Err(StoreError::Refused(Refusal::OtherLayout)));
+    let now = block_on(store.confirm(epoch(&store), key.clone(), last, held.clock().clone())).unwrap();
+    assert_eq!(now, Confirmed::MarkerDropped, "the others have to confirm again");
+    let record = raw_record(&*engine, &key).unwrap();
+    let mut owed: BTreeSet<NodeId> = store.ring().unwrap().primaries(&key).all().into_iter().collect();
+    owed.remove(&last);
+    assert_eq!((record.markers, record.confirmed, record.owed_in), (owed, [last].into(), Some(Epoch(2))));
+    assert_hints_agree(&store, &*engine);
+}
+
+fn while_the_layout_changes_a_primary_of_one_owes_its_counterpart(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let key = lost_key(&store, 1..=7);
+    begin(&store, 1..=7);
+    let primaries = store.ring().unwrap().primaries(&key);
+    let object = block_on(store.coordinate(epoch(&store), key.clone(), put(1, "a"), None)).unwrap().object;
+    let owed = primaries.owed_by(US);
+    assert_eq!((owed.len(), raw_record(&*engine, &key).unwrap().markers), (1, owed.clone()));
+    let by = *owed.first().unwrap();
+    let confirmed = block_on(store.confirm(epoch(&store), key.clone(), by, object.clock().clone())).unwrap();
+    assert_eq!(confirmed, Confirmed::MarkerDropped, "it is still a primary of the old layout");
+    assert!(stored(&store, &key).is_some());
+    assert_hints_agree(&store, &*engine);
+}
