@@ -102,7 +102,7 @@ impl Node {
             return Err(ControlError::Internal("changes come to a layout".to_owned()));
         };
         for member in ring.members().into_values().filter(|member| dead.contains(&member.node)) {
-            if self.view().is_alive(member.node) {
+            if self.is_available(member.node) {
                 return Err(ControlError::Invalid(format!(
                     "`{0}` is alive: let it leave, or stop it before it is removed",
                     member.name

@@ -70,7 +70,7 @@ impl Node {
     }
 
     async fn copy_for_the_coming_layout(&self) -> Result<(), Failure> {
-        let Ok(ring) = self.serving_ring() else { return Ok(()) };
+        let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
         let version = ring.newest().version();
         let copied = self.store.progress().map_err(own_failure)?.copied;
         if ring.phase() != Phase::Dual || copied == Some(version) {

@@ -11,7 +11,7 @@ use starling_core::ids::NodeId;
 use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Entry, Epoch};
 use starling_proto::call_within;
-use starling_storage::AdoptError;
+use starling_storage::{AdoptError, Health};
 
 use crate::node::Node;
 
@@ -38,7 +38,8 @@ impl Node {
     pub async fn follow_the_log(self: Arc<Self>) {
         let (mut gossip, mut suspect) = (self.gossip.clone(), self.suspect.subscribe());
         loop {
-            let suspected = *suspect.borrow_and_update();
+            let suspected = self.suspect.send_replace(None);
+            suspect.mark_unchanged();
             gossip.mark_unchanged();
             for peer in suspected.into_iter().chain(self.ahead()) {
                 self.catch_up_with(peer).await;
@@ -63,6 +64,9 @@ impl Node {
 
     /// Adopts what a peer knows of the log and this node does not.
     pub async fn catch_up_with(self: &Arc<Self>, peer: NodeId) {
+        if *self.store.health().borrow() != Health::Serving {
+            return;
+        }
         let _one_at_a_time = self.catching_up.lock().await;
         let (Some(ring), Some(address)) = (self.store.ring(), self.address_of(peer)) else { return };
         match self.fetch_log(&address, ring.epoch()).await {

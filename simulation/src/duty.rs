@@ -116,7 +116,8 @@ fn strikes(plan: &Plan, trouble: &Trouble) -> Option<BTreeSet<HostId>> {
         | Trouble::OldCopy { node, .. } => Some(BTreeSet::from([*node])),
         Trouble::PowerCut { nodes, .. } => Some(nodes.clone()),
         Trouble::Partition { cuts: wires, .. } | Trouble::Weather { wires, .. } => only_node_of(plan, wires),
-        Trouble::Resets { .. } => None,
+        // A node that has left, or not joined yet, is not to be asked for anything; who that is takes its time.
+        Trouble::Resets { .. } | Trouble::Move { .. } => None,
     }
 }
 
@@ -171,6 +172,7 @@ mod tests {
         Plan {
             seed: 1,
             nodes: 5,
+            members: 5,
             clients: 2,
             operations: 10,
             active_clients: 2,

@@ -24,6 +24,8 @@ const TROUBLED_START: Duration = Duration::from_secs(8);
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
+    /// Of them, those of whom the cluster is made. The others may join.
+    pub members: usize,
     pub clients: usize,
     /// Of each client, at most.
     pub operations: usize,
@@ -103,6 +105,11 @@ pub enum Trouble {
         node: HostId,
         millis: i64,
     },
+    /// The operator asks for a change of the ring.
+    Move {
+        joins: BTreeSet<HostId>,
+        leaves: BTreeSet<HostId>,
+    },
     /// The disk is taken away for good; the node starts on an empty one.
     Wipe {
         node: HostId,
@@ -167,6 +174,11 @@ impl Trouble {
             Trouble::FullDisk { .. } => "full disk",
             Trouble::ClockJump { .. } => "clock jump",
             Trouble::ClockDrift { .. } => "clock drift",
+            Trouble::Move { joins, leaves } => match (joins.is_empty(), leaves.is_empty()) {
+                (false, true) => "nodes join",
+                (true, _) => "nodes leave",
+                (false, false) => "nodes join and leave",
+            },
             Trouble::Wipe { .. } => "wiped disk",
             Trouble::OldCopy { clean: true, .. } => "old copy of a stopped directory",
             Trouble::OldCopy { clean: false, .. } => "old copy of a running directory",
@@ -183,12 +195,16 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let mut chance = stream(seed, "plan");
         let nodes = *[3, 4, 5, 5, 5, 6].choose(&mut chance).expect("not empty");
+        let members = nodes;
+        let mut moving = stream(seed, "moves");
+        let nodes = if moving.random_bool(0.4) { members + moving.random_range(1..=2) } else { members };
         let clients = chance.random_range(2..=5);
         let operations = chance.random_range(20..=120);
         let troubled = chance.random_bool(0.15);
         let mut plan = Plan {
             seed,
             nodes,
+            members,
             clients,
             operations,
             active_clients: clients,
@@ -213,6 +229,8 @@ impl Plan {
             }
             plan.episodes.extend([Some(episode), companion].into_iter().flatten());
         }
+        let moves = plan.moves(&mut moving);
+        plan.episodes.extend(moves);
         plan.episodes.sort_by_key(|episode| episode.from);
         plan.episodes.iter_mut().enumerate().for_each(|(number, episode)| episode.number = number);
         plan
@@ -250,9 +268,10 @@ impl Plan {
         let (clients, operations) = (self.active_clients, self.active_operations);
         let keys: Vec<String> = self.keys.iter().map(names::key).collect();
         let mut text = format!(
-            "seed {seed}: {nodes} nodes, {clients} clients of up to {operations} operations, {:.1} s of load on {}\n",
+            "seed {seed}: {nodes} nodes{spare}, {clients} clients of up to {operations} operations, {:.1} s of load on {}\n",
             load.as_secs_f64(),
-            keys.join(" ")
+            keys.join(" "),
+            spare = if self.members < *nodes { format!(", {} of them members", self.members) } else { String::new() },
         );
         for Episode { number, from, lasts, trouble } in &self.episodes {
             let until = *from + *lasts;
@@ -284,6 +303,12 @@ impl Plan {
                 let Weather { delay, jitter, loss } = weather;
                 let wires = self.describe_wires(wires);
                 format!("{wires}: {delay:?} and about {jitter:?} more, {:.0} % lost", loss * 100.0)
+            }
+            Trouble::Move { joins, leaves } => {
+                let all = |nodes: &BTreeSet<HostId>, does: &str| {
+                    nodes.iter().map(|of| format!("{} {does}", node(of))).collect::<Vec<_>>()
+                };
+                [all(joins, "joins"), all(leaves, "leaves")].concat().join(", ")
             }
             Trouble::Resets { between: (a, b) } => format!("{} and {}", node(a), node(b)),
             Trouble::SlowDisk { node: of, factor } => format!("{}, {factor} times as slow", node(of)),
@@ -356,8 +381,39 @@ impl Plan {
         }
     }
 
+    /// Where there are nodes that can join, they do, and others leave, but for three.
+    fn moves(&self, chance: &mut Stream) -> Vec<Episode> {
+        let mut spare: Vec<HostId> = (self.members..self.nodes).map(HostId).collect();
+        let mut members: Vec<HostId> = (0..self.members).map(HostId).collect();
+        let mut moves = Vec::new();
+        if spare.is_empty() {
+            return moves;
+        }
+        let load = self.load.as_millis() as u64;
+        let mut times: Vec<u64> = (0..chance.random_range(1..=3)).map(|_| chance.random_range(0..load / 2)).collect();
+        times.sort_unstable();
+        for after in times {
+            let join = chance.random_range(0..=spare.len());
+            let joins: BTreeSet<HostId> = spare.drain(..join).collect();
+            members.shuffle(chance);
+            let most = (members.len() + joins.len()).saturating_sub(3).min(members.len()).min(2);
+            let leaves: BTreeSet<HostId> = members.drain(..chance.random_range(0..=most)).collect();
+            members.extend(&joins);
+            if joins.is_empty() && leaves.is_empty() {
+                continue;
+            }
+            let trouble = Trouble::Move { joins, leaves };
+            let after = Duration::from_millis(after);
+            // What has been begun goes on to the end.
+            moves.push(Episode { number: 0, from: self.load_begins() + after, lasts: self.load - after, trouble });
+        }
+        moves
+    }
+
     fn trouble(&self, chance: &mut Stream) -> Trouble {
         let node = HostId(chance.random_range(0..self.nodes));
+        // Who is none of the cluster yet has nothing to lose.
+        let member = HostId(node.0 % self.members);
         match chance.random_range(0..100) {
             0..30 => self.partition(chance),
             30..36 => Trouble::Kill { node },
@@ -371,8 +427,8 @@ impl Plan {
             82..85 => Trouble::FullDisk { node },
             85..87 => Trouble::ClockJump { node, millis: chance.random_range(-60_000..=60_000) },
             87..89 => Trouble::ClockDrift { node, millis: chance.random_range(-300..=300) },
-            89..92 => Trouble::Wipe { node },
-            _ => Trouble::OldCopy { node, clean: chance.random_bool(0.6) },
+            89..92 => Trouble::Wipe { node: member },
+            _ => Trouble::OldCopy { node: member, clean: chance.random_bool(0.6) },
         }
     }
 

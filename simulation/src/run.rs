@@ -1,15 +1,17 @@
 //! One run: the cluster is made, clients work while things break, everything is healed, and the end is looked at.
 
 mod exam;
+mod moves;
 mod troubles;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use starling_client::{Client, ClientOptions, ControlClient};
+use starling_core::change::Change;
 use starling_core::ids::NodeId;
 use starling_core::layout::{BucketRules, Layout};
 use starling_core::name::{BucketName, ObjectKey};
@@ -45,7 +47,9 @@ const ROUND: Duration = Duration::from_secs(2);
 /// What becomes of a run's clients and operator.
 #[derive(Default)]
 struct Desk {
-    layout: Option<Arc<Layout>>,
+    made: bool,
+    /// Changes of the ring that the operator is to ask for, one after another.
+    moves: VecDeque<Vec<Change>>,
     /// Sessions that have come to their end.
     finished: usize,
     problem: Option<String>,
@@ -165,6 +169,7 @@ impl World {
         self.heal();
         let problem = self
             .await_sessions()
+            .or_else(|| self.await_settled())
             .or_else(|| self.await_handoff())
             .or_else(|| self.await_peace())
             .or_else(|| self.hold_exam());
@@ -175,20 +180,18 @@ impl World {
         let operator = self.plan.operator();
         self.transcript.note("op", "makes the cluster, as soon as its nodes have found each other");
         let plug = self.network.plug_in(operator);
-        let (desk, nodes, until) = (Arc::clone(&self.desk), self.plan.nodes, self.plan.load_begins());
+        let (desk, members, until) = (Arc::clone(&self.desk), self.plan.members, self.plan.load_begins());
         let process = Process::start("op");
         process.spawn(async move {
-            match make(plug, nodes, until).await {
-                Ok(layout) => lock(&desk).layout = Some(Arc::new(layout)),
+            match make(plug, members, until).await {
+                Ok(_layout) => lock(&desk).made = true,
                 Err(problem) => lock(&desk).problem = Some(problem),
             }
         });
         self.operator = Some(process);
         while self.now < self.plan.load_begins() {
             self.tick();
-            let made = lock(&self.desk).layout.take();
-            if let Some(layout) = made {
-                lock(&self.witness).layout_made(layout);
+            if std::mem::take(&mut lock(&self.desk).made) {
                 for key in &self.plan.keys {
                     let place = lock(&self.witness).place(key);
                     self.transcript.note("op", format!("{} lies on {place}", crate::names::key(key)));
@@ -198,12 +201,15 @@ impl World {
         let serving = |server: &Server| server.node().is_some_and(|node| node.standing() == NodeStanding::Serving);
         match lock(&self.desk).problem.take() {
             Some(problem) => Err(format!("the cluster could not be made: {problem}")),
-            None if !self.servers.iter().all(serving) => Err("the cluster was not made in time".to_owned()),
-            None => self.other_layout().map_or(Ok(()), Err),
+            None if !self.servers[..self.plan.members].iter().all(serving) => {
+                Err("the cluster was not made in time".to_owned())
+            }
+            None => self.other_ring().map_or(Ok(()), Err),
         }
     }
 
     fn begin_load(&mut self) {
+        self.begin_moves();
         for client in 0..self.plan.active_clients {
             let plug = self.network.plug_in(self.plan.host_of_client(client));
             let (plan, diary, transcript) = (Arc::clone(&self.plan), self.diary.clone(), self.transcript.clone());
@@ -429,28 +435,37 @@ impl World {
             let name = self.names.host(HostId(*index));
             match (loss.told_by, self.serves(*index)) {
                 (ToldBy::Enough, true) => Some(format!("{name} serves, although its disk was lost and others know")),
-                (ToldBy::Nobody, false) => {
+                // Unless it has left.
+                (ToldBy::Nobody, false) if lock(&self.witness).standing_of(HostId(*index)) == NodeStanding::Serving => {
                     Some(format!("{name} does not serve, although nobody can tell that its disk is an old copy"))
                 }
-                (ToldBy::Enough | ToldBy::Some, false) | (ToldBy::Nobody | ToldBy::Some, true) => None,
+                (_, false) | (ToldBy::Nobody | ToldBy::Some, true) => None,
             }
         })
     }
 
     /// Why the replicas do not agree yet, if they do not.
     fn disagreement(&self) -> Option<String> {
-        let not_serving = (0..self.servers.len()).find(|index| {
-            let standing = self.servers[*index].node().map(|node| node.standing());
-            standing != Some(NodeStanding::Serving) && !self.lost.contains_key(index)
-        });
-        if let Some(index) = not_serving {
+        for index in (0..self.servers.len()).filter(|index| !self.lost.contains_key(index)) {
             let standing = self.servers[index].node().map(|node| node.standing());
-            return Some(format!("n{} does not serve: {standing:?}", index + 1));
+            let expected = lock(&self.witness).standing_of(HostId(index));
+            if standing.as_ref() != Some(&expected) {
+                return Some(format!("n{} should be {expected:?} and is {standing:?}", index + 1));
+            }
         }
-        if let Some(other) = self.other_layout() {
+        if let Some(other) = self.other_ring() {
             return Some(other);
         }
         let witness = lock(&self.witness);
+        for index in (0..self.servers.len()).filter(|index| !self.is_away(*index)) {
+            let foreign = witness.mirror(HostId(index)).records().map(|record| &record.place.key);
+            // Whoever holds a copy for one that is away has to keep it.
+            let owed = |key: &ObjectKey| !witness.mirror(HostId(index)).hints_of(key).is_empty();
+            let is_kept = |key: &&ObjectKey| !witness.primaries(key).contains(&index) && !owed(key);
+            if let Some(key) = foreign.into_iter().find(is_kept) {
+                return Some(format!("n{} still holds {}, which is not its own", index + 1, crate::names::key(key)));
+            }
+        }
         for key in &self.plan.keys {
             let primaries: Vec<usize> =
                 witness.primaries(key).into_iter().filter(|primary| !self.is_away(*primary)).collect();
@@ -463,14 +478,14 @@ impl World {
         self.hint_left()
     }
 
-    /// Of one version there is one layout, on every node that serves.
-    fn other_layout(&self) -> Option<String> {
-        let made = lock(&self.witness).layout.clone();
+    /// There is one ring, on every node that serves.
+    fn other_ring(&self) -> Option<String> {
+        let made = lock(&self.witness).ring().cloned();
         let other = (0..self.servers.len()).filter(|index| self.serves(*index)).find(|index| {
-            let layout = self.servers[*index].node().and_then(|node| node.store.layout());
-            layout.as_deref() != made.as_deref()
+            let ring = self.servers[*index].node().and_then(|node| node.store.ring());
+            ring.as_deref() != made.as_deref()
         });
-        other.map(|index| format!("n{} has another layout than was made", index + 1))
+        other.map(|index| format!("n{} has another ring than was made", index + 1))
     }
 
     /// A copy that somebody still holds for a node that could take it.

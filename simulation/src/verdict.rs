@@ -218,7 +218,7 @@ impl Judge<'_> {
     }
 
     fn asked(&self, done: &Done) -> Asked {
-        let copies = workload::copies(&done.key).min(self.plan.nodes);
+        let copies = workload::copies(&done.key).min(self.plan.members);
         let Needed { replicas, primaries } = Needed::of(done.asked.all, done.asked.primaries, copies);
         let small = |count: usize| u8::try_from(count).expect("a key has few copies");
         Asked { replicas: small(replicas), primaries: small(primaries), copies: small(copies) }

@@ -8,6 +8,7 @@
 mod account;
 mod mirror;
 mod needed;
+mod rings;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +17,12 @@ use std::sync::Arc;
 use starling_core::clock::Clock;
 use starling_core::context::Context;
 use starling_core::ids::{NodeId, RequestId};
-use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Sibling, SiblingMode, Value};
 use starling_core::report::{Outcome, ReplicaReport};
+use starling_core::ring::{Epoch, Membership, Ring};
 use starling_core::token::Token;
+use starling_proto::control::NodeStanding;
 use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, Put, Written};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
 use starling_storage::inspect::HeldRecord;
@@ -31,12 +33,13 @@ use crate::kernel::time::{self, Moment};
 use crate::names::{self, Names};
 use crate::transcript::Transcript;
 use crate::wiretap::{Heard, Words};
-use crate::workload;
+use crate::workload::Levels;
 
 use account::{Accounts, Seen};
 use mirror::Lost;
 pub use mirror::Mirror;
 pub use needed::Needed;
+use rings::Rings;
 use starts::Starts;
 pub use starts::ToldBy;
 
@@ -57,13 +60,15 @@ pub enum Invariant {
     MarkersMatch,
     /// 8. At an acknowledgement enough nodes hold the write durably, and a read was answered by enough that count.
     QuorumMet,
+    /// 8. Of each epoch there is one decree.
+    OneLog,
     /// 10. Whatever can be done is done, and everything ends.
     Progress,
 }
 
 impl Invariant {
     /// Those that are looked at whenever something happens.
-    pub const SEEN_INSIDE: [Invariant; 7] = [
+    pub const SEEN_INSIDE: [Invariant; 8] = [
         Invariant::OneValue,
         Invariant::NothingVanishes,
         Invariant::Kept,
@@ -71,6 +76,7 @@ impl Invariant {
         Invariant::DroppedOnProof,
         Invariant::MarkersMatch,
         Invariant::QuorumMet,
+        Invariant::OneLog,
     ];
 
     pub fn number(self) -> u8 {
@@ -81,7 +87,7 @@ impl Invariant {
             Invariant::NothingInvented => 4,
             Invariant::DroppedOnProof => 6,
             Invariant::MarkersMatch => 7,
-            Invariant::QuorumMet => 8,
+            Invariant::QuorumMet | Invariant::OneLog => 8,
             Invariant::Progress => 10,
         }
     }
@@ -95,6 +101,7 @@ impl Invariant {
             Invariant::DroppedOnProof => "a copy goes only when every primary has it",
             Invariant::MarkersMatch => "markers and held copies match",
             Invariant::QuorumMet => "an answer means that its quorum was met",
+            Invariant::OneLog => "of each epoch there is one decree",
             Invariant::Progress => "what can be done is done, what must not be done is refused, and everything ends",
         }
     }
@@ -112,7 +119,7 @@ pub struct Breach {
 pub const MOST_OF_A_KIND: u64 = 3;
 
 pub struct Witness {
-    pub layout: Option<Arc<Layout>>,
+    rings: Rings,
     mirrors: Vec<Mirror>,
     /// Of the members; by their ids.
     members: BTreeMap<NodeId, usize>,
@@ -128,9 +135,16 @@ pub struct Witness {
     transcript: Transcript,
 }
 
+/// In which layouts of a ring a quorum has to be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Read,
+    Written,
+}
+
 enum Asked {
-    Put { key: ObjectKey, request: RequestId, needed: Needed },
-    Get { key: ObjectKey, needed: Needed, waits_for_repair: bool, at: Moment },
+    Put { key: ObjectKey, request: RequestId, asked: Levels, since: Epoch },
+    Get { key: ObjectKey, asked: Levels, waits_for_repair: bool, at: Moment, since: Epoch },
     Read(ObjectKey),
 }
 
@@ -139,7 +153,7 @@ impl Witness {
     pub fn new(names: Arc<Names>, transcript: Transcript) -> Witness {
         let identities = names.members();
         Witness {
-            layout: None,
+            rings: Rings::of(identities.len()),
             mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
             accounts: Accounts::new(Arc::clone(&names)),
@@ -176,8 +190,19 @@ impl Witness {
         *self.checked.entry(invariant).or_default() += 1;
     }
 
-    pub fn layout_made(&mut self, layout: Arc<Layout>) {
-        self.layout = Some(layout);
+    /// The newest ring that anybody has made durable.
+    pub fn ring(&self) -> Option<&Arc<Ring>> {
+        self.rings.newest()
+    }
+
+    /// What a node has to be in the end, whose disk was not lost.
+    pub fn standing_of(&self, host: HostId) -> NodeStanding {
+        let Identity { node, directory, .. } = self.names.identity(host);
+        match self.ring().map(|ring| ring.membership_of(*node, *directory)) {
+            Some(Membership::Member) => NodeStanding::Serving,
+            Some(Membership::Left) => NodeStanding::Left,
+            _ => NodeStanding::Uninitialised,
+        }
     }
 
     /// `n1 n2 n3`: where a key lies.
@@ -190,12 +215,20 @@ impl Witness {
     pub fn wiped(&mut self, host: HostId, identity: &Identity) {
         let lost = self.note_loss(host);
         self.mirrors[host.0] = Mirror::after_loss(identity.directory, lost);
+        self.rings.forget(host, Epoch(0));
     }
 
     /// The disk holds what it held when it had been started so often. Says who can tell: whoever has met a later start, and
     /// whoever meets a clock that counts further than the marks do that are there now.
-    pub fn rolled_back(&mut self, host: HostId, started: u64, records: impl IntoIterator<Item = HeldRecord>) -> ToldBy {
+    pub fn rolled_back(
+        &mut self,
+        host: HostId,
+        started: u64,
+        epoch: Epoch,
+        records: impl IntoIterator<Item = HeldRecord>,
+    ) -> ToldBy {
         let lost = self.note_loss(host);
+        self.rings.forget(host, epoch);
         let directory = self.mirrors[host.0].directory;
         let mut mirror = Mirror::after_loss(directory, lost);
         records.into_iter().for_each(|record| mirror.restore(record));
@@ -220,6 +253,12 @@ impl Witness {
 
     /// A batch has become durable on a node's disk.
     pub fn durable(&mut self, host: HostId, batch: &Batch) {
+        for told in self.rings.durable(host, batch) {
+            self.check(Invariant::OneLog);
+            if let Err(what) = told {
+                self.breach(Invariant::OneLog, format!("n{}: {what}", host.0 + 1));
+            }
+        }
         let touched = self.mirrors[host.0].apply(batch);
         for key in touched {
             let (before, after) = self.mirrors[host.0].change_of(&key);
@@ -238,7 +277,7 @@ impl Witness {
     /// A copy that is held for others may be dropped and another taken in, in one batch.
     fn was_dropped_between(&self, host: HostId, key: &ObjectKey, held: &HeldRecord, taken: &HeldRecord) -> bool {
         let went_back = !taken.object.clock().covers_all(held.object.clock());
-        went_back && !self.primaries(key).contains(&host.0)
+        went_back && !self.rings.is_primary_of(host, self.names.identity(host).node, key)
     }
 
     fn written(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>, record: &HeldRecord) {
@@ -304,8 +343,11 @@ impl Witness {
     fn dropped(&mut self, host: HostId, key: &ObjectKey, before: Option<&HeldRecord>) {
         let Some(before) = before else { return };
         self.check(Invariant::DroppedOnProof);
+        // By the ring by which its markers were set.
+        let ring = self.rings.by(before.owed_in, host);
+        let primaries = ring.map(|ring| ring.primaries(key).all()).unwrap_or_default();
         let missing: Vec<String> = self
-            .primaries(key)
+            .indexes(&primaries)
             .into_iter()
             .filter(|primary| !self.mirrors[*primary].has_covered(key, before.object.clock()))
             .map(|primary| format!("n{}", primary + 1))
@@ -328,7 +370,9 @@ impl Witness {
         let acknowledged = self.accounts.acknowledged(key);
         for (request, w) in acknowledged {
             self.check(Invariant::Kept);
-            let (holders, _) = self.holders(key, request);
+            let holders = self.holders(key, request).map_or(usize::MAX, |holders| holders.len());
+            // Where members have become too few there are fewer copies.
+            let w = w.min(self.rings.fewest_copies(key));
             if holders < w {
                 let what = format!(
                     "{key}: of the {w} disks that {} was acknowledged by, {holders} have it",
@@ -347,13 +391,18 @@ impl Witness {
         let record = mirror.record(key);
         let markers = record.map(|record| record.markers.clone()).unwrap_or_default();
         let mut wrong = (hints != markers).then(|| format!("its hints are for {hints:?}, its markers for {markers:?}"));
-        if let (Some(record), Some(layout)) = (record, &self.layout) {
-            let list = layout.preference_list(key);
-            let holder = self.members.iter().find(|(_, index)| **index == host.0).map(|(node, _)| *node);
-            let is_primary = holder.is_some_and(|node| list.is_primary(node));
-            let owed = |primary: &&NodeId| !record.markers.contains(primary) && !record.confirmed.contains(primary);
-            if !is_primary && let Some(forgotten) = list.primaries().iter().find(owed) {
-                wrong = Some(format!("it holds a copy and no marker for {}", self.names.node(*forgotten)));
+        if let (Some(record), Some(ring)) = (record, record.and_then(|record| self.rings.by(record.owed_in, host))) {
+            let primaries = ring.primaries(key);
+            let holder = self.names.identity(host).node;
+            let is_owed = |primary: &NodeId| record.markers.contains(primary) || record.confirmed.contains(primary);
+            // In each layout it is a primary, or some primary, or every one if it is none anywhere, owes a confirmation.
+            for layout in primaries.written().iter().filter(|layout| !layout.contains(&holder)) {
+                let forgotten = layout.iter().find(|primary| !is_owed(primary));
+                let counts = if primaries.contains(holder) { layout.iter().any(is_owed) } else { forgotten.is_none() };
+                let is_left_over = record.owed_in.is_none() && self.rings.was_primary(holder, key);
+                if let (false, Some(forgotten), false) = (counts, forgotten, is_left_over) {
+                    wrong = Some(format!("it holds a copy and no marker for {}", self.names.node(*forgotten)));
+                }
             }
             let lacks = |node: &&NodeId| {
                 let mirror = self.members.get(node).map(|index| &self.mirrors[*index]);
@@ -399,11 +448,9 @@ impl Witness {
             }
             (Words::ClientAsks(DataServiceRequest::Get { request }), Some(call)) => {
                 let key = request.key.clone();
-                let needed = Needed::of(request.r, request.pr, self.copies(&key));
-                self.asked.insert(
-                    call,
-                    Asked::Get { key, needed, waits_for_repair: request.wait_for_repair, at: time::now() },
-                );
+                let asked = Levels { all: request.r, primaries: request.pr };
+                let (waits_for_repair, at, since) = (request.wait_for_repair, time::now(), self.rings.oldest());
+                self.asked.insert(call, Asked::Get { key, asked, waits_for_repair, at, since });
             }
             (Words::PeerAsks(PeerServiceRequest::Read { request }), Some(call)) => {
                 self.asked.insert(call, Asked::Read(request.key.clone()));
@@ -429,18 +476,20 @@ impl Witness {
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Put(answer)), Some(call)) => {
-                if let (Some(Asked::Put { key, request, needed }), Ok(written)) = (self.asked.remove(&call), answer) {
-                    self.acknowledged(&key, request, needed, written);
+                if let (Some(Asked::Put { key, request, asked, since }), Ok(written)) =
+                    (self.asked.remove(&call), answer)
+                {
+                    self.acknowledged(&key, request, asked, written, since);
                     self.check_context(&key, request, written, &way);
                 }
             }
             (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
-                if let (Some(Asked::Get { key, needed, waits_for_repair, at }), Ok(got)) =
+                if let (Some(Asked::Get { key, asked, waits_for_repair, at, since }), Ok(got)) =
                     (self.asked.remove(&call), answer)
                 {
-                    self.answered(&key, needed, got);
+                    self.answered(&key, asked, got, since);
                     if waits_for_repair {
-                        self.check_repaired(&key, needed, got, at);
+                        self.check_repaired(&key, asked, got, at, since);
                     }
                 }
             }
@@ -460,25 +509,32 @@ impl Witness {
             self.accounts.note_blind_delete(&put.key);
         }
         self.accounts.asked(put.request, seen, &put.value);
-        let needed = Needed::of(put.w, put.pw, self.copies(&put.key));
-        self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request, needed });
+        let asked = Levels { all: put.w, primaries: put.pw };
+        let since = self.rings.oldest();
+        self.asked.insert(call, Asked::Put { key: put.key.clone(), request: put.request, asked, since });
     }
 
-    fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, needed: Needed, written: &Written) {
+    fn acknowledged(&mut self, key: &ObjectKey, request: RequestId, asked: Levels, written: &Written, since: Epoch) {
         self.check(Invariant::QuorumMet);
         let stored = |report: &&ReplicaReport| report.outcome == Outcome::Stored;
-        self.check_quorum(key, needed, written.replicas.iter().filter(stored), "write");
-        let (holders, primaries) = self.holders(key, request);
-        if !needed.is_met(holders, primaries) {
+        let stored: BTreeSet<NodeId> = written.replicas.iter().filter(stored).map(|report| report.node).collect();
+        self.check_quorum(key, asked, &stored, "write", since, Reach::Written);
+        if let Some(holders) = self.holders(key, request)
+            && !self.is_met(key, asked, &self.nodes(&holders), since, Reach::Written)
+        {
             let what = format!(
-                "{key}: {} was acknowledged, and is durable on {}",
+                "{key}: {} was acknowledged, and is durable on {} nodes, where {all} was asked for, of primaries {of_primaries}",
                 self.accounts.label(request),
-                needed.compared(holders, primaries),
-                key = names::key(key)
+                holders.len(),
+                key = names::key(key),
+                all = asked.all,
+                of_primaries = asked.primaries,
             );
             self.breach(Invariant::QuorumMet, what);
         }
-        self.accounts.acknowledge(key, request, needed.replicas);
+        let copies = |ring: &Arc<Ring>| ring.primaries(key).written().iter().map(Vec::len).min();
+        let fewest = self.rings.since(since).filter_map(copies).min().unwrap_or_default();
+        self.accounts.acknowledge(key, request, Needed::of(asked.all, asked.primaries, fewest).replicas);
     }
 
     /// A clock that is told without its siblings.
@@ -502,22 +558,21 @@ impl Witness {
 
     /// What a context covers; none if it is none for this key.
     fn clock_of(&self, key: &ObjectKey, context: &[u8]) -> Option<Clock> {
-        let cluster = self.layout.as_ref()?.cluster();
+        let cluster = self.ring()?.cluster();
         let seen = Context::decode(context).ok()?.seen_of(cluster, Token::of(key)).ok()?;
         Some(seen.clock)
     }
 
-    fn answered(&mut self, key: &ObjectKey, needed: Needed, got: &Got) {
+    fn answered(&mut self, key: &ObjectKey, asked: Levels, got: &Got, since: Epoch) {
         self.check(Invariant::QuorumMet);
-        let primaries = self.primaries(key);
-        let is_primary = |node: &NodeId| self.members.get(node).is_some_and(|index| primaries.contains(index));
+        let is_primary = |node: NodeId| self.rings.since(since).any(|ring| ring.primaries(key).read().contains(&node));
         let counts = |report: &&ReplicaReport| match report.outcome {
             Outcome::Found { .. } => true,
-            Outcome::NotFound => is_primary(&report.node),
+            Outcome::NotFound => is_primary(report.node),
             Outcome::Pending | Outcome::Stored | Outcome::Failed(_) => false,
         };
-        let counted: Vec<ReplicaReport> = got.replicas.iter().filter(counts).copied().collect();
-        self.check_quorum(key, needed, counted.iter(), "read");
+        let counted: BTreeSet<NodeId> = got.replicas.iter().filter(counts).map(|report| report.node).collect();
+        self.check_quorum(key, asked, &counted, "read", since, Reach::Read);
         self.check_clock(key, &got.clock, "the way to a client");
         if self.mode(key) == SiblingMode::Keep
             && let Some(what) = self.accounts.hidden_by(key, got)
@@ -528,76 +583,93 @@ impl Witness {
     }
 
     /// A read that waited for its repair: its quorum holds what it returned, or held it until its disks were lost meanwhile.
-    fn check_repaired(&mut self, key: &ObjectKey, needed: Needed, got: &Got, at: Moment) {
+    fn check_repaired(&mut self, key: &ObjectKey, asked: Levels, got: &Got, at: Moment, since: Epoch) {
         if got.clock.is_empty() {
             return;
         }
         let holds = |index: &usize| self.mirrors[*index].has_covered_since(at, key, &got.clock);
         let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
-        let primaries = self.primaries(key);
-        let of_primaries = holders.iter().filter(|index| primaries.contains(index)).count();
         // A fallback may have handed its copy off meanwhile: to every primary, then.
-        let handed_off = primaries.iter().all(|primary| holders.contains(primary));
-        if !needed.is_met(holders.len(), of_primaries) && !handed_off {
+        let handed_off = self.primaries(key).iter().all(|primary| holders.contains(primary));
+        if !self.is_met(key, asked, &self.nodes(&holders), since, Reach::Written) && !handed_off {
             let what = format!(
-                "{key}: a read that waited for its repair returned {}, which is held by {}",
+                "{key}: a read that waited for its repair returned {}, which is held by {} nodes, where {all} was asked for, of primaries {of_primaries}",
                 self.names.clock(&got.clock),
-                needed.compared(holders.len(), of_primaries),
-                key = names::key(key)
+                holders.len(),
+                key = names::key(key),
+                all = asked.all,
+                of_primaries = asked.primaries,
             );
             self.breach(Invariant::QuorumMet, what);
         }
     }
 
-    /// Recounts, by what the layout says of each node.
-    fn check_quorum<'a>(
+    /// Recounts, by what a ring says of each node that was in effect somewhere meanwhile.
+    fn check_quorum(
         &mut self,
         key: &ObjectKey,
-        needed: Needed,
-        counted: impl Iterator<Item = &'a ReplicaReport>,
+        asked: Levels,
+        counted: &BTreeSet<NodeId>,
         what: &str,
+        since: Epoch,
+        reach: Reach,
     ) {
-        let primaries = self.primaries(key);
-        let nodes: BTreeSet<usize> = counted.filter_map(|report| self.members.get(&report.node).copied()).collect();
-        let of_primaries = nodes.iter().filter(|index| primaries.contains(index)).count();
-        if !needed.is_met(nodes.len(), of_primaries) {
+        if !self.is_met(key, asked, counted, since, reach) {
+            let nodes: Vec<String> = counted.iter().map(|node| self.names.node(*node)).collect();
             let what = format!(
-                "{key}: a {what} was answered as if its quorum was met, by {}",
-                needed.compared(nodes.len(), of_primaries),
-                key = names::key(key)
+                "{key}: a {what} was answered as if its quorum was met, by {}, where {all} was asked for, of primaries {of_primaries}",
+                nodes.join(" and "),
+                key = names::key(key),
+                all = asked.all,
+                of_primaries = asked.primaries,
             );
             self.breach(Invariant::QuorumMet, what);
         }
     }
 
-    /// How many nodes hold a write durably, or held it until their disks were lost; and how many of them are primaries.
-    fn holders(&self, key: &ObjectKey, request: RequestId) -> (usize, usize) {
-        let primaries = self.primaries(key);
+    /// By some ring that was in effect somewhere since then, in each layout that has to be reached.
+    fn is_met(&self, key: &ObjectKey, asked: Levels, nodes: &BTreeSet<NodeId>, since: Epoch, reach: Reach) -> bool {
+        let in_layout = |primaries: &[NodeId]| {
+            let needed = Needed::of(asked.all, asked.primaries, primaries.len());
+            needed.is_met(nodes.len(), nodes.iter().filter(|node| primaries.contains(node)).count())
+        };
+        self.rings.since(since).any(|ring| {
+            let primaries = ring.primaries(key);
+            match reach {
+                Reach::Read => in_layout(primaries.read()),
+                Reach::Written => primaries.written().iter().all(|layout| in_layout(layout)),
+            }
+        })
+    }
+
+    /// The nodes that hold a write durably, or held it until their disks were lost; none if that cannot be told.
+    fn holders(&self, key: &ObjectKey, request: RequestId) -> Option<Vec<usize>> {
         let Some(dots) = self.accounts.dots_of(key, request) else {
             // Superseded in the batch that it came with, its dot was never seen from outside.
             let may_be_superseded_unseen =
                 self.mode(key) == SiblingMode::LastWriteWins || self.accounts.had_blind_delete(key);
-            return if may_be_superseded_unseen { (usize::MAX, usize::MAX) } else { (0, 0) };
+            return if may_be_superseded_unseen { None } else { Some(Vec::new()) };
         };
         let lost_with = self.accounts.lost_with(key, &dots);
         let holds = |index: &usize| {
             let held = self.mirrors[*index].record(key);
             lost_with.contains(index) || dots.iter().any(|dot| held.is_some_and(|held| held.object.clock().covers(dot)))
         };
-        let holders: Vec<usize> = (0..self.mirrors.len()).filter(holds).collect();
-        (holders.len(), holders.iter().filter(|index| primaries.contains(index)).count())
+        Some((0..self.mirrors.len()).filter(holds).collect())
     }
 
-    /// Of a key, as the simulation has made its buckets.
-    fn copies(&self, key: &ObjectKey) -> usize {
-        workload::copies(key).min(self.mirrors.len())
+    fn nodes(&self, indexes: &[usize]) -> BTreeSet<NodeId> {
+        indexes.iter().map(|index| self.names.identity(HostId(*index)).node).collect()
+    }
+
+    fn indexes(&self, nodes: &[NodeId]) -> Vec<usize> {
+        nodes.iter().filter_map(|node| self.members.get(node).copied()).collect()
     }
 
     /// By index.
     pub fn primaries(&self, key: &ObjectKey) -> Vec<usize> {
-        let list = self.layout.as_ref().map(|layout| layout.preference_list(key));
-        let primaries = list.map(|list| list.primaries().to_vec()).unwrap_or_default();
-        primaries.iter().filter_map(|node| self.members.get(node).copied()).collect()
+        let primaries = self.ring().map(|ring| ring.read().primaries_of(key)).unwrap_or_default();
+        self.indexes(&primaries)
     }
 
     /// Whether the primaries, which agree, have something to show. Those that are away are not asked.
@@ -608,7 +680,7 @@ impl Witness {
     }
 
     fn mode(&self, key: &ObjectKey) -> SiblingMode {
-        self.layout.as_ref().map(|layout| layout.rules(key.bucket()).mode).unwrap_or_default()
+        self.ring().map(|ring| ring.read().rules(key.bucket()).mode).unwrap_or_default()
     }
 
     pub fn breach(&mut self, invariant: Invariant, what: String) {

@@ -232,7 +232,7 @@ impl Session {
     async fn write(&mut self, task: &Task, value: Option<Bytes>, context: Option<Bytes>, chance: &mut Stream) {
         let invoked = time::now().0;
         let request = RequestId(chance.random());
-        let elsewhere = chance.random_bool(0.25).then(|| HostId(chance.random_range(0..self.plan.nodes)));
+        let elsewhere = chance.random_bool(0.25).then(|| HostId(chance.random_range(0..self.plan.members)));
         let most = if elsewhere.is_some() { 2 } else { 3 };
         let (tries, again) = (chance.random_range(1..=most), chance.random_bool(0.05));
         let mut outcome = Written::NotDone;

@@ -182,6 +182,10 @@ impl<'a> Fold<'a> {
         if !slot.now.object.clock().covers_all(object.clock()) {
             slot.now.object.merge(object);
             slot.changed = true;
+            if slot.now.owed_in.is_some() {
+                // What it holds for somebody's write is more than was confirmed.
+                self.owe_confirmations(place)?;
+            }
         }
         Ok(())
     }

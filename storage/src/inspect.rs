@@ -9,7 +9,7 @@ use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
-use starling_core::ring::Epoch;
+use starling_core::ring::{Entry as LogEntry, Epoch as LogEpoch};
 use starling_core::token::Partition;
 
 use crate::engine::{Engine, EngineError, Entry, Space};
@@ -40,7 +40,7 @@ pub struct HeldRecord {
     /// Primaries that have confirmed it since it last changed.
     pub confirmed: BTreeSet<NodeId>,
     /// By which ring these two are meant; none while both are empty.
-    pub owed_in: Option<Epoch>,
+    pub owed_in: Option<LogEpoch>,
 }
 
 /// An entry of [`Space::Hints`]: the record at `place` has a marker for `target`.
@@ -126,6 +126,24 @@ pub fn hints(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldHint, Inspe
 /// [`InspectError::Engine`], also if what is there cannot be read.
 pub fn starts(engine: &dyn Engine) -> Result<u64, InspectError> {
     Ok(meta::read_run(engine)?.map_or(0, |run| run.counter))
+}
+
+/// How much of the layout log there is: the epoch of its last entry.
+///
+/// # Errors
+/// [`InspectError::Engine`], also if what is there cannot be read.
+pub fn epoch(engine: &dyn Engine) -> Result<LogEpoch, InspectError> {
+    let last = meta::read_entries(engine, LogEpoch(1), usize::MAX)?.last().map(|entry| entry.epoch);
+    let first = meta::read_first_layout(engine)?.map_or(LogEpoch(0), |_| LogEpoch(1));
+    Ok(last.unwrap_or(first))
+}
+
+/// An entry of the layout log, if that is what lies under a key of [`Space::Meta`].
+///
+/// # Errors
+/// [`InspectError::Engine`] if it cannot be read.
+pub fn log_entry(key: &[u8], value: &[u8]) -> Result<Option<LogEntry>, InspectError> {
+    Ok(meta::as_log_entry(key, value)?)
 }
 
 fn entries(engine: &dyn Engine, space: Space) -> impl Iterator<Item = Result<Entry, InspectError>> {

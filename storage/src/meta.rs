@@ -10,7 +10,7 @@ use starling_core::choice::Vote;
 use starling_core::codec;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
-use starling_core::ring::{Decree, Entry, Epoch};
+use starling_core::ring::{Decree, Entry, Epoch, Ring};
 use starling_core::transition::Pull;
 
 use crate::decrees::Pulled;
@@ -123,6 +123,14 @@ pub(crate) fn read_entries(engine: &dyn Engine, after: Epoch, limit: usize) -> R
 
 pub(crate) fn write_entry(batch: &mut Batch, entry: &Entry) {
     write(batch, &in_order(DECREE, entry.epoch.0), entry);
+}
+
+/// What lies under that key, if it is an entry of the log.
+pub(crate) fn as_log_entry(key: &[u8], value: &[u8]) -> Result<Option<Entry>, EngineError> {
+    if key.starts_with(LAYOUT) {
+        return decode(value).map(Ring::first_entry).map(Some);
+    }
+    if key.starts_with(DECREE) { decode(value).map(Some) } else { Ok(None) }
 }
 
 /// What this node has promised and accepted for the entry of that epoch.

@@ -37,6 +37,7 @@ impl World {
                 self.servers[node.0].ask_to_stop();
             }
             Trouble::Resets { between: (a, b) } => self.network.reset_between(*a, *b),
+            Trouble::Move { joins, leaves } => self.ask_to_move(joins, leaves),
             Trouble::FailingSync { node, left } => {
                 self.state[node.0].left_after_failure = *left;
                 self.servers[node.0].disk.memory.fail_syncs(1);
@@ -84,7 +85,7 @@ impl World {
                 let paused = self.state[node.0].paused > 0;
                 self.servers[node.0].pause(paused);
             }
-            Trouble::Resets { .. } => {}
+            Trouble::Resets { .. } | Trouble::Move { .. } => {}
             Trouble::FailingSync { node, .. } => self.servers[node.0].disk.memory.fail_syncs(0),
             Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(-millis),
             Trouble::OldCopy { node, .. } => {
@@ -163,7 +164,8 @@ impl World {
         let engine = MemoryEngine::open(copy);
         let started = inspect::starts(&engine).expect("the product reads what it writes");
         let records: Vec<_> = inspect::records(&engine).filter_map(Result::ok).collect();
-        let told_by = lock(&self.witness).rolled_back(HostId(index), started, records);
+        let epoch = inspect::epoch(&engine).expect("the product reads what it writes");
+        let told_by = lock(&self.witness).rolled_back(HostId(index), started, epoch, records);
         self.lost.insert(index, Loss { at: self.now, to, is_new: false, told_by });
         self.start_if_wanted(index);
         true

@@ -11,22 +11,16 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// Of a request at these levels for a key of so many copies.
+    /// Of a request at these levels for a key of so many copies, as far as there are that many.
     pub fn of(all: Level, primaries: Level, copies: usize) -> Needed {
         let number = |level: Level, default: usize| match level {
-            Level::Count(count) => usize::from(count),
+            Level::Count(count) => usize::from(count).min(copies),
             Level::One => 1,
             Level::Quorum => copies / 2 + 1,
             Level::All => copies,
             Level::Default => default,
         };
         Needed { replicas: number(all, copies / 2 + 1), primaries: number(primaries, 0) }
-    }
-
-    /// What there is, and what there has to be.
-    pub fn compared(self, replicas: usize, primaries: usize) -> String {
-        let Needed { replicas: wanted, primaries: of_them } = self;
-        format!("{replicas} nodes where {wanted} are needed, {primaries} primaries where {of_them} are needed")
     }
 
     pub fn is_met(self, replicas: usize, primaries: usize) -> bool {
