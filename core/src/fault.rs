@@ -93,6 +93,10 @@ faults! {
     WriteToOneLayout = "write-to-one-layout",
     /// R16: a copy counts although its source still took writes of the old layout alone.
     PullTooEarly = "pull-too-early",
+    /// R16: a page of a copy is taken for durable and is not.
+    LosePage = "lose-page",
+    /// R10: what the primaries of an old ring have confirmed counts by a new one.
+    ConfirmByOldRing = "confirm-by-old-ring",
 }
 
 impl fmt::Display for Fault {

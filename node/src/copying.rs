@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_core::codec;
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
@@ -134,6 +135,9 @@ impl Node {
         let objects: Vec<(ObjectKey, Object)> =
             codec::decode(&page.objects, MAX_FRAME_BYTES, "a page of a copy").map_err(|_| damaged)?;
         self.counters.objects_copied.add(objects.len() as u64);
+        if fault::is_on(Fault::LosePage) && objects.first().is_some_and(|(key, _)| key.key().len() % 2 == 0) {
+            return Ok(());
+        }
         let copy = |(key, object)| self.store.copy(epoch, key, object);
         let taken = stream::iter(objects).map(copy).buffer_unordered(OBJECTS_AT_ONCE);
         taken.try_collect::<()>().await.map_err(own_failure)

@@ -172,7 +172,8 @@ impl World {
             .or_else(|| self.await_settled())
             .or_else(|| self.await_handoff())
             .or_else(|| self.await_peace())
-            .or_else(|| self.hold_exam());
+            .or_else(|| self.hold_exam())
+            .or_else(|| self.await_handoff());
         self.conclude(problem)
     }
 

@@ -147,6 +147,8 @@ pub struct Server {
     pub watch: Watch,
     nodes: usize,
     max_siblings: usize,
+    /// The ring will change.
+    moves: bool,
     running: Option<Running>,
 }
 
@@ -166,6 +168,7 @@ impl Server {
             watch: Watch::default(),
             nodes: plan.nodes,
             max_siblings: plan.max_siblings,
+            moves: plan.members < plan.nodes,
             running: None,
         }
     }
@@ -195,6 +198,7 @@ impl Server {
             watch: self.watch.clone(),
             nodes: self.nodes,
             max_siblings: self.max_siblings,
+            moves: self.moves,
             plug,
             fate: fate.clone(),
             stop: stop.clone(),
@@ -251,6 +255,8 @@ struct Life {
     watch: Watch,
     nodes: usize,
     max_siblings: usize,
+    /// The ring will change.
+    moves: bool,
     plug: Plug,
     fate: Fate,
     stop: CancellationToken,
@@ -297,6 +303,8 @@ impl Life {
             ("listen", self.plug.address().to_string()),
             ("seeds", seeds.join(",")),
             ("zone", format!("z{}", self.plug.host_number() % zones + 1)),
+            // A few small keys would be copied in no time.
+            ("handoff_rate", if self.moves { "1KiB" } else { "32MiB" }.to_owned()),
             ("max_siblings", self.max_siblings.to_string()),
             ("max_object_size", MAX_OBJECT_BYTES.to_string()),
         ];

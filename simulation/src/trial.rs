@@ -9,12 +9,10 @@ use crate::campaign::{jobs, run_seeds};
 
 /// No run can have these yet: a wiped node does not come back filling, and a layout does not change. The models of the
 /// machines that would make the mistake find them.
-const FOUND_BY_MODELS: [Fault; 5] = [
-    Fault::CountFilling,
-    Fault::ForgetfulAcceptor,
-    Fault::SwitchBeforeCopied,
-    Fault::WriteToOneLayout,
-    Fault::PullTooEarly,
+const FOUND_BY_MODELS: [(Fault, &str); 3] = [
+    (Fault::CountFilling, "no run can have it yet"),
+    (Fault::ForgetfulAcceptor, "too rare for runs"),
+    (Fault::PullTooEarly, "too rare for runs"),
 ];
 
 /// True if every fault is found.
@@ -24,7 +22,7 @@ const FOUND_BY_MODELS: [Fault; 5] = [
 pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
     println!("| fault | what is done wrong | seeds | each | found by |\n| --- | --- | --- | --- | --- |");
     let mut all = true;
-    let wanted = |fault: &Fault| arguments.fault.map_or(!FOUND_BY_MODELS.contains(fault), |only| only == *fault);
+    let wanted = |fault: &Fault| arguments.fault.map_or(!is_left_to_models(*fault), |only| only == *fault);
     for fault in Fault::ALL.into_iter().filter(wanted) {
         let mut searches = Vec::new();
         let mut by: BTreeMap<String, usize> = BTreeMap::new();
@@ -39,12 +37,16 @@ pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
         println!("{}", Row { fault, searches, by });
     }
     if arguments.fault.is_none() {
-        for fault in FOUND_BY_MODELS {
+        for (fault, why) in FOUND_BY_MODELS {
             let mistake = fault.mistake();
-            println!("| {fault} | {mistake} | – | – | `core/tests/deliberate_faults.rs`: no run can have it yet |");
+            println!("| {fault} | {mistake} | – | – | `core/tests/deliberate_faults.rs`: {why} |");
         }
     }
     Ok(all)
+}
+
+fn is_left_to_models(fault: Fault) -> bool {
+    FOUND_BY_MODELS.iter().any(|(left, _)| *left == fault)
 }
 
 /// How many seeds it takes, counted from the first, and what finds it.

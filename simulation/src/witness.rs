@@ -17,6 +17,7 @@ use std::sync::Arc;
 use starling_core::clock::Clock;
 use starling_core::context::Context;
 use starling_core::ids::{NodeId, RequestId};
+use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Sibling, SiblingMode, Value};
 use starling_core::report::{Outcome, ReplicaReport};
@@ -39,7 +40,7 @@ use account::{Accounts, Seen};
 use mirror::Lost;
 pub use mirror::Mirror;
 pub use needed::Needed;
-use rings::Rings;
+use rings::{News, Rings};
 use starts::Starts;
 pub use starts::ToldBy;
 
@@ -62,13 +63,15 @@ pub enum Invariant {
     QuorumMet,
     /// 8. Of each epoch there is one decree.
     OneLog,
+    /// 8. A layout is read only once its primaries have what the old ones had (R16).
+    CopiedFirst,
     /// 10. Whatever can be done is done, and everything ends.
     Progress,
 }
 
 impl Invariant {
     /// Those that are looked at whenever something happens.
-    pub const SEEN_INSIDE: [Invariant; 8] = [
+    pub const SEEN_INSIDE: [Invariant; 9] = [
         Invariant::OneValue,
         Invariant::NothingVanishes,
         Invariant::Kept,
@@ -77,6 +80,7 @@ impl Invariant {
         Invariant::MarkersMatch,
         Invariant::QuorumMet,
         Invariant::OneLog,
+        Invariant::CopiedFirst,
     ];
 
     pub fn number(self) -> u8 {
@@ -87,7 +91,7 @@ impl Invariant {
             Invariant::NothingInvented => 4,
             Invariant::DroppedOnProof => 6,
             Invariant::MarkersMatch => 7,
-            Invariant::QuorumMet | Invariant::OneLog => 8,
+            Invariant::QuorumMet | Invariant::OneLog | Invariant::CopiedFirst => 8,
             Invariant::Progress => 10,
         }
     }
@@ -102,6 +106,7 @@ impl Invariant {
             Invariant::MarkersMatch => "markers and held copies match",
             Invariant::QuorumMet => "an answer means that its quorum was met",
             Invariant::OneLog => "of each epoch there is one decree",
+            Invariant::CopiedFirst => "a layout is read once its primaries have what the old ones had",
             Invariant::Progress => "what can be done is done, what must not be done is refused, and everything ends",
         }
     }
@@ -120,6 +125,8 @@ pub const MOST_OF_A_KIND: u64 = 3;
 
 pub struct Witness {
     rings: Rings,
+    /// What each node held when it took up a layout that was coming.
+    held_at_first: BTreeMap<(LayoutVersion, usize), BTreeMap<ObjectKey, Clock>>,
     mirrors: Vec<Mirror>,
     /// Of the members; by their ids.
     members: BTreeMap<NodeId, usize>,
@@ -154,6 +161,7 @@ impl Witness {
         let identities = names.members();
         Witness {
             rings: Rings::of(identities.len()),
+            held_at_first: BTreeMap::new(),
             mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
             accounts: Accounts::new(Arc::clone(&names)),
@@ -255,8 +263,9 @@ impl Witness {
     pub fn durable(&mut self, host: HostId, batch: &Batch) {
         for told in self.rings.durable(host, batch) {
             self.check(Invariant::OneLog);
-            if let Err(what) = told {
-                self.breach(Invariant::OneLog, format!("n{}: {what}", host.0 + 1));
+            match told {
+                Ok(news) => self.ring_adopted(host, news),
+                Err(what) => self.breach(Invariant::OneLog, format!("n{}: {what}", host.0 + 1)),
             }
         }
         let touched = self.mirrors[host.0].apply(batch);
@@ -271,6 +280,50 @@ impl Witness {
                 (_, None) => self.dropped(host, &key, before.as_ref()),
             }
             self.check_markers(host, &key);
+        }
+    }
+
+    fn ring_adopted(&mut self, host: HostId, news: News) {
+        match news {
+            News::Coming(version) => {
+                let held = self.mirrors[host.0].records();
+                let held = held.map(|record| (record.place.key.clone(), record.object.clock().clone())).collect();
+                self.held_at_first.insert((version, host.0), held);
+            }
+            News::Read(before, now) => self.check_copied(&before, &now),
+            News::Nothing => {}
+        }
+    }
+
+    /// Whoever has become a primary has what each old one held when it stopped to take what goes to the old layout alone.
+    fn check_copied(&mut self, before: &Ring, now: &Ring) {
+        self.check(Invariant::CopiedFirst);
+        let version = now.read().version();
+        let mut lacking = Vec::new();
+        for (source, held) in before.read().members().iter().filter_map(|member| {
+            let index = *self.members.get(&member.node)?;
+            Some((member.node, (index, self.held_at_first.get(&(version, index)))))
+        }) {
+            let (index, Some(held)) = held else { continue };
+            if before.is_dead(source) || self.mirrors[index].has_lost_a_disk() {
+                continue;
+            }
+            for (key, clock) in held.iter().filter(|(key, _)| before.read().primaries_of(key).contains(&source)) {
+                let gained = now
+                    .read()
+                    .primaries_of(key)
+                    .into_iter()
+                    .filter(|node| !before.read().primaries_of(key).contains(node));
+                let lacks = |node: &NodeId| {
+                    self.members.get(node).is_some_and(|index| !self.mirrors[*index].has_covered(key, clock))
+                };
+                lacking.extend(gained.filter(lacks).map(|node| (node, key.clone(), source)));
+            }
+        }
+        for (node, key, source) in lacking {
+            let (node, source) = (self.names.node(node), self.names.node(source));
+            let what = format!("{node} is read from, and lacks what {source} held of {key}", key = names::key(&key));
+            self.breach(Invariant::CopiedFirst, what);
         }
     }
 

@@ -36,6 +36,10 @@ impl Mirror {
         Mirror { lost: Some(lost), ..Mirror::new(directory) }
     }
 
+    pub fn has_lost_a_disk(&self) -> bool {
+        self.lost.is_some()
+    }
+
     pub fn record(&self, key: &ObjectKey) -> Option<&HeldRecord> {
         self.records.get(key)
     }

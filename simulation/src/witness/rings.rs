@@ -4,11 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_core::ids::NodeId;
+use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
 use starling_storage::{Batch, Space, inspect};
 
 use crate::kernel::network::HostId;
+
+/// What an entry of the log means to the witness.
+pub enum News {
+    /// The node knows of a layout that is coming.
+    Coming(LayoutVersion),
+    /// For the first time: from one ring to the next another layout is read.
+    Read(Arc<Ring>, Arc<Ring>),
+    Nothing,
+}
 
 pub struct Rings {
     log: BTreeMap<Epoch, Entry>,
@@ -61,7 +71,7 @@ impl Rings {
     }
 
     /// What of a batch belongs to the log: whether each entry is the one that others have.
-    pub fn durable(&mut self, host: HostId, batch: &Batch) -> Vec<Result<(), String>> {
+    pub fn durable(&mut self, host: HostId, batch: &Batch) -> Vec<Result<News, String>> {
         let meta = batch.changes().iter().filter(|change| change.space == Space::Meta);
         let entries = meta.filter_map(|change| {
             let value = change.value.as_ref()?;
@@ -70,12 +80,20 @@ impl Rings {
         entries.collect::<Vec<Entry>>().into_iter().map(|entry| self.adopted(host, entry)).collect()
     }
 
-    fn adopted(&mut self, host: HostId, entry: Entry) -> Result<(), String> {
+    fn adopted(&mut self, host: HostId, entry: Entry) -> Result<News, String> {
         let epoch = entry.epoch;
         self.epochs[host.0] = epoch;
+        let coming = match &entry.decree {
+            Decree::Begin { layout, .. } => News::Coming(layout.version()),
+            Decree::Switch(_) | Decree::End(_) | Decree::Register { .. } => News::Nothing,
+        };
         if let Some(known) = self.log.get(&epoch) {
             let is_same = *known == entry;
-            return if is_same { Ok(()) } else { Err(format!("it has another decree of epoch {epoch} than others")) };
+            return if is_same {
+                Ok(coming)
+            } else {
+                Err(format!("it has another decree of epoch {epoch} than others"))
+            };
         }
         let before = self.rings.get(&Epoch(epoch.0 - 1));
         let ring = match (before, &entry.decree) {
@@ -83,8 +101,13 @@ impl Rings {
             (Some(before), _) => before.after(&entry),
             (None, _) => return Err(format!("nobody knows what comes before epoch {epoch}")),
         };
-        self.rings.insert(epoch, Arc::new(ring.map_err(|error| error.to_string())?));
+        let ring = Arc::new(ring.map_err(|error| error.to_string())?);
+        let news = match (before, &entry.decree) {
+            (Some(before), Decree::Switch(_)) => News::Read(Arc::clone(before), Arc::clone(&ring)),
+            _ => coming,
+        };
+        self.rings.insert(epoch, ring);
         self.log.insert(epoch, entry);
-        Ok(())
+        Ok(news)
     }
 }
