@@ -186,6 +186,37 @@ mod first_layout {
     }
 }
 
+/// The layout after it, when one more joins. Floor: a clone of the one before. The largest is what the design aims at: under
+/// two seconds for 1,000 nodes and 16,384 partitions.
+mod next_layout {
+    use super::*;
+    use starling_benches::first_layout;
+    use starling_core::layout::{FirstLayout, Layout, NextLayout};
+    use starling_core::token::PartitionCount;
+
+    /// Members, partitions.
+    const SIZES: [(u64, u32); 2] = [(5, 256), (1000, 16_384)];
+
+    fn before((members, partitions): (u64, u32)) -> Layout {
+        let partitions = PartitionCount::try_from(partitions).expect("a power of two");
+        Layout::first(FirstLayout { partitions, ..first_layout(members) }).expect("the members differ")
+    }
+
+    #[divan::bench(args = SIZES, sample_count = 5, sample_size = 1, max_time = 20)]
+    fn one_joins(bencher: Bencher, size: (u64, u32)) {
+        let layout = before(size);
+        let FirstLayout { replicas, members, buckets, .. } = first_layout(size.0 + 1);
+        let next = NextLayout { replicas, members, buckets };
+        bencher.with_inputs(|| next.clone()).bench_local_values(|next| layout.successor(next));
+    }
+
+    #[divan::bench(args = SIZES, sample_count = 20)]
+    fn one_joins_floor(bencher: Bencher, size: (u64, u32)) {
+        let layout = before(size);
+        bencher.bench_local(|| black_box(&layout).clone());
+    }
+}
+
 /// A write's machine among three primaries that all answer, from its plan to its end. Floor: a clone of the plan.
 mod put {
     use super::*;

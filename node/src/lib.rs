@@ -5,20 +5,21 @@
 //! takes it in there → the store makes it durable. The read path is the same with `core/get`.
 //!
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
-//! held copies home), [`listing`], [`control`] (administration), [`config`], [`environment`] (what a node needs of the
+//! held copies home), [`listing`], changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`],
+//! [`phases`] and [`readdressing`]), [`control`] (administration), [`config`], [`environment`] (what a node needs of the
 //! world), [`lifecycle`] which starts and ends it all, and `run` which makes a process of it.
 //!
-//! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still: changes of the
-//! layout, anti-entropy, reaping, HTTP, TLS.
+//! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still:
+//! anti-entropy, reaping, HTTP, TLS.
 
 pub mod api;
 mod budget;
-mod changing;
-mod choosing;
+pub mod changing;
+pub mod choosing;
 pub mod config;
 pub mod control;
 pub mod coordinator;
-mod copying;
+pub mod copying;
 mod counters;
 pub mod decrees;
 pub mod environment;
@@ -32,8 +33,8 @@ pub mod logging;
 pub mod membership;
 pub mod node;
 mod peers;
-mod phases;
-mod readdressing;
+pub mod phases;
+pub mod readdressing;
 pub mod replica;
 #[cfg(feature = "rocksdb")]
 mod run;

@@ -7,8 +7,7 @@ use starling_core::fault::Fault;
 use crate::arguments::{Single, Trial};
 use crate::campaign::{jobs, run_seeds};
 
-/// No run can have these yet: a wiped node does not come back filling, and a layout does not change. The models of the
-/// machines that would make the mistake find them.
+/// Those that the models of the machines find which would make the mistake, and why runs are not searched for them.
 const FOUND_BY_MODELS: [(Fault, &str); 3] = [
     (Fault::CountFilling, "no run can have it yet"),
     (Fault::ForgetfulAcceptor, "too rare for runs"),

@@ -46,6 +46,8 @@ pub struct Cluster {
     addresses: Vec<String>,
     /// Numbers of the nodes that are meant to be up and serving.
     up: BTreeSet<usize>,
+    /// And of those that have left.
+    left: BTreeSet<usize>,
 }
 
 impl Cluster {
@@ -77,7 +79,7 @@ impl Cluster {
             processes
         });
         let addresses = processes.view().addresses().iter().map(ToString::to_string).collect();
-        let cluster = Cluster { processes, addresses, up: (1..=nodes).collect() };
+        let cluster = Cluster { processes, addresses, up: (1..=nodes).collect(), left: BTreeSet::new() };
         cluster.wait_for_gossip(nodes).await;
         cluster.check_build().await;
         cluster
@@ -135,13 +137,15 @@ impl Cluster {
         .await;
     }
 
-    /// The node is meant to be up and serving from now on, or not any more.
-    pub fn expect_serving(&mut self, index: usize, serving: bool) {
-        if serving {
-            self.up.insert(index);
-        } else {
-            self.up.remove(&index);
-        }
+    /// The node is a member from now on, and meant to be up and serving.
+    pub fn has_joined(&mut self, index: usize) {
+        self.up.insert(index);
+    }
+
+    /// The node is none any more, and nothing is expected of it.
+    pub fn has_left(&mut self, index: usize) {
+        self.up.remove(&index);
+        self.left.insert(index);
     }
 
     pub fn name(index: usize) -> NodeName {
@@ -206,7 +210,7 @@ impl Cluster {
     }
 
     pub(crate) fn down(&self) -> Vec<usize> {
-        (1..=self.size()).filter(|index| !self.up.contains(index)).collect()
+        (1..=self.size()).filter(|index| !self.up.contains(index) && !self.left.contains(index)).collect()
     }
 
     pub async fn client(&self) -> Client {

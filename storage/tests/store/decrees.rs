@@ -29,6 +29,8 @@ on_every_machine![
     markers_are_set_anew_by_a_new_ring,
     what_was_confirmed_by_an_old_ring_does_not_count_by_a_new_one,
     while_the_layout_changes_a_primary_of_one_owes_its_counterpart,
+    what_is_copied_is_owed_to_nobody,
+    what_is_copied_onto_what_was_confirmed_is_owed_again,
 ];
 
 fn reopened(machine: &dyn Machine) -> Store {
@@ -219,5 +221,46 @@ fn while_the_layout_changes_a_primary_of_one_owes_its_counterpart(machine: &dyn 
     let confirmed = block_on(store.confirm(epoch(&store), key.clone(), by, object.clock().clone())).unwrap();
     assert_eq!(confirmed, Confirmed::MarkerDropped, "it is still a primary of the old layout");
     assert!(stored(&store, &key).is_some());
+    assert_hints_agree(&store, &*engine);
+}
+
+/// A key that we become a primary of once node 5 has left.
+fn gained_key(store: &Store) -> ObjectKey {
+    let next = successor(&store.ring().unwrap(), 1..=4);
+    let is_gained = |key: &ObjectKey| {
+        !store.layout().unwrap().primaries_of(key).contains(&US) && next.primaries_of(key).contains(&US)
+    };
+    (0..).map(|n| key("b", format!("k{n}"))).find(is_gained).expect("some partition comes to us")
+}
+
+fn what_is_copied_is_owed_to_nobody(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let key = gained_key(&store);
+    let object = Peer::with(201, 1, "x").object;
+    let refused = Err(StoreError::Refused(Refusal::OtherLayout));
+    assert_eq!(block_on(store.copy(EPOCH, key.clone(), object.clone())), refused, "it is no primary yet");
+    begin(&store, 1..=4);
+    block_on(store.copy(epoch(&store), key.clone(), object)).unwrap();
+    let record = raw_record(&*engine, &key).unwrap();
+    assert_eq!((record.markers, record.owed_in), (BTreeSet::new(), None));
+    assert_hints_agree(&store, &*engine);
+}
+
+fn what_is_copied_onto_what_was_confirmed_is_owed_again(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let key = gained_key(&store);
+    begin(&store, 1..=4);
+    let written = Peer::with(201, 1, "x").object;
+    block_on(store.merge(epoch(&store), key.clone(), written.clone(), Role::Primary)).unwrap();
+    let owed = store.ring().unwrap().primaries(&key).owed_by(US);
+    for by in &owed {
+        block_on(store.confirm(epoch(&store), key.clone(), *by, written.clock().clone())).unwrap();
+    }
+    assert_eq!(raw_record(&*engine, &key).unwrap().confirmed, owed);
+    block_on(store.copy(epoch(&store), key.clone(), Peer::with(202, 1, "y").object)).unwrap();
+    let record = raw_record(&*engine, &key).unwrap();
+    assert_eq!((record.markers, record.confirmed), (owed, BTreeSet::new()));
     assert_hints_agree(&store, &*engine);
 }
