@@ -143,7 +143,7 @@ impl<'a> Fold<'a> {
         }
         let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
         let object = slot.now.object.clone();
-        if how == Coordinated::Minted {
+        if how == Coordinated::Minted || self.is_counted_only_now(place)? {
             self.owe_confirmations(place)?;
         }
         Ok(Minted { object, how })
@@ -156,16 +156,16 @@ impl<'a> Fold<'a> {
             Role::Primary => self.check_intake(place, &[])?,
             Role::Fallback { stands_in_for } => self.check_intake(place, &[stands_in_for])?,
         }
-        let minter = self.around.minter;
-        let slot = self.slot(place)?;
-        let copied = minter.check(slot.now.mark.as_ref(), object.clock());
-        copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        // Under one clock there is one object.
-        if !slot.now.object.clock().covers_all(object.clock()) {
-            slot.now.object.merge(object);
+        if self.take_in(place, object)? || self.is_counted_only_now(place)? {
             self.owe_confirmations(place)?;
         }
         Ok(())
+    }
+
+    /// What was copied before it was sent is owed to nobody yet, and is counted in every layout from now on.
+    fn is_counted_only_now(&mut self, place: &Place) -> Result<bool, StoreError> {
+        let held = &self.slot(place)?.now;
+        Ok(held.owed_in.is_none() && !held.object.is_unwritten() && !place.owed.is_empty())
     }
 
     /// Takes in what an old primary has, as one that is about to become one. It never counts as a copy made for somebody's
@@ -175,19 +175,26 @@ impl<'a> Fold<'a> {
             return Err(StoreError::Refused(Refusal::OtherLayout));
         }
         self.check_intake(place, &[])?;
+        if self.take_in(place, object)? && self.slot(place)?.now.owed_in.is_some() {
+            // What it holds for somebody's write is more than was confirmed.
+            self.owe_confirmations(place)?;
+        }
+        Ok(())
+    }
+
+    /// Merges an object into what is held; false if all of it was there.
+    fn take_in(&mut self, place: &Place, object: &Object) -> Result<bool, StoreError> {
         let minter = self.around.minter;
         let slot = self.slot(place)?;
         let copied = minter.check(slot.now.mark.as_ref(), object.clock());
         copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        if !slot.now.object.clock().covers_all(object.clock()) {
-            slot.now.object.merge(object);
-            slot.changed = true;
-            if slot.now.owed_in.is_some() {
-                // What it holds for somebody's write is more than was confirmed.
-                self.owe_confirmations(place)?;
-            }
+        // Under one clock there is one object.
+        if slot.now.object.clock().covers_all(object.clock()) {
+            return Ok(false);
         }
-        Ok(())
+        slot.now.object.merge(object);
+        slot.changed = true;
+        Ok(true)
     }
 
     pub fn confirm(&mut self, place: &Place, by: NodeId, clock: &Clock) -> Result<Confirmed, StoreError> {

@@ -31,6 +31,7 @@ on_every_machine![
     while_the_layout_changes_a_primary_of_one_owes_its_counterpart,
     what_is_copied_is_owed_to_nobody,
     what_is_copied_onto_what_was_confirmed_is_owed_again,
+    what_was_copied_and_is_then_sent_is_owed,
 ];
 
 fn reopened(machine: &dyn Machine) -> Store {
@@ -262,5 +263,20 @@ fn what_is_copied_onto_what_was_confirmed_is_owed_again(machine: &dyn Machine) {
     block_on(store.copy(epoch(&store), key.clone(), Peer::with(202, 1, "y").object)).unwrap();
     let record = raw_record(&*engine, &key).unwrap();
     assert_eq!((record.markers, record.confirmed), (owed, BTreeSet::new()));
+    assert_hints_agree(&store, &*engine);
+}
+
+/// The coordinator counts it in every layout, whichever way it came first.
+fn what_was_copied_and_is_then_sent_is_owed(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let key = gained_key(&store);
+    begin(&store, 1..=4);
+    let object = Peer::with(201, 1, "x").object;
+    block_on(store.copy(epoch(&store), key.clone(), object.clone())).unwrap();
+    block_on(store.merge(epoch(&store), key.clone(), object, Role::Primary)).unwrap();
+    let owed = store.ring().unwrap().primaries(&key).owed_by(US);
+    assert!(!owed.is_empty());
+    assert_eq!(raw_record(&*engine, &key).unwrap().markers, owed);
     assert_hints_agree(&store, &*engine);
 }
