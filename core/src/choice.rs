@@ -1,7 +1,8 @@
-//! How the next layout is chosen, once (R15): single-decree Paxos (Lamport, "Paxos Made Simple", 2001), a decree for each
-//! version of the layout.
+//! How the next entry of the layout log is chosen, once (R15): single-decree Paxos (Lamport, "Paxos Made Simple", 2001), an
+//! instance of it for each entry.
 //!
-//! The members of a version are the acceptors of the next. Whoever wants to change the cluster proposes; there is no leader.
+//! Who the acceptors are follows from the log so far ([`crate::ring::Ring::acceptors`]). Whoever wants to change the cluster
+//! proposes; there is no leader.
 //! A [`Vote`] is what one acceptor has promised and accepted; it has to be durable before what it answers is sent. A
 //! [`Proposer`] makes one proposal: it collects promises from a majority, takes up the latest value that one of those has
 //! accepted already, if any, and has that accepted by a majority. Then the value is chosen, for good: every later proposer
@@ -10,7 +11,8 @@
 //! Two proposers can keep overtaking each other. Each backs off for a while that its driver draws, longer each time.
 //!
 //! An acceptor whose vote was lost, with its disk or by an old copy of it, must not answer again: it would forget what a
-//! majority relies on. That is for the driver to see to: a new directory is no member, and a copied one is retired (R3).
+//! majority relies on. That is for the driver to see to: only the directory that is registered votes, and a copied one is
+//! retired (R3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +29,7 @@ pub struct Ballot {
     pub nonce: u64,
 }
 
-/// What one acceptor has promised and accepted for one version. The default is of one that has not been asked yet.
+/// What one acceptor has promised and accepted for one entry. The default is of one that has not been asked yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote<V> {
     promised: Option<Ballot>,

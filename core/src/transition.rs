@@ -26,7 +26,8 @@ use crate::fault::{self, Fault};
 use crate::ids::{DirectoryId, NodeId};
 use crate::layout::{Layout, LayoutVersion};
 use crate::name::{BucketName, ObjectKey};
-use crate::ring::{Epoch, Phase, Ring};
+use crate::quorum::ReplicaCount;
+use crate::ring::{Decree, Epoch, Phase, Ring};
 use crate::token::Partition;
 
 /// What a node that becomes a primary has to copy.
@@ -77,7 +78,13 @@ pub struct Waiting(pub BTreeMap<NodeId, Lack>);
 impl Ring {
     /// What a node has to copy before the layout that is coming may be read; nothing if none is.
     pub fn pulls_of(&self, node: NodeId) -> BTreeSet<Pull> {
-        self.coming().into_iter().flat_map(|coming| self.pulls(node, coming)).collect()
+        let Some(coming) = self.coming() else { return BTreeSet::new() };
+        let kinds = kinds(self.read(), coming);
+        let gained = coming.partitions().all().flat_map(|partition| {
+            let gained = kinds.iter().filter(move |(old, new)| is_gained(node, old, new, partition));
+            gained.flat_map(move |(old, _)| self.sources(node, old, partition))
+        });
+        gained.collect()
     }
 
     /// Whether this node, which has this ring, may serve as the source of a copy that is asked for in `epoch`.
@@ -97,10 +104,7 @@ impl Ring {
     pub fn in_transition(&self) -> BTreeSet<NodeId> {
         match self.phase() {
             Phase::Settled => BTreeSet::new(),
-            Phase::Dual => {
-                let new = self.newest().members().iter().map(|member| member.node);
-                new.filter(|node| self.pulls(*node, self.newest()).next().is_some()).collect()
-            }
+            Phase::Dual => self.who_has_to_copy(),
             Phase::Switch => {
                 let old = self.left().iter().flat_map(|layout| layout.members()).map(|member| member.node);
                 old.filter(|node| !self.is_dead(*node)).collect()
@@ -108,11 +112,24 @@ impl Ring {
         }
     }
 
-    /// Whether the layout that is coming may be read: [`crate::ring::Decree::Switch`].
+    /// The decree that takes the change of the layout further; none if none is under way.
     ///
     /// # Errors
     /// For whom that has to wait.
-    pub fn may_switch(&self, progress: &BTreeMap<NodeId, Progress>) -> Result<(), Waiting> {
+    pub fn next_decree(&self, progress: &BTreeMap<NodeId, Progress>) -> Result<Option<Decree>, Waiting> {
+        let version = self.newest().version();
+        match self.phase() {
+            Phase::Settled => Ok(None),
+            Phase::Dual => self.may_switch(progress).map(|()| Some(Decree::Switch(version))),
+            Phase::Switch => self.may_end(progress).map(|()| Some(Decree::End(version))),
+        }
+    }
+
+    /// Whether the layout that is coming may be read.
+    ///
+    /// # Errors
+    /// For whom that has to wait.
+    fn may_switch(&self, progress: &BTreeMap<NodeId, Progress>) -> Result<(), Waiting> {
         let version = self.newest().version();
         self.wait_for(progress, |done| {
             let copied = done.copied == Some(version) || fault::is_on(Fault::SwitchBeforeCopied);
@@ -120,11 +137,11 @@ impl Ring {
         })
     }
 
-    /// Whether the old layouts may go: [`crate::ring::Decree::End`].
+    /// Whether the old layouts may go.
     ///
     /// # Errors
     /// For whom that has to wait.
-    pub fn may_end(&self, progress: &BTreeMap<NodeId, Progress>) -> Result<(), Waiting> {
+    fn may_end(&self, progress: &BTreeMap<NodeId, Progress>) -> Result<(), Waiting> {
         let since = self.read_since();
         self.wait_for(progress, |done| (done.adopted < since).then_some(Lack::NotAdopted))
     }
@@ -144,13 +161,29 @@ impl Ring {
         if waiting.is_empty() { Ok(()) } else { Err(Waiting(waiting)) }
     }
 
-    fn pulls<'a>(&'a self, node: NodeId, coming: &'a Layout) -> impl Iterator<Item = Pull> + use<'a> {
+    /// In one pass: of a thousand members most gain nothing.
+    fn who_has_to_copy(&self) -> BTreeSet<NodeId> {
+        let coming = self.newest();
         let kinds = kinds(self.read(), coming);
-        let all = coming.partitions().all().flat_map(move |partition| {
-            let gained = kinds.clone().into_iter().filter(move |(old, new)| is_gained(node, old, new, partition));
-            gained.flat_map(move |(old, _)| old.primaries(partition)).map(move |source| Pull { partition, source })
-        });
-        all.filter(move |pull| pull.source != node && !self.is_dead(pull.source))
+        let mut nodes = BTreeSet::new();
+        for partition in coming.partitions().all() {
+            for (old, new) in &kinds {
+                let gained = new.primaries(partition).filter(|node| is_gained(*node, old, new, partition));
+                nodes.extend(gained.filter(|node| self.sources(*node, old, partition).next().is_some()));
+            }
+        }
+        nodes
+    }
+
+    /// From whom a node copies what such buckets have in a partition.
+    fn sources<'a>(
+        &'a self,
+        node: NodeId,
+        old: &Kind<'a>,
+        partition: Partition,
+    ) -> impl Iterator<Item = Pull> + use<'a> {
+        let living = old.primaries(partition).filter(move |source| *source != node && !self.is_dead(*source));
+        living.map(move |source| Pull { partition, source })
     }
 }
 
@@ -158,7 +191,7 @@ impl Ring {
 #[derive(Clone, Copy)]
 struct Kind<'a> {
     layout: &'a Layout,
-    replicas: crate::quorum::ReplicaCount,
+    replicas: ReplicaCount,
 }
 
 impl<'a> Kind<'a> {

@@ -186,18 +186,19 @@ fn the_ring_waits_for_everybody_by_the_directory_that_is_registered() {
     };
     let lack = |progress: Option<Progress>| {
         let progress = progress.into_iter().map(|progress| (NodeId(4), progress)).collect();
-        dual.may_switch(&progress).map_err(|Waiting(for_whom)| for_whom[&NodeId(4)])
+        dual.next_decree(&progress).map_err(|Waiting(for_whom)| for_whom[&NodeId(4)])
     };
     assert_eq!(lack(None), Err(Lack::NoAnswer));
     assert_eq!(lack(Some(said(104, 2, None))), Err(Lack::NotCopied));
     assert_eq!(lack(Some(said(104, 2, Some(1)))), Err(Lack::NotCopied), "another layout's copy");
     assert_eq!(lack(Some(said(999, 2, Some(2)))), Err(Lack::OtherDirectory));
-    assert_eq!(lack(Some(said(104, 2, Some(2)))), Ok(()));
+    assert_eq!(lack(Some(said(104, 2, Some(2)))), Ok(Some(Decree::Switch(LayoutVersion(2)))));
 
     let switch = switched(&dual);
     let all = |third| (1..=3).map(|n| (NodeId(n), said(100 + n, if n == 3 { third } else { 3 }, None))).collect();
-    assert_eq!(switch.may_end(&all(2)), Err(Waiting([(NodeId(3), Lack::NotAdopted)].into())));
-    assert_eq!(switch.may_end(&all(3)), Ok(()));
+    assert_eq!(switch.next_decree(&all(2)), Err(Waiting([(NodeId(3), Lack::NotAdopted)].into())));
+    assert_eq!(switch.next_decree(&all(3)), Ok(Some(Decree::End(LayoutVersion(2)))));
+    assert_eq!(ended(&switch).next_decree(&all(3)), Ok(None));
 }
 
 #[test]

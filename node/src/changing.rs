@@ -23,19 +23,21 @@ const MOST_CHANGES: usize = 1000;
 impl Node {
     /// Stages changes behind those that are staged, if all of them together are possible.
     pub async fn stage(&self, changes: Vec<Change>) -> Result<Plan, ControlError> {
+        let _one_at_a_time = self.staging.lock().await;
         let mut staged = self.staged().await?;
         staged.extend(changes);
         if staged.len() > MOST_CHANGES {
             return Err(ControlError::Invalid(format!("more than {MOST_CHANGES} changes cannot be staged")));
         }
         let plan = self.plan_of(staged.clone()).await?;
-        self.read_store(move |store| store.stage(&staged)).await.map_err(internal)?;
+        self.change_store(move |store| store.stage(&staged)).await.map_err(internal)?;
         Ok(plan)
     }
 
     pub async fn unstage(&self) -> Result<Vec<Change>, ControlError> {
+        let _one_at_a_time = self.staging.lock().await;
         let staged = self.staged().await?;
-        self.read_store(|store| store.stage(&[])).await.map_err(internal)?;
+        self.change_store(|store| store.stage(&[])).await.map_err(internal)?;
         Ok(staged)
     }
 
@@ -61,14 +63,22 @@ impl Node {
         if !choice.is_ours {
             return Ok(Committed::Other { epoch: choice.entry.epoch });
         }
-        self.unstage().await?;
+        self.unstage_committed(&plan.changes).await?;
         Ok(Committed::Chosen(version))
+    }
+
+    /// What was staged behind a plan while it was chosen stays.
+    async fn unstage_committed(&self, committed: &[Change]) -> Result<(), ControlError> {
+        let _one_at_a_time = self.staging.lock().await;
+        let staged = self.staged().await?;
+        let Some(left) = staged.strip_prefix(committed).map(<[Change]>::to_vec) else { return Ok(()) };
+        self.change_store(move |store| store.stage(&left)).await.map_err(internal)
     }
 
     pub async fn transition(&self) -> Result<Transition, ControlError> {
         let ring = self.ring_or_none()?;
         let progress = self.progress_of(&ring).await;
-        let waiting = Node::waits_for(&ring, &progress).err().map(|Waiting(waiting)| waiting).unwrap_or_default();
+        let waiting = ring.next_decree(&progress).err().map(|Waiting(waiting)| waiting).unwrap_or_default();
         Ok(Transition {
             epoch: ring.epoch(),
             phase: ring.phase(),

@@ -191,10 +191,7 @@ impl Node {
         &self,
         vote: impl FnOnce(&Store) -> Result<T, NoVote> + Send + 'static,
     ) -> Result<T, VoteRefused> {
-        let store = Arc::clone(&self.store);
-        let voted = self.environment.block(move || vote(&store)).await;
-        let voted = voted.map_err(|panic| VoteRefused::Unavailable(panic.to_string()))?;
-        voted.map_err(|refused| match refused {
+        self.change_store(vote).await.map_err(|refused| match refused {
             NoVote::Overtaken(overtaken) => VoteRefused::Overtaken(overtaken.promised),
             NoVote::OtherEpoch(epoch) => VoteRefused::OtherEpoch(epoch),
             NoVote::NoAcceptor => VoteRefused::NoAcceptor,

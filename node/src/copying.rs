@@ -86,35 +86,44 @@ impl Node {
         let copy = |pulls| self.copy_partition(version, pulls);
         let partitions: Vec<Pulls> = by_partition.into_values().collect();
         stream::iter(partitions).map(copy).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-        self.read_store(move |store| store.note_copied(version)).await.map_err(own_failure)?;
+        self.change_store(move |store| store.note_copied(version)).await.map_err(own_failure)?;
         tracing::info!(%version, "has copied all that it becomes a primary of");
         Ok(())
     }
 
-    async fn copy_partition(
-        &self,
-        version: LayoutVersion,
-        pulls: Vec<(Pull, Option<ObjectKey>)>,
-    ) -> Result<(), Failure> {
+    async fn copy_partition(&self, version: LayoutVersion, pulls: Pulls) -> Result<(), Failure> {
         for (pull, mut after) in pulls {
             loop {
-                // Any epoch in which that layout is coming will do.
-                let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
-                if ring.phase() != Phase::Dual || ring.newest().version() != version {
-                    return Err(Failure::Refused(Refusal::OtherLayout));
-                }
-                let page = self.fetch_page(ring.epoch(), &pull, after.clone()).await;
-                let page = page.inspect_err(|failure| self.heed_failure(pull.source, *failure))?;
-                after = page.next.clone();
-                self.take_in(ring.epoch(), page).await?;
-                let pulled = after.clone().map_or(Pulled::All, Pulled::UpTo);
-                self.read_store(move |store| store.note_pulled(version, &pull, &pulled)).await.map_err(own_failure)?;
+                after = self.copy_page(version, pull, after).await?;
                 if after.is_none() {
                     break;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Returns where the next page begins; none behind the last.
+    async fn copy_page(
+        &self,
+        version: LayoutVersion,
+        pull: Pull,
+        after: Option<ObjectKey>,
+    ) -> Result<Option<ObjectKey>, Failure> {
+        // Any epoch in which that layout is coming will do.
+        let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
+        if ring.phase() != Phase::Dual || ring.newest().version() != version {
+            return Err(Failure::Refused(Refusal::OtherLayout));
+        }
+        let page = self.fetch_page(ring.epoch(), &pull, after).await;
+        let page = page.inspect_err(|failure| self.heed_failure(pull.source, *failure))?;
+        let next = page.next.clone();
+        self.take_in(ring.epoch(), page).await?;
+        // Only now that it is durable.
+        let pulled = next.clone().map_or(Pulled::All, Pulled::UpTo);
+        let noted = self.change_store(move |store| store.note_pulled(version, &pull, &pulled)).await;
+        noted.map_err(own_failure)?;
+        Ok(next)
     }
 
     async fn fetch_page(&self, epoch: Epoch, pull: &Pull, after: Option<ObjectKey>) -> Result<PulledPage, Failure> {

@@ -67,9 +67,7 @@ impl Node {
         self: Arc<Self>,
         adopt: impl FnOnce(&Store) -> Result<(), AdoptError> + Send + 'static,
     ) -> Result<(), AdoptError> {
-        let store = Arc::clone(&self.store);
-        let adopted = self.environment.block(move || adopt(&store)).await;
-        adopted.unwrap_or_else(|panic| Err(AdoptError::Store(StoreError::Damaged(panic.to_string()))))?;
+        self.change_store(adopt).await?;
         self.store.adopted().await;
         let ring = self.store.ring();
         let before = self.ring.send_replace(ring.clone());

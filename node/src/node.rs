@@ -47,6 +47,8 @@ pub struct Node {
     pub ring: watch::Sender<Option<Arc<Ring>>>,
     /// The peer that was last found to be in another epoch.
     pub suspect: watch::Sender<Option<NodeId>>,
+    /// Held while what is staged changes.
+    pub staging: AsyncMutex<()>,
     /// One at a time learns what others know of the log.
     pub catching_up: AsyncMutex<()>,
     /// Why this node may not serve although its store would.
@@ -81,6 +83,7 @@ impl Node {
             requests: Arc::new(Semaphore::new(config.max_requests)),
             ring: watch::Sender::new(store.ring()),
             suspect: watch::Sender::new(None),
+            staging: AsyncMutex::new(()),
             catching_up: AsyncMutex::new(()),
             excluded: watch::Sender::new(None),
             introduced: watch::Sender::new(false),
@@ -249,6 +252,19 @@ impl Node {
         let found = self.read_store(read).await?;
         let is_same = self.store.ring().is_some_and(|ring| ring.epoch() == epoch);
         if is_same { Ok(found) } else { Err(StoreError::Refused(Refusal::OtherLayout)) }
+    }
+
+    /// Changes the node's own affairs in the store, where that may block.
+    ///
+    /// # Errors
+    /// Those of the change.
+    pub async fn change_store<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+        &self,
+        change: impl FnOnce(&Store) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let store = Arc::clone(&self.store);
+        let changed = self.environment.block(move || change(&store)).await;
+        changed.unwrap_or_else(|panic| Err(StoreError::Damaged(panic.to_string()).into()))
     }
 
     /// Reads the store where that may block.

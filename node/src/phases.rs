@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use starling_core::ids::NodeId;
 use starling_core::report::{Failure, Refusal};
-use starling_core::ring::{Decree, Phase, Ring};
+use starling_core::ring::{Phase, Ring};
 use starling_core::transition::{Progress, Waiting};
 use starling_proto::hello::Class;
 use starling_proto::peer::PeerServiceClient;
@@ -63,29 +63,19 @@ impl Node {
         progress
     }
 
-    /// For whom the ring waits, if it does.
-    pub fn waits_for(ring: &Ring, progress: &BTreeMap<NodeId, Progress>) -> Result<(), Waiting> {
-        match ring.phase() {
-            Phase::Settled => Ok(()),
-            Phase::Dual => ring.may_switch(progress),
-            Phase::Switch => ring.may_end(progress),
-        }
-    }
-
     async fn try_to_go_on(self: &Arc<Self>, ring: &Arc<Ring>) {
         if !self.is_first_in(ring) {
             return;
         }
         let progress = self.progress_of(ring).await;
-        if let Err(Waiting(waiting)) = Node::waits_for(ring, &progress) {
-            return tracing::debug!(phase = %ring.phase(), ?waiting, "a change of the layout waits");
-        }
-        let version = ring.newest().version();
-        let decree = match ring.phase() {
-            Phase::Settled => return,
-            Phase::Dual => Decree::Switch(version),
-            Phase::Switch => Decree::End(version),
+        let decree = match ring.next_decree(&progress) {
+            Ok(Some(decree)) => decree,
+            Ok(None) => return,
+            Err(Waiting(waiting)) => {
+                return tracing::debug!(phase = %ring.phase(), ?waiting, "a change of the layout waits");
+            }
         };
+        let version = ring.newest().version();
         if let Err(error) = self.decide(decree, Instant::now() + DECISION_LIMIT).await {
             tracing::warn!(%version, phase = %ring.phase(), %error, "a change of the layout cannot go on");
         }

@@ -97,7 +97,7 @@ pub struct Transition {
     pub waiting: BTreeMap<NodeId, Lack>,
     /// Pulls that this node has done, and how many it has to do.
     pub pulled: (usize, usize),
-    /// Keys that this node still holds for others.
+    /// Keys that this node still holds for others, at least: the most that it holds for one of them.
     pub held: u64,
 }
 

@@ -381,11 +381,8 @@ impl Run {
 
     fn advance(&mut self, by: NodeId) {
         let node = &self.nodes[&by];
-        let version = node.ring.newest().version();
-        match node.ring.phase() {
-            Phase::Dual if node.ring.may_switch(&node.progress).is_ok() => self.append(by, Decree::Switch(version)),
-            Phase::Switch if node.ring.may_end(&node.progress).is_ok() => self.append(by, Decree::End(version)),
-            Phase::Settled | Phase::Dual | Phase::Switch => {}
+        if let Ok(Some(decree)) = node.ring.next_decree(&node.progress) {
+            self.append(by, decree);
         }
     }
 
