@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::layout::Layout;
 use starling_core::report::ReplicaReport;
-use starling_proto::control::ClusterView;
+use starling_proto::control::{ClusterView, PeerView};
 
 use crate::report::explain::ReplicaLine;
 
@@ -18,11 +18,15 @@ pub struct Names {
 impl Names {
     pub fn of_layout(layout: &Layout) -> Names {
         let mut names = Names::default();
-        for member in layout.members() {
-            names.nodes.insert(member.node, member.name.to_string());
-            names.directories.insert(member.directory, member.name.to_string());
-        }
+        names.learn(layout);
         names
+    }
+
+    pub fn learn(&mut self, layout: &Layout) {
+        for member in layout.members() {
+            self.nodes.insert(member.node, member.name.to_string());
+            self.directories.insert(member.directory, member.name.to_string());
+        }
     }
 
     /// Of everybody that a node knows, members or not.
@@ -32,6 +36,12 @@ impl Names {
             names.nodes.entry(peer.node).or_insert_with(|| peer.name.to_string());
         }
         names
+    }
+
+    /// Of nodes, members or not.
+    pub fn of_peers(peers: &[PeerView]) -> Names {
+        let nodes = peers.iter().map(|peer| (peer.node, peer.name.to_string())).collect();
+        Names { nodes, ..Names::default() }
     }
 
     /// The node's name; its id if nobody knows a name.

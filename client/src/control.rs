@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use starling_core::change::Change;
 use starling_core::layout::{Layout, LayoutChecksum};
+use starling_core::ring::{Entry, Epoch};
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, Transition,
+    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, Transfers, Transition,
 };
 use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
@@ -122,6 +123,32 @@ impl ControlClient {
     /// [`ClientError::Invalid`] if the node belongs to no cluster.
     pub async fn transition(&self, within: Duration) -> Result<Transition, ClientError> {
         self.told(self.client.transition(call_within(within)).await)
+    }
+
+    /// What this node has to move because the ring changed, and how it goes.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn transfers(&self, within: Duration) -> Result<Transfers, ClientError> {
+        self.client.transfers(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// The whole layout log.
+    ///
+    /// # Errors
+    /// [`ClientError::Internal`] if it cannot be read there.
+    pub async fn log(&self, within: Duration) -> Result<Vec<Entry>, ClientError> {
+        let deadline = Instant::now() + within;
+        let mut log: Vec<Entry> = Vec::new();
+        loop {
+            let after = log.last().map_or(Epoch(0), |last| last.epoch);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let page = self.told(self.client.log(call_within(left), after).await)?;
+            if page.is_empty() {
+                return Ok(log);
+            }
+            log.extend(page);
+        }
     }
 
     fn told<T>(&self, outcome: Result<Result<T, ControlError>, RpcError>) -> Result<T, ClientError> {

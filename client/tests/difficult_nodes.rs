@@ -16,7 +16,7 @@ use starling_core::ring::{Entry, Epoch};
 use starling_core::token::PartitionCount;
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, Transition,
+    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, Transfers, Transition,
 };
 use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
@@ -157,6 +157,10 @@ impl ControlService for Node {
     }
 
     async fn transition(self, _: CallContext) -> Result<Transition, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn transfers(self, _: CallContext) -> Transfers {
         unreachable!("no test asks for it")
     }
 }

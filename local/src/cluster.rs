@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::io;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::thread;
 
-use starling_core::name::NodeName;
+use starling_core::name::{NodeName, Zone};
 
 use crate::error::{LocalError, failed_to};
 use crate::launch::Lifetime;
 use crate::lock::DirLock;
 use crate::node_ref::NodeRef;
 use crate::ports::{self, Reservation};
-use crate::shape::{Ports, Shape, consecutive};
+use crate::shape::{DEFAULT_BASE_PORT, Ports, Shape, consecutive};
 use crate::state::State;
 use crate::view::{ClusterView, NodeStatus, absolute};
 
@@ -128,6 +128,33 @@ impl LocalCluster {
             return Err(LocalError::WipeWhileRunning { running: vec![name] });
         }
         remove_folder(&self.view.data_dir(&name)?)
+    }
+
+    /// Adds nodes until there are `nodes`, named, dealt to the zones and numbered like those that are there, on the ports
+    /// behind theirs. Starts nothing; returns their names.
+    ///
+    /// # Errors
+    /// [`LocalError::Shape`] if so many cannot be; [`LocalError::PortBusy`] if any port is taken; or that the cluster's file
+    /// cannot be written.
+    pub fn grow(&mut self, nodes: usize) -> Result<Vec<NodeName>, LocalError> {
+        let there = &self.view.state.nodes;
+        let missing = nodes.saturating_sub(there.len());
+        if missing == 0 {
+            return Ok(Vec::new());
+        }
+        let zones: BTreeSet<&Zone> = there.iter().map(|node| &node.zone).collect();
+        let shape = Shape { nodes, zones: zones.len(), ports: Ports::Free, ..Shape::default() };
+        shape.check()?;
+        let last = there.iter().map(|node| node.address.port()).max().unwrap_or(DEFAULT_BASE_PORT - 1);
+        let base = last.checked_add(1).unwrap_or(0);
+        // The nodes that are there come first in a shape, whatever their ports.
+        let ports: Vec<u16> = there.iter().map(|node| node.address.port()).chain(consecutive(base, missing)?).collect();
+        let added = shape.nodes_on(&ports).split_off(there.len());
+        ports::require_free(added.iter().map(|node| node.address).collect())?;
+        let names = added.iter().map(|node| node.name.clone()).collect();
+        self.view.state.nodes.extend(added);
+        self.save()?;
+        Ok(names)
     }
 
     /// The nodes that run or are paused.

@@ -8,7 +8,8 @@ use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_core::ring::{Entry, Epoch};
 use starling_gossip::Standing;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, Transition,
+    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, Transfers,
+    Transition,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -111,6 +112,10 @@ impl ControlService for Control {
 
     async fn transition(self, _: CallContext) -> Result<Transition, ControlError> {
         self.node.transition().await
+    }
+
+    async fn transfers(self, _: CallContext) -> Transfers {
+        self.node.transfers().await
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

@@ -3,10 +3,12 @@
 //! Each partition is copied from each of its old primaries, page by page, in the order of keys. What has come is durable
 //! before it is noted how far a pull is, so a copy that is cut short on either side goes on where it was. A page counts
 //! only if its source was in this node's epoch when it read it; another epoch of the same change is as good.
+//!
+//! It goes in rounds. A source that fails is left alone for the rest of a round, and holds up nothing that others have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use starling_core::codec;
@@ -20,6 +22,7 @@ use starling_core::ring::{Epoch, Phase};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
 use starling_proto::connection::MAX_FRAME_BYTES;
+use starling_proto::control::{Copying, Transfers};
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, PeerServiceClient, PullPage, PulledPage};
 use starling_storage::{Pulled, StoreError};
@@ -40,6 +43,67 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Of one partition: each with the key up to which it has come.
 type Pulls = Vec<(Pull, Option<ObjectKey>)>;
+
+/// How copying has gone since this process began with it.
+#[derive(Default)]
+pub struct CopyingLog(Mutex<Option<Copied>>);
+
+struct Copied {
+    version: LayoutVersion,
+    since: Instant,
+    finished: usize,
+    keys: u64,
+    bytes: u64,
+    /// Sources that failed in the last round, or in this one.
+    stalled: BTreeMap<NodeId, Failure>,
+}
+
+impl CopyingLog {
+    fn begin(&self, version: LayoutVersion) {
+        let mut copied = self.lock();
+        if copied.as_ref().is_none_or(|copied| copied.version != version) {
+            let (since, stalled) = (Instant::now(), BTreeMap::new());
+            *copied = Some(Copied { version, since, finished: 0, keys: 0, bytes: 0, stalled });
+        }
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Copied)) {
+        if let Some(copied) = self.lock().as_mut() {
+            change(copied);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Copied>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sources that have failed in a round.
+#[derive(Default)]
+struct Round(Mutex<BTreeMap<NodeId, Failure>>);
+
+impl Round {
+    fn has_failed(&self, source: NodeId) -> bool {
+        self.failures().contains_key(&source)
+    }
+
+    fn fail(&self, source: NodeId, failure: Failure) {
+        self.failures().insert(source, failure);
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<NodeId, Failure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a step came to.
+enum Page {
+    Taken {
+        next: Option<ObjectKey>,
+    },
+    /// The source did not give it.
+    Missing(Failure),
+}
 
 impl Node {
     /// Copies what has to be copied, for as long as the node runs.
@@ -70,6 +134,26 @@ impl Node {
         (begun.values().filter(|pulled| **pulled == Pulled::All).count(), wanted.len())
     }
 
+    /// What this node has to move because the ring changed, and how it goes.
+    pub async fn transfers(&self) -> Transfers {
+        let (done, all) = self.pulls_done().await;
+        let ring = self.store.ring();
+        let version = ring.as_ref().map(|ring| ring.newest().version());
+        let log = self.copying.lock();
+        let log = log.as_ref().filter(|copied| Some(copied.version) == version);
+        let copying = (all > 0).then(|| Copying {
+            done,
+            all,
+            lasting: log.map_or(Duration::ZERO, |copied| copied.since.elapsed()),
+            finished: log.map_or(0, |copied| copied.finished),
+            keys: log.map_or(0, |copied| copied.keys),
+            bytes: log.map_or(0, |copied| copied.bytes),
+            stalled: log.map(|copied| copied.stalled.iter().map(stall).collect()).unwrap_or_default(),
+        });
+        let held = self.store.hints().into_values().max().unwrap_or(0);
+        Transfers { epoch: ring.map(|ring| ring.epoch()), copying, held, most_bytes_a_second: self.config.handoff_rate }
+    }
+
     async fn copy_for_the_coming_layout(&self) -> Result<(), Failure> {
         let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
         let version = ring.newest().version();
@@ -80,70 +164,94 @@ impl Node {
         let wanted = ring.pulls_of(self.id());
         let begun = self.read_store(move |store| store.pulls(version)).await.map_err(own_failure)?;
         let by_partition = by_partition(&wanted, &begun);
-        if !by_partition.is_empty() {
-            tracing::info!(%version, partitions = by_partition.len(), "copying what this node becomes a primary of");
-        }
-        let copy = |pulls| self.copy_partition(version, pulls);
-        let partitions: Vec<Pulls> = by_partition.into_values().collect();
-        stream::iter(partitions).map(copy).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        self.copying.begin(version);
+        self.copy_round(version, by_partition.into_values().collect()).await?;
         self.change_store(move |store| store.note_copied(version)).await.map_err(own_failure)?;
         tracing::info!(%version, "has copied all that it becomes a primary of");
         Ok(())
     }
 
-    async fn copy_partition(&self, version: LayoutVersion, pulls: Pulls) -> Result<(), Failure> {
+    /// # Errors
+    /// One of the failures, if there was any: then something is left to copy.
+    async fn copy_round(&self, version: LayoutVersion, partitions: Vec<Pulls>) -> Result<(), Failure> {
+        if !partitions.is_empty() {
+            tracing::info!(%version, partitions = partitions.len(), "copying what this node becomes a primary of");
+        }
+        let round = Round::default();
+        let copy = |pulls| self.copy_partition(version, pulls, &round);
+        let copied = stream::iter(partitions).map(copy).buffer_unordered(AT_ONCE).try_collect::<()>().await;
+        let failures = round.failures().clone();
+        let first = failures.first_key_value().map(|(_, failure)| *failure);
+        self.copying.note(|copied| copied.stalled = failures);
+        copied.and(first.map_or(Ok(()), Err))
+    }
+
+    /// # Errors
+    /// Only this node's own; what a source fails in is noted for the round.
+    async fn copy_partition(&self, version: LayoutVersion, pulls: Pulls, round: &Round) -> Result<(), Failure> {
         for (pull, mut after) in pulls {
-            loop {
-                after = self.copy_page(version, pull, after).await?;
-                if after.is_none() {
-                    break;
+            while !round.has_failed(pull.source) {
+                match self.copy_page(version, pull, after).await? {
+                    Page::Taken { next: None } => break,
+                    Page::Taken { next } => after = next,
+                    Page::Missing(failure) => {
+                        round.fail(pull.source, failure);
+                        self.copying.note(|copied| {
+                            copied.stalled.insert(pull.source, failure);
+                        });
+                        break;
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Returns where the next page begins; none behind the last.
-    async fn copy_page(
-        &self,
-        version: LayoutVersion,
-        pull: Pull,
-        after: Option<ObjectKey>,
-    ) -> Result<Option<ObjectKey>, Failure> {
+    async fn copy_page(&self, version: LayoutVersion, pull: Pull, after: Option<ObjectKey>) -> Result<Page, Failure> {
         // Any epoch in which that layout is coming will do.
         let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
         if ring.phase() != Phase::Dual || ring.newest().version() != version {
             return Err(Failure::Refused(Refusal::OtherLayout));
         }
-        let page = self.fetch_page(ring.epoch(), &pull, after).await;
-        let page = page.inspect_err(|failure| self.heed_failure(pull.source, *failure))?;
-        let next = page.next.clone();
-        self.take_in(ring.epoch(), page).await?;
+        let page = match self.fetch_page(ring.epoch(), &pull, after).await {
+            Ok(page) => page,
+            Err(failure) => {
+                self.heed_failure(pull.source, failure);
+                return Ok(Page::Missing(failure));
+            }
+        };
+        let (next, objects) = (page.next, page.objects);
+        self.take_in(ring.epoch(), objects).await?;
         // Only now that it is durable.
         let pulled = next.clone().map_or(Pulled::All, Pulled::UpTo);
         let noted = self.change_store(move |store| store.note_pulled(version, &pull, &pulled)).await;
         noted.map_err(own_failure)?;
-        Ok(next)
+        self.copying.note(|copied| {
+            copied.stalled.remove(&pull.source);
+            copied.finished += usize::from(next.is_none());
+        });
+        Ok(Page::Taken { next })
     }
 
-    async fn fetch_page(&self, epoch: Epoch, pull: &Pull, after: Option<ObjectKey>) -> Result<PulledPage, Failure> {
+    /// # Errors
+    /// Of the source; also if what it sent does not match its checksum.
+    async fn fetch_page(&self, epoch: Epoch, pull: &Pull, after: Option<ObjectKey>) -> Result<Fetched, Failure> {
         let link = self.peers.get(pull.source, Class::Bulk).ok_or(Failure::Unreachable)?;
         let request = PullPage { epoch, partition: pull.partition, after, bytes: PAGE_BYTES };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.pull(context, request).await };
         let page = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
         self.handoff.wait_for(page.objects.len()).await;
-        Ok(page)
+        let fetched = opened(&page).ok_or(Failure::Refused(Refusal::Damaged))?;
+        let keys = fetched.objects.len() as u64;
+        self.counters.objects_copied.add(keys);
+        self.copying.note(|copied| {
+            copied.keys += keys;
+            copied.bytes += page.objects.len() as u64;
+        });
+        Ok(fetched)
     }
 
-    async fn take_in(&self, epoch: Epoch, page: PulledPage) -> Result<(), Failure> {
-        let damaged = Failure::Refused(Refusal::Damaged);
-        if xxh3_64(&page.objects) != page.checksum {
-            tracing::error!("a page of a copy does not match its checksum");
-            return Err(damaged);
-        }
-        let objects: Vec<(ObjectKey, Object)> =
-            codec::decode(&page.objects, MAX_FRAME_BYTES, "a page of a copy").map_err(|_| damaged)?;
-        self.counters.objects_copied.add(objects.len() as u64);
+    async fn take_in(&self, epoch: Epoch, objects: Vec<(ObjectKey, Object)>) -> Result<(), Failure> {
         if fault::is_on(Fault::LosePage) && objects.first().is_some_and(|(key, _)| key.key().len() % 2 == 0) {
             return Ok(());
         }
@@ -178,6 +286,26 @@ impl Node {
         let objects = codec::encode(&page.objects);
         Ok(PulledPage { checksum: xxh3_64(&objects), objects: objects.into(), next: page.next })
     }
+}
+
+/// A page as it was at its source.
+struct Fetched {
+    objects: Vec<(ObjectKey, Object)>,
+    next: Option<ObjectKey>,
+}
+
+/// None if it is not what was sent.
+fn opened(page: &PulledPage) -> Option<Fetched> {
+    if xxh3_64(&page.objects) != page.checksum {
+        tracing::error!("a page of a copy does not match its checksum");
+        return None;
+    }
+    let objects = codec::decode(&page.objects, MAX_FRAME_BYTES, "a page of a copy").ok()?;
+    Some(Fetched { objects, next: page.next.clone() })
+}
+
+fn stall((source, failure): (&NodeId, &Failure)) -> (NodeId, String) {
+    (*source, failure.to_string())
 }
 
 /// What is left to do, each partition by itself, from where it was left.

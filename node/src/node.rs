@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::copying::CopyingLog;
 use crate::counters::Counters;
 use crate::environment::Environment;
 use crate::handoff::Handoff;
@@ -39,6 +40,7 @@ pub struct Node {
     pub counters: Counters,
     pub hedges: Budget,
     pub handoff: Handoff,
+    pub copying: CopyingLog,
     pub started: Instant,
     pub reservation: Reservation,
     /// Requests being coordinated; further ones are refused.
@@ -78,6 +80,7 @@ impl Node {
             counters: Counters::default(),
             hedges: Budget::default(),
             handoff: Handoff::new(config.handoff_rate),
+            copying: CopyingLog::default(),
             started: Instant::now(),
             reservation: Reservation::default(),
             requests: Arc::new(Semaphore::new(config.max_requests)),

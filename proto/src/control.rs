@@ -37,6 +37,8 @@ pub trait ControlService {
     async fn commit(plan: LayoutChecksum) -> Result<Committed, ControlError>;
     /// Where the change of the layout stands that is under way.
     async fn transition() -> Result<Transition, ControlError>;
+    /// What this node has to move because the ring changed, and how it goes.
+    async fn transfers() -> Transfers;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +101,35 @@ pub struct Transition {
     pub pulled: (usize, usize),
     /// Keys that this node still holds for others, at least: the most that it holds for one of them.
     pub held: u64,
+}
+
+/// What a node has to move because the ring changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transfers {
+    /// By which ring; none if the node belongs to no cluster.
+    pub epoch: Option<Epoch>,
+    /// For the layout that is coming; none if it has to copy nothing.
+    pub copying: Option<Copying>,
+    /// Keys that it holds for others, at least: the most that it holds for one of them.
+    pub held: u64,
+    /// What it lets moving take of its bandwidth, in bytes a second.
+    pub most_bytes_a_second: u64,
+}
+
+/// How a node's copying goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    /// Pulls, each of one partition from one source: those that are done, and all.
+    pub done: usize,
+    pub all: usize,
+    /// For how long this process has been at it.
+    pub lasting: Duration,
+    /// What it has done in that time: pulls that it has finished, keys that have come, and their bytes on the wire.
+    pub finished: usize,
+    pub keys: u64,
+    pub bytes: u64,
+    /// Sources that do not give what they have, and why.
+    pub stalled: BTreeMap<NodeId, String>,
 }
 
 /// How a node stands.

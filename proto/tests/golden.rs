@@ -30,8 +30,8 @@ use starling_core::token::{Partition, PartitionCount, Token};
 use starling_core::transition::{Lack, Progress};
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, HintsFor, Init, NodeStanding,
-    NodeStatus, PeerView, Plan, Transition,
+    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, HintsFor, Init,
+    NodeStanding, NodeStatus, PeerView, Plan, Transfers, Transition,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -152,6 +152,7 @@ fn control(table: &mut Table) {
         Plan => ControlServiceRequest::Plan {},
         Commit => ControlServiceRequest::Commit { plan: LayoutChecksum(0x0102_0304_0506_0708) },
         Transition => ControlServiceRequest::Transition {},
+        Transfers => ControlServiceRequest::Transfers {},
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -167,6 +168,7 @@ fn control(table: &mut Table) {
         Plan => ControlServiceResponse::Plan(Ok(Some(plan()))),
         Commit => ControlServiceResponse::Commit(Ok(Committed::Chosen(LayoutVersion(2)))),
         Transition => ControlServiceResponse::Transition(Ok(transition())),
+        Transfers => ControlServiceResponse::Transfers(transfers()),
     });
     table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
 }
@@ -445,6 +447,19 @@ fn transition() -> Transition {
         pulled: (4, 5),
         held: 6,
     }
+}
+
+fn transfers() -> Transfers {
+    let copying = Copying {
+        done: 4,
+        all: 5,
+        lasting: Duration::from_millis(1500),
+        finished: 3,
+        keys: 6,
+        bytes: 7,
+        stalled: [(NodeId(2), text())].into(),
+    };
+    Transfers { epoch: Some(Epoch(2)), copying: Some(copying), held: 8, most_bytes_a_second: 9 }
 }
 
 fn init() -> Init {

@@ -430,6 +430,6 @@ pub fn texts(fetched: &Fetched) -> Vec<String> {
 }
 
 /// What has to do with processes and files, done from within an async test.
-fn blocking<T>(act: impl FnOnce() -> T) -> T {
+pub fn blocking<T>(act: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(act)
 }

@@ -60,6 +60,14 @@ impl Out {
         }
     }
 
+    /// On a terminal: a report in the place of the one that was printed last.
+    pub fn redraw(&self, before: &impl Report, report: &impl Report) -> Result<(), Failure> {
+        let paper = Paper::of(&io::stdout());
+        let lines = before.human(&paper).lines().count();
+        // Up to its first line, and away with all below.
+        self.raw(format!("\x1b[{lines}F\x1b[J{}", report.human(&paper)).as_bytes())
+    }
+
     /// Bytes as they are.
     pub fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();

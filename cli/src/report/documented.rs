@@ -12,7 +12,9 @@ use crate::report::explain::tests::{a_write, names, report as replica};
 use crate::report::explain::{Explain, QuorumShape};
 use crate::report::get::GetReport;
 use crate::report::ring::RingReport;
-use crate::report::{ErrorReport, bench, cluster, get, import, listing, local, locate, node, tests, write};
+use crate::report::{
+    ErrorReport, bench, cluster, get, history, import, listing, local, locate, node, plan, tests, transfers, write,
+};
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
 /// Above a part that speaks of several shapes.
@@ -38,6 +40,11 @@ fn examples() -> Vec<(&'static str, String)> {
         example("cluster init, cluster ring", &RingReport::summary(&layout)),
         example("cluster init, cluster ring", &RingReport::new(&layout)),
         example("cluster status", &cluster::tests::report()),
+        example("cluster join, leave, remove, replace, weight, zone, replicas, plan", &plan::tests::report()),
+        example("cluster unstage", &plan::tests::forgotten()),
+        example("cluster commit", &plan::tests::chosen()),
+        example("cluster history", &history::tests::report()),
+        example("cluster transfers", &transfers::tests::report()),
         example("node info", &node::tests::info()),
         example("node hints", &node::tests::hints()),
         example("local up", &local::tests::up()),

@@ -18,6 +18,8 @@ pub struct UpReport {
     pub created: bool,
     /// Who was not running before.
     pub started: Vec<String>,
+    /// Who became a member of a cluster that was there.
+    pub joined: Vec<String>,
     pub cluster: Option<String>,
     pub nodes: Vec<LocalNode>,
     /// It is where no other command looks for it by default.
@@ -163,11 +165,22 @@ impl UpReport {
         for (command, why) in NEXT.iter().filter(|(command, _)| !(alone && command.ends_with(" 2"))) {
             text.push_str(&format!("  {command:<36}  {}\n", paper.ink(why, Tone::Faint)));
         }
+        let more = format!("starling local up --nodes {}", self.nodes.len() + 2);
+        text.push_str(&format!(
+            "  {more:<36}  {}\n",
+            paper.ink("let two more join, and take their share", Tone::Faint)
+        ));
         text
     }
 
     fn heading(&self) -> String {
         let dir = self.dir.display();
+        if !self.joined.is_empty() {
+            return format!(
+                "{} joined the cluster in {dir}, and have their share of the data\n",
+                self.joined.join(", ")
+            );
+        }
         match (self.created, self.started.len()) {
             (true, nodes) => format!("{} up, with data and logs in {dir}\n", plural(nodes as u64, "node")),
             (false, 0) => format!("the cluster in {dir} was up already\n"),
@@ -227,6 +240,7 @@ pub mod tests {
             dir: "/d".into(),
             created: true,
             started: vec!["n1".to_owned()],
+            joined: Vec::new(),
             cluster: Some("c1".to_owned()),
             nodes: vec![node("running", Some("serving"))],
             elsewhere: true,
@@ -267,7 +281,7 @@ n1 (pid 4711) ended by itself: `starling local logs n1` shows its last words, `s
         let longest = text.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(80), "{longest:?}\n{text}");
         let expected = concat!(
-            r#"{"dir":"/d","created":true,"started":["n1"],"cluster":"c1","nodes":[{"node":"n1","zone":"z1","#,
+            r#"{"dir":"/d","created":true,"started":["n1"],"joined":[],"cluster":"c1","nodes":[{"node":"n1","zone":"z1","#,
             r#""address":"127.0.0.1:7401","process":"running","pid":4711,"state":"serving","data_bytes":3145728,"#,
             r#""running_ms":61000}]}"#
         );

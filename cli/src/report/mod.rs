@@ -16,12 +16,15 @@ pub mod cluster;
 mod documented;
 pub mod explain;
 pub mod get;
+pub mod history;
 pub mod import;
 pub mod listing;
 pub mod local;
 pub mod locate;
 pub mod node;
+pub mod plan;
 pub mod ring;
+pub mod transfers;
 pub mod write;
 
 use serde::Serialize;

@@ -7,18 +7,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use starling_client::ControlClient;
+use starling_client::{ClientError, ControlClient};
+use starling_core::change::Change;
 use starling_core::name::NodeName;
 use starling_local::{LocalCluster, LocalError, NodeRef, NodeState, Ports, Shape};
-use starling_proto::control::{Init, NodeStanding, NodeStatus};
+use starling_proto::control::{ClusterView, Committed, Init, NodeStanding, NodeStatus};
 
-use crate::commands::cluster::{Rules, init};
+use crate::commands::cluster::{Rules, commit, init, stage, wait_settled};
 use crate::commands::local::local_nodes;
 use crate::commands::local::wait::{address_of, joined, wait_acquainted, wait_connected, wait_until};
 use crate::commands::node::status_of;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Intent, Kind};
+use crate::names::Names;
 use crate::output::Out;
 use crate::report::local::{DoneNode, DoneReport, UpReport};
+use crate::session::{STATUS_LIMIT, roster};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,17 +29,18 @@ Examples:
   starling local up --nodes 3 --zones 1
   starling local up --base-port 9001 --bucket sessions:lww
   starling local up -- --log debug         flags for the nodes themselves
+  starling local up --nodes 7              of five that are there: two more join
 
 After `down`, `up` starts the same nodes with their data.";
 
 const DEFAULT_NODES: usize = 5;
 const DEFAULT_ZONES: usize = 3;
 
-/// Start the nodes, and make them a cluster if they are none yet
+/// Start the nodes, make them a cluster if they are none yet, and let those join that are new
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct UpArgs {
-    /// How many nodes a new cluster has [default: 5]
+    /// How many nodes there shall be [default: those that are there, 5 in a new cluster]
     #[arg(long, value_name = "N")]
     nodes: Option<usize>,
     /// Over how many zones they are dealt [default: 3, or as many as nodes]
@@ -69,23 +73,32 @@ pub async fn run(args: UpArgs, dir: &Path, elsewhere: bool, out: &Out) -> Result
     }
     let limit = args.within;
     let statuses = wait_until(&mut cluster, &awake, limit, "answers", |_| true).await?;
-    let identity = if statuses.iter().any(|status| matches!(status.standing, NodeStanding::Uninitialised)) {
+    let (awake, statuses) = without_those_that_left(awake, statuses, out);
+    let is_made = statuses.iter().any(|status| status.cluster.is_some());
+    if is_made && !args.rules.is_default() {
+        out.warn("--replicas, --partitions and --bucket are for a new cluster: this one was made before");
+    }
+    let mut identity = statuses.iter().find_map(|status| status.cluster).map(|id| id.to_string());
+    let mut joined = Vec::new();
+    if statuses.iter().any(|status| status.standing == NodeStanding::Uninitialised) {
         wait_acquainted(&cluster, &awake, limit).await?;
-        make_cluster(&cluster, &statuses, names, args.rules.into_init(), limit).await?
-    } else {
-        if !args.rules.is_default() {
-            out.warn("--replicas, --partitions and --bucket are for a new cluster: this one was made before");
+        joined = strangers(&cluster, &statuses).await?;
+        if joined.is_empty() {
+            identity = make_cluster(&cluster, &statuses, names, args.rules.into_init(), limit).await?;
+        } else {
+            join(&cluster, &statuses, &joined, limit, out).await?;
         }
-        statuses.iter().find_map(|status| status.cluster).map(|id| id.to_string())
-    };
+    }
     wait_until(&mut cluster, &awake, limit, "serves", |status| status.standing == NodeStanding::Serving).await?;
     if !started.is_empty() {
         wait_acquainted(&cluster, &awake, limit).await?;
         wait_connected(&mut cluster, &awake, awake.len().saturating_sub(1), limit).await?;
     }
     let nodes = local_nodes(cluster.view()).await?;
-    let started = started.iter().map(ToString::to_string).collect();
-    Ok(UpReport { dir: cluster.view().dir().to_owned(), created, started, cluster: identity, nodes, elsewhere })
+    let told = |names: Vec<NodeName>| names.iter().map(ToString::to_string).collect();
+    let (started, joined) = (told(started), told(joined));
+    let dir = cluster.view().dir().to_owned();
+    Ok(UpReport { dir, created, started, joined, cluster: identity, nodes, elsewhere })
 }
 
 /// Starts single nodes and waits until they answer.
@@ -104,7 +117,9 @@ pub async fn start(cluster: &mut LocalCluster, which: &[NodeRef]) -> Result<Done
         NodeStanding::Serving => true,
         // Among members it is one whose data is gone: it finds that out in a moment.
         NodeStanding::Uninitialised => !members,
-        NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping | NodeStanding::Left => false,
+        // It brings home what it holds.
+        NodeStanding::Left => true,
+        NodeStanding::Excluded(_) | NodeStanding::Failed(_) | NodeStanding::Stopping => false,
     };
     wait_until(cluster, &names, LIMIT, "serves", ready).await?;
     if members {
@@ -120,6 +135,7 @@ fn open_or_create(args: &UpArgs, dir: &Path) -> Result<(LocalCluster, bool), Fai
     match LocalCluster::open(dir) {
         Ok(mut cluster) => {
             require_same_shape(args, &cluster)?;
+            cluster.grow(args.nodes.unwrap_or(0))?;
             if !args.flags.is_empty() {
                 cluster.set_launch(starling_local::Launch { args: args.flags.clone(), ..Default::default() })?;
             }
@@ -146,7 +162,7 @@ fn require_same_shape(args: &UpArgs, cluster: &LocalCluster) -> Result<(), Failu
     let addresses = view.addresses();
     let zones: std::collections::BTreeSet<_> = view.status()?.into_iter().map(|node| node.zone).collect();
     let first_port = addresses.first().map(std::net::SocketAddr::port);
-    let differs = args.nodes.is_some_and(|nodes| nodes != addresses.len())
+    let differs = args.nodes.is_some_and(|nodes| nodes < addresses.len())
         || args.zones.is_some_and(|wanted| wanted != zones.len())
         || args.base_port.is_some_and(|port| Some(port) != first_port);
     if !differs {
@@ -155,7 +171,8 @@ fn require_same_shape(args: &UpArgs, cluster: &LocalCluster) -> Result<(), Failu
     let (nodes, zones, dir) = (addresses.len(), zones.len(), view.dir().display());
     let port = first_port.unwrap_or_default();
     Err(Failure::usage(format!("the cluster in {dir} has {nodes} nodes in {zones} zones from port {port}")).hint(
-        "`starling local up` alone starts it; for another one, give another --dir, or `starling local wipe` first",
+        "`starling local up` alone starts it, a greater --nodes adds to it, and `starling cluster leave` takes nodes out; \
+         for another one, give another --dir, or `starling local wipe` first",
     ))
 }
 
@@ -189,6 +206,67 @@ fn awake(cluster: &LocalCluster, out: &Out) -> Result<Vec<NodeName>, Failure> {
     Ok(awake)
 }
 
+/// A node that has left the cluster runs until it holds nothing, and is not waited for.
+fn without_those_that_left(
+    awake: Vec<NodeName>,
+    mut statuses: Vec<NodeStatus>,
+    out: &Out,
+) -> (Vec<NodeName>, Vec<NodeStatus>) {
+    for status in statuses.iter().filter(|status| status.standing == NodeStanding::Left) {
+        out.warn(format!(
+            "{0} has left the cluster: `starling local stop {0}` and `starling local wipe {0}` let it join anew",
+            status.name
+        ));
+    }
+    statuses.retain(|status| status.standing != NodeStanding::Left);
+    let stays = |name: &NodeName| statuses.iter().any(|status| status.name == *name);
+    (awake.into_iter().filter(stays).collect(), statuses)
+}
+
+/// The nodes that belong to no cluster while others do, and that the others' layout does not name: those that can join.
+async fn strangers(cluster: &LocalCluster, statuses: &[NodeStatus]) -> Result<Vec<NodeName>, Failure> {
+    let Some(member) = statuses.iter().find(|status| status.cluster.is_some()) else { return Ok(Vec::new()) };
+    let (_, view) = control_of(cluster, &member.name).await?;
+    let is_named = |name: &NodeName| view.layout.as_ref().is_some_and(|layout| layout.member_named(name).is_some());
+    let unnamed = statuses.iter().filter(|status| status.cluster.is_none() && !is_named(&status.name));
+    Ok(unnamed.map(|status| status.name.clone()).collect())
+}
+
+/// Has nodes join through one that is a member, and waits until they have their share of the data.
+async fn join(
+    cluster: &LocalCluster,
+    statuses: &[NodeStatus],
+    joining: &[NodeName],
+    limit: Duration,
+    out: &Out,
+) -> Result<(), Failure> {
+    let serves = |status: &&NodeStatus| status.cluster.is_some() && status.standing == NodeStanding::Serving;
+    let member = statuses.iter().find(serves);
+    let member = member.ok_or_else(|| Failure::failed("no member serves, so nobody can join"))?;
+    let (control, view) = control_of(cluster, &member.name).await?;
+    let told = |error: ClientError| Failure::from_client(error, Intent::Write(None), &Names::of_view(&view));
+    if control.plan(limit).await.map_err(told)?.is_some() {
+        let message = format!("{} cannot join: something else is staged on {}", joined(joining), member.name);
+        return Err(Failure::failed(message).hint("`starling cluster commit` or `starling cluster unstage` it first"));
+    }
+    out.note(format!("{} joining …", joined(joining)));
+    let changes = joining.iter().map(|name| Change::Join { name: name.clone(), weight: 1 }).collect();
+    let plan = stage(&control, changes).await.map_err(told)?;
+    let version = match commit(&control, &plan).await.map_err(told)? {
+        Committed::Chosen(version) => version,
+        Committed::Other { .. } => {
+            return Err(Failure::failed("another change of the ring came first").hint("run the same command again"));
+        }
+    };
+    wait_settled(&roster(&control, &view).await, version, limit, out).await
+}
+
+async fn control_of(cluster: &LocalCluster, name: &NodeName) -> Result<(ControlClient, ClusterView), Failure> {
+    let address = address_of(cluster, name)?;
+    let answer = ControlClient::connect_any([address], STATUS_LIMIT).await;
+    answer.map_err(|error| Failure::new(Kind::Unreachable, error.to_string()))
+}
+
 /// Runs `cluster init`, or finishes one that did not reach all: through a node that has the layout, if there is one.
 async fn make_cluster(
     cluster: &LocalCluster,
@@ -199,9 +277,7 @@ async fn make_cluster(
 ) -> Result<Option<String>, Failure> {
     let through = statuses.iter().find(|status| status.cluster.is_some()).or(statuses.first());
     let Some(through) = through else { return Ok(None) };
-    let address = address_of(cluster, &through.name)?;
-    let control = ControlClient::connect(&address).await;
-    let control = control.map_err(|error| Failure::new(Kind::Unreachable, error.to_string()))?;
+    let (control, _) = control_of(cluster, &through.name).await?;
     let made_before = through.cluster.is_some();
     let layout = init(&control, Init { members, ..rules }, limit).await.map_err(|failure| match made_before {
         true => failure.hint("`starling cluster status` shows more; a node whose data was wiped cannot come back yet"),

@@ -62,8 +62,7 @@ fn hopeless(cluster: &LocalCluster, status: &NodeStatus) -> Option<Failure> {
         NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => {
             Some(Failure::failed(format!("{name} does not serve: {reason}")).hint(see_log(cluster, name)))
         }
-        NodeStanding::Left => Some(Failure::failed(format!("{name} does not serve: it has left the cluster"))),
-        NodeStanding::Uninitialised | NodeStanding::Serving | NodeStanding::Stopping => None,
+        NodeStanding::Uninitialised | NodeStanding::Serving | NodeStanding::Stopping | NodeStanding::Left => None,
     }
 }
 

@@ -1,35 +1,25 @@
-//! `starling cluster`: making one, and looking at it as a whole.
+//! `starling cluster init`: making a cluster.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
-use futures::future::join_all;
+use clap::Args;
 use starling_client::ControlClient;
 use starling_core::layout::{BucketRules, Layout};
 use starling_core::name::{BucketName, NodeName};
 use starling_core::object::SiblingMode;
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
-use starling_proto::control::{Init, NodeStatus, PeerView};
+use starling_proto::control::{Init, PeerView};
 
-use crate::args::{Global, Timeout};
-use crate::commands::node::status_of;
+use crate::args::Global;
 use crate::failure::{Failure, Intent, Kind};
 use crate::names::Names;
 use crate::output::Out;
-use crate::report::cluster::StatusReport;
 use crate::report::ring::RingReport;
-use crate::session::{STATUS_LIMIT, Session, any_control, roster};
+use crate::session::{any_control, roster};
 
 const EXAMPLES: &str = "\
-Examples:
-  starling cluster init
-  starling cluster status
-  starling cluster ring";
-
-const INIT_EXAMPLES: &str = "\
 Examples:
   starling cluster init                    of all nodes that the first knows
   starling cluster init --members n1,n2,n3 --weight n1=2
@@ -38,37 +28,10 @@ Examples:
 Once, on any node: nodes never form a cluster by themselves. The number of partitions and replicas and the buckets' \
 rules are part of the layout; defaults for r and w, and limits, are not.";
 
-/// Make a cluster, and look at it as a whole
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub struct ClusterArgs {
-    #[command(subcommand)]
-    command: ClusterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ClusterCommand {
-    Init(InitArgs),
-    /// How every node is
-    #[command(after_help = "Examples:\n  starling cluster status\n  \
-                            starling cluster status -o json | jq '.nodes[] | {node, state}'")]
-    Status,
-    /// Draw the ring, and each node's share of it
-    #[command(after_help = "Examples:\n  starling cluster ring\n  \
-                            starling cluster ring -o json | jq '.ring[0]'")]
-    Ring(RingArgs),
-}
-
-#[derive(Debug, Args)]
-struct RingArgs {
-    #[command(flatten)]
-    timeout: Timeout,
-}
-
 /// Make the nodes a cluster
 #[derive(Debug, Args)]
-#[command(after_help = INIT_EXAMPLES)]
-struct InitArgs {
+#[command(after_help = EXAMPLES)]
+pub struct InitArgs {
     /// The members, by name, separated by commas [default: every node that the first one knows]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     members: Vec<NodeName>,
@@ -96,24 +59,15 @@ pub struct Rules {
     pub buckets: Vec<(BucketName, BucketRules)>,
 }
 
-pub async fn run(args: ClusterArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
-    match args.command {
-        ClusterCommand::Init(args) => {
-            let deadline = Instant::now() + args.timeout;
-            let (control, view) = any_control(global, args.timeout).await?;
-            check(&args, &roster(&control, &view).await)?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            let layout = init(&control, args.into_init(), left).await?;
-            out.print(&RingReport::summary(&layout))?;
-            out.note("\nThe cluster is ready: `starling cluster ring` draws it.");
-        }
-        ClusterCommand::Status => out.print(&status(global).await?)?,
-        ClusterCommand::Ring(args) => {
-            let session = Session::open(global, args.timeout.timeout).await?;
-            out.print(&RingReport::new(&session.layout()))?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+pub async fn run(args: InitArgs, global: &Global, out: &Out) -> Result<(), Failure> {
+    let deadline = Instant::now() + args.timeout;
+    let (control, view) = any_control(global, args.timeout).await?;
+    check(&args, &roster(&control, &view).await)?;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let layout = init(&control, args.into_init(), left).await?;
+    out.print(&RingReport::summary(&layout))?;
+    out.note("\nThe cluster is ready: `starling cluster ring` draws it.");
+    Ok(())
 }
 
 /// What can be known to be wrong before the nodes are asked.
@@ -138,20 +92,6 @@ pub async fn init(control: &ControlClient, init: Init, timeout: Duration) -> Res
             _ => failure,
         }
     })
-}
-
-/// Asks one node for the cluster, then every node how it is.
-async fn status(global: &Global) -> Result<StatusReport, Failure> {
-    let (control, view) = any_control(global, STATUS_LIMIT).await?;
-    let peers = roster(&control, &view).await;
-    let answers = join_all(peers.iter().map(status_of_peer)).await;
-    Ok(StatusReport::new(&view, peers.into_iter().zip(answers).collect()))
-}
-
-/// How a node is, if it is still the one that answers at its address.
-async fn status_of_peer(peer: &PeerView) -> Result<NodeStatus, String> {
-    let status = status_of(&peer.address).await?;
-    if status.name == peer.name { Ok(status) } else { Err(format!("{} answers at its address", status.name)) }
 }
 
 impl InitArgs {
@@ -188,7 +128,7 @@ impl Rules {
     }
 }
 
-fn parse_weight(text: &str) -> Result<(NodeName, u32), String> {
+pub fn parse_weight(text: &str) -> Result<(NodeName, u32), String> {
     let (name, weight) = text.split_once('=').ok_or("expected NODE=WEIGHT, such as n1=2")?;
     let name = name.parse().map_err(|error: starling_core::name::InvalidName| error.to_string())?;
     match weight.parse() {
@@ -197,7 +137,7 @@ fn parse_weight(text: &str) -> Result<(NodeName, u32), String> {
     }
 }
 
-fn parse_replicas(text: &str) -> Result<ReplicaCount, String> {
+pub fn parse_replicas(text: &str) -> Result<ReplicaCount, String> {
     let count: u8 = text.parse().map_err(|_| "expected a number from 1 to 7".to_owned())?;
     ReplicaCount::try_from(count).map_err(|error| error.to_string())
 }
