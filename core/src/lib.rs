@@ -37,3 +37,4 @@ pub mod ring;
 pub mod stamp;
 pub mod token;
 pub mod transition;
+pub mod tree;
