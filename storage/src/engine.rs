@@ -16,16 +16,19 @@ pub enum Space {
     Objects,
     /// An index of hint markers, by target.
     Hints,
+    /// Hash trees over the records, by partition and position.
+    Trees,
 }
 
 impl Space {
-    pub const ALL: [Space; 3] = [Space::Meta, Space::Objects, Space::Hints];
+    pub const ALL: [Space; 4] = [Space::Meta, Space::Objects, Space::Hints, Space::Trees];
 
     pub fn name(self) -> &'static str {
         match self {
             Space::Meta => "meta",
             Space::Objects => "objects",
             Space::Hints => "hints",
+            Space::Trees => "trees",
         }
     }
 }

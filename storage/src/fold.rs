@@ -24,12 +24,14 @@ use starling_core::object::Object;
 use starling_core::preference::Primaries;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Ring;
+use starling_core::tree::{Breadth, Fingerprint, Position};
 
 use crate::engine::{Batch, Engine, Space};
 use crate::error::StoreError;
 use crate::keys::RecordKey;
 use crate::record::Record;
 use crate::store::StoreLimits;
+use crate::trees::{Leaf, TreeChanges, breadth_of};
 
 /// An index entry says only that the marker exists; the byte is its format.
 pub(crate) const HINT_ENTRY: &[u8] = &[1];
@@ -92,6 +94,8 @@ impl Place {
 struct Slot {
     now: Record,
     markers_before: BTreeSet<NodeId>,
+    /// What it had in the hash tree.
+    leaf_before: Option<(Breadth, Fingerprint)>,
     changed: bool,
     #[cfg(feature = "deliberate-faults")]
     before: Record,
@@ -106,6 +110,7 @@ impl Slot {
 
 pub(crate) struct Fold<'a> {
     around: &'a Surroundings<'a>,
+    engine: &'a dyn Engine,
     /// By how much the number of markers for each target has changed so far.
     hints: BTreeMap<NodeId, i64>,
     slots: BTreeMap<RecordKey, Result<Slot, StoreError>>,
@@ -114,7 +119,7 @@ pub(crate) struct Fold<'a> {
 impl<'a> Fold<'a> {
     /// Reads all records that the batch will touch, at once.
     pub fn read<'p>(
-        engine: &dyn Engine,
+        engine: &'a dyn Engine,
         around: &'a Surroundings<'a>,
         places: impl Iterator<Item = &'p Place>,
     ) -> Self {
@@ -127,7 +132,7 @@ impl<'a> Fold<'a> {
                 keys.into_iter().map(|key| (key.clone(), Err(error.clone()))).collect()
             }
         };
-        Fold { around, hints: BTreeMap::new(), slots }
+        Fold { around, engine, hints: BTreeMap::new(), slots }
     }
 
     pub fn coordinate(&mut self, place: &Place, write: Write) -> Result<Minted, StoreError> {
@@ -222,7 +227,8 @@ impl<'a> Fold<'a> {
         Ok(outcome)
     }
 
-    /// Sets the markers of what is held by the present ring, if they were set by another. True if any are left then.
+    /// Sets the markers of what is held by the present ring, if they were set by another, and has its leaf where the ring
+    /// has it. True if any markers are left then.
     pub fn readdress(&mut self, place: &Place) -> Result<bool, StoreError> {
         let epoch = self.around.ring.epoch();
         let slot = self.slot(place)?;
@@ -233,14 +239,28 @@ impl<'a> Fold<'a> {
         if is_outdated && owes {
             self.owe_confirmations(place)?;
         }
+        let breadth = breadth_of(&place.record.object(), self.around.ring.read());
+        let slot = self.slot(place)?;
+        slot.changed |= slot.now.breadth.is_some_and(|present| present != breadth);
         Ok(!self.slot(place)?.now.markers.is_empty())
     }
 
     /// The batch that makes all of it durable, and by how much the number of markers for each target changes.
-    pub fn finish(self) -> (Batch, BTreeMap<NodeId, i64>) {
-        let mut batch = Batch::default();
+    ///
+    /// # Errors
+    /// The hash trees cannot be read.
+    pub fn finish(self) -> Result<(Batch, BTreeMap<NodeId, i64>), StoreError> {
+        let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
+        let layout = self.around.ring.read();
         let readable = self.slots.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?)));
-        for (key, slot) in readable.filter(|(_, slot)| slot.changed) {
+        for (key, mut slot) in readable.filter(|(_, slot)| slot.changed) {
+            let name = key.object();
+            let after = Leaf::of(name.clone(), &slot.now.object, breadth_of(&name, layout), layout.partitions());
+            slot.now.breadth = after.as_ref().map(|leaf| leaf.breadth);
+            let position = Position::of(&name, layout.partitions());
+            let before =
+                slot.leaf_before.map(|(breadth, fingerprint)| Leaf { key: name, position, breadth, fingerprint });
+            trees.replace(&mut batch, key.partition(), before, after);
             if slot.now == Record::default() {
                 batch.delete(Space::Objects, key.as_bytes());
             } else {
@@ -253,7 +273,8 @@ impl<'a> Fold<'a> {
                 batch.delete(Space::Hints, key.hint_for(*dropped));
             }
         }
-        (batch, self.hints)
+        trees.finish(self.engine, &mut batch)?;
+        Ok((batch, self.hints))
     }
 
     fn owe_confirmations(&mut self, place: &Place) -> Result<(), StoreError> {
@@ -304,6 +325,7 @@ fn open_slot(bytes: Option<Bytes>) -> Result<Slot, StoreError> {
     let now = Record::decode(&bytes).map_err(unreadable)?;
     Ok(Slot {
         markers_before: now.markers.clone(),
+        leaf_before: now.breadth.map(|breadth| (breadth, Fingerprint::of(now.object.clock()))),
         #[cfg(feature = "deliberate-faults")]
         before: now.clone(),
         now,

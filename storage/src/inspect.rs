@@ -90,7 +90,7 @@ pub fn hint_place(key: &[u8]) -> Result<HeldHint, InspectError> {
 pub fn record(key: &[u8], value: &[u8]) -> Result<HeldRecord, InspectError> {
     let place = record_place(key)?;
     match Record::decode(value) {
-        Ok(Record { object, mark, markers, confirmed, owed_in }) => {
+        Ok(Record { object, mark, markers, confirmed, owed_in, breadth: _ }) => {
             Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in })
         }
         Err(reason) => Err(InspectError::Record { place, reason }),

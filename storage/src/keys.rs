@@ -26,6 +26,20 @@ impl RecordKey {
         &self.0
     }
 
+    pub fn partition(&self) -> Partition {
+        partition_of(&self.0).expect("it begins with its partition")
+    }
+
+    /// The name of the object that this key was made of.
+    pub fn object(&self) -> ObjectKey {
+        object_of(&self.0).expect("it was made of a name")
+    }
+
+    /// All but the partition.
+    pub fn behind_partition(&self) -> &[u8] {
+        &self.0[2..]
+    }
+
     pub fn hint_for(&self, target: NodeId) -> Vec<u8> {
         let mut bytes = hints_start(target).to_vec();
         bytes.extend_from_slice(&self.0);

@@ -4,11 +4,11 @@
 //! through this crate: objects with their own marks and hint markers, its identity and runs, its peers' runs, layouts.
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
-//! for what one batch does; [`store`] for what the node sees, with `decrees.rs` for how the ring changes; [`directory`] for the files; [`inspect`] for a look at what
-//! lies in an engine, past the store.
+//! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
+//! ring changes; [`directory`] for the files; [`inspect`] for a look at what lies in an engine, past the store.
 //!
-//! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still: hash
-//! trees, reaping, expiry, repair of damaged records.
+//! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still:
+//! reaping, expiry, repair of damaged records.
 
 mod decrees;
 pub mod directory;
@@ -25,6 +25,7 @@ mod record;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 pub mod store;
+mod trees;
 mod writer;
 
 pub use decrees::{AdoptError, NoVote, Page, Pulled};
@@ -37,4 +38,5 @@ pub use record::UnreadableRecord;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Expect, RocksEngine, RocksOptions};
 pub use store::{Health, Hint, Listed, OpenError, Store, StoreLimits};
+pub use trees::PartitionTree;
 pub use writer::{Jobs, Prepared, Writer};

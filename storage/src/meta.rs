@@ -29,6 +29,7 @@ const COPIED: &[u8] = b"copied";
 const PULL: &[u8] = b"pull/";
 const PULL_END: &[u8] = b"pull0";
 const STAGED: &[u8] = b"staged";
+const TREES: &[u8] = b"trees";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
@@ -183,6 +184,15 @@ pub(crate) fn read_staged(engine: &dyn Engine) -> Result<Vec<Change>, EngineErro
 
 pub(crate) fn write_staged(batch: &mut Batch, changes: &[Change]) {
     write(batch, STAGED, &changes);
+}
+
+/// Whether every record has its leaf in a hash tree.
+pub(crate) fn has_trees(engine: &dyn Engine) -> Result<bool, EngineError> {
+    Ok(read::<()>(engine, TREES)?.is_some())
+}
+
+pub(crate) fn write_has_trees(batch: &mut Batch) {
+    write(batch, TREES, &());
 }
 
 fn in_order(prefix: &[u8], number: u64) -> Vec<u8> {

@@ -9,13 +9,16 @@ use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::object::Object;
 use starling_core::ring::Epoch;
+use starling_core::tree::Breadth;
 
 /// Longest record that is decoded. Far above what an object can grow to; guards against a damaged length only.
 const MAX_RECORD_BYTES: usize = 1 << 30;
-/// Of a record that owes nothing to anybody, and of all records once.
+/// Of a record that owes nothing to anybody, and has no leaf in a hash tree.
 const PLAIN: u8 = 1;
 /// As before, behind the epoch in which its markers were set.
 const OWING: u8 = 2;
+/// Behind the breadth of its leaf, and that epoch if there is one.
+const TREED: u8 = 3;
 
 /// A record that this build cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +44,17 @@ pub(crate) struct Record {
     /// By which ring the two sets above are meant; none while both are empty.
     #[serde(skip)]
     pub owed_in: Option<Epoch>,
+    /// Under which breadth it has its leaf in the partition's hash tree; none if it has no leaf.
+    #[serde(skip)]
+    pub breadth: Option<Breadth>,
 }
 
 impl Record {
     pub fn encode(&self) -> Bytes {
-        let bytes = match self.owed_in {
-            None => [vec![PLAIN], codec::encode(self)],
-            Some(epoch) => [vec![OWING], codec::encode(&(epoch, self))],
+        let bytes = match (self.breadth, self.owed_in) {
+            (Some(breadth), owed_in) => [vec![TREED], codec::encode(&(breadth, owed_in, self))],
+            (None, Some(epoch)) => [vec![OWING], codec::encode(&(epoch, self))],
+            (None, None) => [vec![PLAIN], codec::encode(self)],
         };
         bytes.concat().into()
     }
@@ -62,6 +69,11 @@ impl Record {
             Some((&OWING, body)) => {
                 let (epoch, record): (Epoch, Record) = codec::decode(body, MAX_RECORD_BYTES, "a record")?;
                 Ok(Record { owed_in: Some(epoch), ..record })
+            }
+            Some((&TREED, body)) => {
+                let (breadth, owed_in, record): (Breadth, Option<Epoch>, Record) =
+                    codec::decode(body, MAX_RECORD_BYTES, "a record")?;
+                Ok(Record { breadth: Some(breadth), owed_in, ..record })
             }
             Some((&newer, _)) => Err(UnreadableRecord::NewerFormat(newer)),
             None => Err(UnreadableRecord::Empty),

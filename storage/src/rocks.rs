@@ -75,8 +75,12 @@ impl RocksEngine {
             log_check::check(path).map_err(|damage| refused(damage.to_string()))?;
         }
         let cache = Cache::new_lru_cache(options.block_cache);
+        let mut database = database.clone();
+        if expect == Expect::Store && lacks_trees_only(path).map_err(|error| refused(error.to_string()))? {
+            database.create_missing_column_families(true);
+        }
         let families = Space::ALL.map(|space| ColumnFamilyDescriptor::new(space.name(), family(&cache, options)));
-        let db = Db::open_cf_descriptors(database, path, families).map_err(|error| refused(error.to_string()))?;
+        let db = Db::open_cf_descriptors(&database, path, families).map_err(|error| refused(error.to_string()))?;
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(RocksEngine { db, path: path.to_owned(), synced, failed: AtomicBool::new(false) })
@@ -85,6 +89,14 @@ impl RocksEngine {
     fn family(&self, space: Space) -> Arc<BoundColumnFamily<'_>> {
         self.db.cf_handle(space.name()).expect("every space is opened with the store")
     }
+}
+
+/// A store from before there were hash trees. Any other space that is missing is a damage.
+fn lacks_trees_only(path: &Path) -> Result<bool, rocksdb::Error> {
+    let there = Db::list_cf(&Options::default(), path)?;
+    let missing: Vec<Space> =
+        Space::ALL.into_iter().filter(|space| !there.iter().any(|name| name == space.name())).collect();
+    Ok(missing == [Space::Trees])
 }
 
 fn database(expect: Expect) -> Options {

@@ -22,6 +22,7 @@ use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Epoch, InvalidDecree, Ring};
 use starling_core::token::Partition;
+use starling_core::tree::Breadth;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::directory::{DataDirectory, Identity};
@@ -31,6 +32,7 @@ use crate::fold::{Confirmed, Minted};
 use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
 use crate::record::Record;
+use crate::trees::{self, PartitionTree};
 use crate::writer::{Change, Job, Writer};
 
 /// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
@@ -212,8 +214,15 @@ impl Store {
         if found != expected {
             return Err(OpenError::MixedUp { found, expected });
         }
+        let ring = read_ring(&*engine)?;
         let run = OwnRun::next(meta::read_run(&*engine)?, rand::random());
         let mut begin = Batch::default();
+        if !meta::has_trees(&*engine)? {
+            if let Some(ring) = &ring {
+                trees::build(&*engine, ring.read())?;
+            }
+            meta::write_has_trees(&mut begin);
+        }
         meta::write_run(&mut begin, &run);
         engine.commit(begin)?;
 
@@ -221,7 +230,6 @@ impl Store {
             Some(reason) => Health::Retired { reason },
             None => Health::Serving,
         };
-        let ring = read_ring(&*engine)?;
         let shared = Arc::new(Shared {
             // Nothing is under way yet.
             adopted: AtomicU64::new(ring.as_ref().map_or(0, |ring| ring.epoch().0)),
@@ -333,6 +341,15 @@ impl Store {
         let record_key = RecordKey::new(layout.partition_of(key), key);
         let bytes = self.shared.engine.get(Space::Objects, record_key.as_bytes())?;
         bytes.map(|bytes| object_in(&bytes)).transpose()
+    }
+
+    /// The hash trees of all partitions, over the keys of buckets of at least that breadth. Reading it blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the store does not serve.
+    pub fn tree(&self, least: Breadth) -> Result<PartitionTree<'_>, StoreError> {
+        self.serving_layout()?;
+        Ok(PartitionTree::new(&*self.shared.engine, least))
     }
 
     /// Up to `limit` keys of a bucket in a partition that start with `prefix` and come after `after`, ascending, deleted
@@ -654,6 +671,7 @@ impl Shared {
 fn claim(engine: &dyn Engine, identity: &Identity) -> Result<(), EngineError> {
     let mut batch = Batch::default();
     meta::write_identity(&mut batch, identity.node, identity.directory);
+    meta::write_has_trees(&mut batch);
     engine.commit(batch)
 }
 

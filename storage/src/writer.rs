@@ -165,6 +165,8 @@ pub struct Prepared {
 enum Work {
     /// The batch, and by how much the number of markers for each target changes with it.
     Commit(Batch, BTreeMap<NodeId, i64>),
+    /// What the batch has to be folded onto cannot be read.
+    Nothing(StoreError),
     /// Another process mints under this directory's name. Nothing of this batch may join in.
     Retire(String),
 }
@@ -174,17 +176,17 @@ impl Prepared {
     pub fn batch(&self) -> Option<&Batch> {
         match &self.work {
             Work::Commit(batch, _) => Some(batch).filter(|batch| !batch.is_empty()),
-            Work::Retire(_) => None,
+            Work::Nothing(_) | Work::Retire(_) => None,
         }
     }
 
     fn of(fold: Fold, outcomes: Vec<Outcome>) -> Prepared {
         let work = match outcomes.iter().find_map(Outcome::directory_copied) {
             Some(copied) => Work::Retire(copied.to_string()),
-            None => {
-                let (batch, hints_changed) = fold.finish();
-                Work::Commit(batch, hints_changed)
-            }
+            None => match fold.finish() {
+                Ok((batch, hints_changed)) => Work::Commit(batch, hints_changed),
+                Err(unreadable) => Work::Nothing(unreadable),
+            },
         };
         if fault::is_on(Fault::AcknowledgeBeforeSync) {
             outcomes.into_iter().for_each(|outcome| outcome.tell(None));
@@ -281,6 +283,7 @@ impl Writer {
                 self.shared.count_hints(&hints_changed);
                 Ok(())
             }
+            Work::Nothing(unreadable) => Err(unreadable),
             Work::Retire(reason) => {
                 self.shared.retire(&reason);
                 Err(StoreError::Refused(Refusal::NotAMember))

@@ -47,7 +47,9 @@ fn a_primarys_record() {
     block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.seen(), 2, "new"), None)).unwrap();
     block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
     let expected = [
-        "01", // the format
+        "03", // the format
+        "ff", // its leaf in the hash tree is among those of buckets with all replicas
+        "00", // no epoch, since there are no markers
         "02",
         "650102",
         "c90301", // the clock: (directory, birth) and counter, by history
@@ -87,8 +89,9 @@ fn a_fallbacks_record_and_its_hints() {
     let (at, record) = only(&*engine, Space::Objects);
     assert_eq!(at, ["0000", &hex(b"default\0"), &hex(b"b\0"), &hex(b"k7")].concat());
     let expected = [
-        "02", // the format of a record with markers
-        "01", // the epoch in which they were set
+        "03",   // the format
+        "ff",   // the breadth of its leaf
+        "0101", // the epoch in which its markers were set
         "01",
         "650102",
         "01",
@@ -114,6 +117,22 @@ fn a_fallbacks_record_and_its_hints() {
     let hints: Vec<_> = hints.iter().map(|(key, value)| (hex(key), hex(value))).collect();
     let of = |target: &str| ([target, &at].concat(), "01".to_owned());
     assert_eq!(hints, [of("0000000000000003"), of("0000000000000005")]);
+}
+
+#[test]
+fn a_hash_tree() {
+    let engine = engine();
+    let store = open(engine.clone());
+    block_on(store.merge(EPOCH, key("b", "k"), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
+    let entries = engine.scan(Space::Trees, b"", None, 9).unwrap();
+    let entries: Vec<_> = entries.iter().map(|(key, value)| (hex(key), hex(value))).collect();
+    let expected: [(&[&str], &[&str]); 2] = [
+        // A sum: 0, partition, branch, breadth; the format, how many keys, their hash.
+        (&["00", "0002", "2c", "ff"], &["01", "0000000000000001", "37b07a09c306ddc2334a830b1b1ba1fa"]),
+        // A leaf: 1, partition, position, the record's key; the format, breadth, fingerprint.
+        (&["01", "0002", "2c71073333975820", &hex(b"default\0b\0k")], &["01", "ff", "bfafd48a0c5388e2"]),
+    ];
+    assert_eq!(entries, expected.map(|(key, value)| (key.concat(), value.concat())));
 }
 
 #[test]
@@ -159,7 +178,8 @@ fn the_nodes_own_affairs() {
     store.retire("a copy");
     assert_eq!(meta(&*engine, b"retired"), "01066120636f7079");
     let keys = engine.scan(Space::Meta, b"", None, 99).unwrap();
-    assert_eq!(keys.len(), 6, "and nothing else is there");
+    assert_eq!(meta(&*engine, b"trees"), "01");
+    assert_eq!(keys.len(), 7, "and nothing else is there");
 }
 
 #[test]

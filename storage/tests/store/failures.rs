@@ -250,12 +250,12 @@ fn an_unreadable_record_harms_nobody_else(machine: &dyn Machine) {
     }
     let record_key = record_key(&newer);
     let mut record = engine.get(Space::Objects, &record_key).unwrap().unwrap().to_vec();
-    record[0] = 3;
+    record[0] = 9;
     let mut batch = Batch::default();
     batch.put(Space::Objects, record_key.clone(), record.clone());
     engine.commit(batch).unwrap();
 
-    let unreadable = |error: &StoreError| matches!(error, StoreError::Damaged(reason) if reason.contains("format 3"));
+    let unreadable = |error: &StoreError| matches!(error, StoreError::Damaged(reason) if reason.contains("format 9"));
     assert!(unreadable(&store.get(&newer).unwrap_err()));
     let peer = Peer::with(201, 1, "x").object;
     let role = Role::Fallback { stands_in_for: primaries(&good)[0] };

@@ -15,4 +15,5 @@ mod layouts;
 mod limits;
 mod listing;
 mod runs;
+mod trees;
 mod writes;

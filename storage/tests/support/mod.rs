@@ -23,6 +23,7 @@ use starling_core::quorum::ReplicaCount;
 use starling_core::ring::{Epoch, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
+use starling_core::tree::{Breadth, Fingerprint, Position, Sum};
 use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
 
 /// The node whose store is under test.
@@ -220,11 +221,44 @@ pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
         let (owed_in, (object, mark, markers, confirmed)) = match bytes[0] {
             1 => (None, codec::decode(body, usize::MAX >> 1, "a record").unwrap()),
             2 => codec::decode(body, usize::MAX >> 1, "a record").map(|(epoch, record)| (Some(epoch), record)).unwrap(),
+            3 => {
+                let decoded = codec::decode::<(Breadth, _, _)>(body, usize::MAX >> 1, "a record");
+                decoded.map(|(_, owed_in, record)| (owed_in, record)).unwrap()
+            }
             format => panic!("format {format}"),
         };
         RawRecord { object, mark, markers, confirmed, owed_in }
     };
     entries.iter().map(|(key, value)| (key.to_vec(), record(value))).collect()
+}
+
+/// All that has to lie in the trees of a store with these records: a second reading of that format too.
+pub fn trees_of(records: &BTreeMap<Vec<u8>, RawRecord>, layout: &Layout) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut trees = BTreeMap::new();
+    let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
+    for (at, record) in records.iter().filter(|(_, record)| !record.object.is_unwritten()) {
+        let name: Vec<&[u8]> = at[2..].splitn(3, |byte| *byte == 0).collect();
+        let key = key(std::str::from_utf8(name[1]).unwrap(), name[2]);
+        let position = Position::of(&key, layout.partitions()).0.to_be_bytes();
+        let breadth = layout.rules(key.bucket()).replicas.map_or(255, |replicas| u8::try_from(replicas.get()).unwrap());
+        let fingerprint = Fingerprint::of(record.object.clock());
+        let leaf = [&[1], &at[..2], &position, &at[2..]].concat();
+        trees.insert(leaf, [&[1, breadth][..], &fingerprint.0.to_be_bytes()].concat());
+        let sum = sums.entry([&[0], &at[..2], &position[..1], &[breadth]].concat()).or_default();
+        *sum = sum.plus(Sum::of(&key, fingerprint));
+    }
+    trees.extend(
+        sums.into_iter()
+            .map(|(at, Sum { keys, hash })| (at, [&[1][..], &keys.to_be_bytes(), &hash.to_be_bytes()].concat())),
+    );
+    trees
+}
+
+/// The trees say exactly what the records say.
+pub fn assert_trees_agree(engine: &dyn Engine, layout: &Layout) {
+    let found = engine.scan(Space::Trees, b"", None, usize::MAX).unwrap();
+    let found: BTreeMap<Vec<u8>, Vec<u8>> = found.into_iter().map(|(at, is)| (at.to_vec(), is.to_vec())).collect();
+    assert_eq!(found, trees_of(&raw_records(engine), layout));
 }
 
 /// The record of a key, if there is one.

@@ -1,0 +1,299 @@
+//! Hash trees on disk (`starling_core::tree`): kept in the same batch as the records they tell of, so exact after any crash.
+//!
+//! There are two kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
+//! any branch can be summed up from one range. And the *sums* of the branches of one level, [`STORED_LEVEL`], so that the
+//! upper levels cost little to sum up. The node's copy for somebody else has its leaf too: should it become a primary of the
+//! key, the tree has it already.
+//!
+//! On disk: a sum's key is 0, the partition (16 bits, big-endian), the branch's number (8 bits) and the breadth; its value is
+//! the format, the number of keys (64 bits) and the hash (128 bits). A leaf's key is 1, the partition, the position (64 bits)
+//! and what the record's key has behind the partition; its value is the format, the breadth and the fingerprint (64 bits).
+//! These formats never change without a new format byte.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use starling_core::layout::Layout;
+use starling_core::name::ObjectKey;
+use starling_core::object::Object;
+use starling_core::token::{Partition, PartitionCount};
+use starling_core::tree::{Branch, Breadth, CHILDREN, Fingerprint, Position, Sum, Tree};
+
+use crate::engine::{Batch, Engine, EngineError, Space};
+use crate::error::StoreError;
+use crate::keys::{self, RecordKey};
+use crate::record::Record;
+
+/// The level whose sums are stored: 256 branches of a partition.
+const STORED_LEVEL: u8 = 2;
+const FORMAT: u8 = 1;
+const SUMS: u8 = 0;
+const LEAVES: u8 = 1;
+/// Entries that are read at once.
+const ENTRIES_AT_ONCE: usize = 512;
+
+/// What a record adds to its partition's tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub key: ObjectKey,
+    pub position: Position,
+    pub breadth: Breadth,
+    pub fingerprint: Fingerprint,
+}
+
+impl Leaf {
+    /// None of an object that was never written.
+    pub fn of(key: ObjectKey, object: &Object, breadth: Breadth, partitions: PartitionCount) -> Option<Leaf> {
+        let position = Position::of(&key, partitions);
+        let fingerprint = Fingerprint::of(object.clock());
+        (!object.is_unwritten()).then_some(Leaf { key, position, breadth, fingerprint })
+    }
+
+    fn sum(&self) -> Sum {
+        Sum::of(&self.key, self.fingerprint)
+    }
+}
+
+/// Changes of trees that are gathered for one batch.
+#[derive(Default)]
+pub(crate) struct TreeChanges {
+    /// By how much each stored sum changes.
+    sums: BTreeMap<Vec<u8>, Sum>,
+}
+
+impl TreeChanges {
+    /// One key's leaf in the place of another.
+    pub fn replace(&mut self, batch: &mut Batch, partition: Partition, before: Option<Leaf>, after: Option<Leaf>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.change(partition, &before, |sum| sum.minus(before.sum()));
+            batch.delete(Space::Trees, leaf_key(partition, before.position, &before.key));
+        }
+        if let Some(after) = after {
+            self.change(partition, &after, |sum| sum.plus(after.sum()));
+            batch.put(Space::Trees, leaf_key(partition, after.position, &after.key), leaf_value(&after));
+        }
+    }
+
+    fn change(&mut self, partition: Partition, leaf: &Leaf, change: impl FnOnce(Sum) -> Sum) {
+        let sum = self.sums.entry(sum_key(partition, leaf.position, leaf.breadth)).or_default();
+        *sum = change(*sum);
+    }
+
+    /// # Errors
+    /// The present sums cannot be read.
+    pub fn finish(self, engine: &dyn Engine, batch: &mut Batch) -> Result<(), EngineError> {
+        let keys: Vec<&[u8]> = self.sums.keys().map(Vec::as_slice).collect();
+        let found = engine.get_many(Space::Trees, &keys)?;
+        for ((key, change), found) in self.sums.iter().zip(found) {
+            let before = found.map(|bytes| read_sum(&bytes)).transpose()?.unwrap_or_default();
+            match before.plus(*change) {
+                sum if sum == Sum::default() => batch.delete(Space::Trees, key.as_slice()),
+                sum => batch.put(Space::Trees, key.as_slice(), sum_value(sum)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a node holds of a partition, of buckets of at least some breadth. Each call sees the disk as it is then. Blocks.
+pub struct PartitionTree<'a> {
+    engine: &'a dyn Engine,
+    least: Breadth,
+}
+
+impl<'a> PartitionTree<'a> {
+    pub(crate) fn new(engine: &'a dyn Engine, least: Breadth) -> PartitionTree<'a> {
+        PartitionTree { engine, least }
+    }
+
+    fn each_leaf(&self, branch: Branch, mut see: impl FnMut(Leaf)) -> Result<(), StoreError> {
+        let (first, last) = branch.positions().into_inner();
+        let mut from = position_start(branch.partition, first);
+        let until = match last.0.checked_add(1) {
+            Some(next) => Some(position_start(branch.partition, Position(next))),
+            None => keys::after_prefix(&partition_start(LEAVES, branch.partition)),
+        };
+        loop {
+            let found = self.engine.scan(Space::Trees, &from, until.as_deref(), ENTRIES_AT_ONCE)?;
+            let Some((last, _)) = found.last() else { return Ok(()) };
+            from = keys::next_after(last);
+            for (key, value) in found {
+                let leaf = read_leaf(&key, &value)?;
+                if leaf.breadth >= self.least {
+                    see(leaf);
+                }
+            }
+        }
+    }
+
+    /// Of branches of the stored level, those that lie in a branch above.
+    fn each_sum(&self, branch: Branch, mut see: impl FnMut(Position, Sum)) -> Result<(), StoreError> {
+        let (first, last) = branch.positions().into_inner();
+        let from = sum_start(branch.partition, first);
+        let until = keys::after_prefix(&sum_start(branch.partition, last));
+        let mut from = from;
+        loop {
+            let found = self.engine.scan(Space::Trees, &from, until.as_deref(), ENTRIES_AT_ONCE)?;
+            let Some((last, _)) = found.last() else { return Ok(()) };
+            from = keys::next_after(last);
+            for (key, value) in found {
+                let &[_, _, _, number, breadth] = &*key else { return Err(unreadable("a sum's key")) };
+                if Breadth(breadth) >= self.least {
+                    see(Position(u64::from(number) << (u64::BITS - u8::BITS)), read_sum(&value)?);
+                }
+            }
+        }
+    }
+}
+
+impl Tree for PartitionTree<'_> {
+    type Error = StoreError;
+
+    fn sum(&self, branch: Branch) -> Result<Sum, StoreError> {
+        let mut sum = Sum::default();
+        if branch.level() <= STORED_LEVEL {
+            self.each_sum(branch, |_, stored| sum = sum.plus(stored))?;
+        } else {
+            self.each_leaf(branch, |leaf| sum = sum.plus(leaf.sum()))?;
+        }
+        Ok(sum)
+    }
+
+    fn sums_below(&self, branch: Branch) -> Result<Vec<Sum>, StoreError> {
+        let below = branch.children();
+        let mut sums = vec![Sum::default(); below.len().min(CHILDREN)];
+        let mut add = |position: Position, sum: Sum| {
+            let child = below.partition_point(|child| *child.positions().end() < position);
+            if let Some(below) = sums.get_mut(child) {
+                *below = below.plus(sum);
+            }
+        };
+        if branch.level() < STORED_LEVEL {
+            self.each_sum(branch, add)?;
+        } else {
+            self.each_leaf(branch, |leaf| add(leaf.position, leaf.sum()))?;
+        }
+        Ok(sums)
+    }
+
+    fn keys(&self, branch: Branch) -> Result<BTreeMap<ObjectKey, Fingerprint>, StoreError> {
+        let mut found = BTreeMap::new();
+        self.each_leaf(branch, |leaf| {
+            found.insert(leaf.key, leaf.fingerprint);
+        })?;
+        Ok(found)
+    }
+}
+
+/// Makes the trees of a store whose records were written before there were any. What an earlier attempt has done is passed
+/// over.
+///
+/// # Errors
+/// A record cannot be read, or the engine fails.
+pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineError> {
+    let mut from = Vec::new();
+    loop {
+        let found = engine.scan(Space::Objects, &from, None, ENTRIES_AT_ONCE)?;
+        let Some((last, _)) = found.last() else { return Ok(()) };
+        from = keys::next_after(last);
+        let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
+        for (at, value) in &found {
+            let damaged =
+                |what: String| EngineError::Damaged(format!("a record has to be read for its hash tree: {what}"));
+            let record = Record::decode(value).map_err(|error| damaged(error.to_string()))?;
+            let place = keys::partition_of(at).zip(keys::object_of(at));
+            let (partition, key) = place.ok_or_else(|| damaged("its key names no object".to_owned()))?;
+            let breadth = breadth_of(&key, layout);
+            let leaf = Leaf::of(key, &record.object, breadth, layout.partitions());
+            if record.breadth.is_none() && leaf.is_some() {
+                trees.replace(&mut batch, partition, None, leaf);
+                batch.put(Space::Objects, at.clone(), Record { breadth: Some(breadth), ..record }.encode());
+            }
+        }
+        trees.finish(engine, &mut batch)?;
+        if !batch.is_empty() {
+            engine.commit(batch)?;
+        }
+    }
+}
+
+/// Under which breadth a bucket's keys stand.
+pub(crate) fn breadth_of(key: &ObjectKey, layout: &Layout) -> Breadth {
+    Breadth::of(key.bucket(), layout)
+}
+
+fn partition_start(kind: u8, partition: Partition) -> Vec<u8> {
+    let [high, low] = partition.0.to_be_bytes();
+    vec![kind, high, low]
+}
+
+fn position_start(partition: Partition, position: Position) -> Vec<u8> {
+    let mut bytes = partition_start(LEAVES, partition);
+    bytes.extend(position.0.to_be_bytes());
+    bytes
+}
+
+fn leaf_key(partition: Partition, position: Position, key: &ObjectKey) -> Vec<u8> {
+    let mut bytes = position_start(partition, position);
+    bytes.extend_from_slice(RecordKey::new(partition, key).behind_partition());
+    bytes
+}
+
+/// The keys of the sums of the stored branch that a position lies in.
+fn sum_start(partition: Partition, position: Position) -> Vec<u8> {
+    let mut bytes = partition_start(SUMS, partition);
+    bytes.push((position.0 >> (u64::BITS - u8::BITS)) as u8);
+    bytes
+}
+
+fn sum_key(partition: Partition, position: Position, breadth: Breadth) -> Vec<u8> {
+    let mut bytes = sum_start(partition, position);
+    bytes.push(breadth.0);
+    bytes
+}
+
+fn leaf_value(leaf: &Leaf) -> Bytes {
+    let mut bytes = vec![FORMAT, leaf.breadth.0];
+    bytes.extend(leaf.fingerprint.0.to_be_bytes());
+    bytes.into()
+}
+
+fn sum_value(sum: Sum) -> Bytes {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(sum.keys.to_be_bytes());
+    bytes.extend(sum.hash.to_be_bytes());
+    bytes.into()
+}
+
+/// # Errors
+/// It is not one that this build writes.
+pub(crate) fn read_leaf(key: &[u8], value: &[u8]) -> Result<Leaf, StoreError> {
+    let damaged = || unreadable("a leaf");
+    let rest = key.strip_prefix(&[LEAVES]).ok_or_else(damaged)?;
+    let (partition, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
+    let (position, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let key = keys::object_of(&[partition, rest].concat()).ok_or_else(damaged)?;
+    let &[FORMAT, breadth, ref fingerprint @ ..] = value else { return Err(damaged()) };
+    let fingerprint = u64::from_be_bytes(fingerprint.try_into().map_err(|_| damaged())?);
+    Ok(Leaf {
+        key,
+        position: Position(u64::from_be_bytes(*position)),
+        breadth: Breadth(breadth),
+        fingerprint: Fingerprint(fingerprint),
+    })
+}
+
+fn read_sum(value: &[u8]) -> Result<Sum, EngineError> {
+    let damaged = || EngineError::Damaged("a sum of a hash tree cannot be read".to_owned());
+    let Some((&FORMAT, rest)) = value.split_first() else { return Err(damaged()) };
+    let (keys, hash) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let hash = hash.try_into().map_err(|_| damaged())?;
+    Ok(Sum { keys: u64::from_be_bytes(*keys), hash: u128::from_be_bytes(hash) })
+}
+
+fn unreadable(what: &str) -> StoreError {
+    StoreError::Damaged(format!("{what} of a hash tree cannot be read"))
+}
