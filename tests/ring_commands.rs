@@ -101,9 +101,10 @@ async fn of_two_commits_at_once_one_is_chosen_and_the_other_stays_staged() {
     assert!(ended[loser].stderr.contains(&format!("still staged on n{}", loser + 1)), "{}", ended[loser].stderr);
 
     // Once the first is over, the second is possible again, as it stands.
-    eventually("the first change is over", || async {
+    eventually("the first change is over, and every node knows", || async {
         let moves = starling.json(0, &["cluster", "transfers"]);
-        if moves["phase"] == "settled" { Ok(()) } else { Err(moves.to_string()) }
+        let is_over = moves["phase"] == "settled" && list(&moves["nodes"]).is_empty();
+        if is_over { Ok(()) } else { Err(moves.to_string()) }
     })
     .await;
     let plan = starling.json(0, &["cluster", "plan", "--node", nodes[loser]]);

@@ -13,7 +13,9 @@ use starling_core::name::{BucketName, InvalidName, MAX_KEY_BYTES, ObjectKey};
 use starling_core::quorum::Level;
 use starling_proto::BUILD;
 
-use crate::commands::{bench, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put};
+use crate::commands::{
+    bench, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put, repair,
+};
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::settings::parse_address;
@@ -64,6 +66,7 @@ pub enum Command {
     Buckets(buckets::BucketsArgs),
     Import(import::ImportArgs),
     Locate(locate::LocateArgs),
+    Repair(repair::RepairArgs),
     Cluster(cluster::ClusterArgs),
     Node(node::NodeArgs),
     Local(local::LocalArgs),

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use starling_core::change::Change;
 use starling_core::layout::{Layout, LayoutChecksum};
 use starling_core::ring::{Entry, Epoch};
+use starling_core::token::Partition;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, Transfers, Transition,
+    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, RepairScope, Repairing,
+    Transfers, Transition, VerifiedPage,
 };
 use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
@@ -131,6 +133,30 @@ impl ControlClient {
     /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
     pub async fn transfers(&self, within: Duration) -> Result<Transfers, ClientError> {
         self.client.transfers(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// Has this node compare what it holds with its peers now; returns the number by which to ask how far that is.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the node does not serve.
+    pub async fn repair(&self, scope: RepairScope, within: Duration) -> Result<u64, ClientError> {
+        self.told(self.client.repair(call_within(within), scope).await)
+    }
+
+    /// How far a repair is that was begun on this node since its start; none if it is long over, or never was.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn repairing(&self, number: u64, within: Duration) -> Result<Option<Repairing>, ClientError> {
+        self.client.repairing(call_within(within), number).await.map_err(|error| self.silent(&error))
+    }
+
+    /// Checks what this node holds against itself, some partitions from this one on.
+    ///
+    /// # Errors
+    /// [`ClientError::Internal`] if its disk cannot be read at all.
+    pub async fn verify(&self, from: Partition, within: Duration) -> Result<VerifiedPage, ClientError> {
+        self.told(self.client.verify(call_within(within), from).await)
     }
 
     /// The whole layout log.

@@ -13,10 +13,11 @@ use starling_core::layout::{FirstLayout, Layout, LayoutChecksum, Member};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::quorum::ReplicaCount;
 use starling_core::ring::{Entry, Epoch};
-use starling_core::token::PartitionCount;
+use starling_core::token::{Partition, PartitionCount};
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, Transfers, Transition,
+    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, RepairScope, Repairing,
+    Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
@@ -161,6 +162,18 @@ impl ControlService for Node {
     }
 
     async fn transfers(self, _: CallContext) -> Transfers {
+        unreachable!("no test asks for it")
+    }
+
+    async fn repair(self, _: CallContext, _: RepairScope) -> Result<u64, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn repairing(self, _: CallContext, _: u64) -> Option<Repairing> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn verify(self, _: CallContext, _: Partition) -> Result<VerifiedPage, ControlError> {
         unreachable!("no test asks for it")
     }
 }

@@ -95,6 +95,8 @@ faults! {
     PullTooEarly = "pull-too-early",
     /// R16: a page of a copy is taken for durable and is not.
     LosePage = "lose-page",
+    /// A record changes now and then without its hash tree.
+    StaleTree = "stale-tree",
     /// R10: what the primaries of an old ring have confirmed counts by a new one.
     ConfirmByOldRing = "confirm-by-old-ring",
 }

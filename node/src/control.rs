@@ -6,10 +6,11 @@ use starling_core::change::Change;
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_core::ring::{Entry, Epoch};
+use starling_core::token::Partition;
 use starling_gossip::Standing;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, Transfers,
-    Transition,
+    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, RepairScope,
+    Repairing, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -116,6 +117,18 @@ impl ControlService for Control {
 
     async fn transfers(self, _: CallContext) -> Transfers {
         self.node.transfers().await
+    }
+
+    async fn repair(self, _: CallContext, scope: RepairScope) -> Result<u64, ControlError> {
+        self.node.begin_repair(scope)
+    }
+
+    async fn repairing(self, _: CallContext, number: u64) -> Option<Repairing> {
+        self.node.repairs.progress(number)
+    }
+
+    async fn verify(self, _: CallContext, from: Partition) -> Result<VerifiedPage, ControlError> {
+        self.node.verify_from(from).await
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

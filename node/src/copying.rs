@@ -1,8 +1,9 @@
 //! Copying what this node is about to become a primary of (R16).
 //!
-//! Each partition is copied from each of its old primaries, page by page, in the order of keys. What has come is durable
-//! before it is noted how far a pull is, so a copy that is cut short on either side goes on where it was. A page counts
-//! only if its source was in this node's epoch when it read it; another epoch of the same change is as good.
+//! Each partition is copied from each of its old primaries: from the first page by page, in the order of keys, from the
+//! others only what differs by their hash trees (`comparing.rs`), so that little moves twice. What has come is durable before
+//! it is noted how far a pull is, so a copy that is cut short on either side goes on where it was. What a source says counts
+//! only if it was in this node's epoch when it read it; another epoch of the same change is as good.
 //!
 //! It goes in rounds. A source that fails is left alone for the rest of a round, and holds up nothing that others have.
 
@@ -21,13 +22,15 @@ use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Epoch, Phase};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
+use starling_core::tree::{Breadth, Comparison};
 use starling_proto::connection::MAX_FRAME_BYTES;
 use starling_proto::control::{Copying, Transfers};
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, PeerServiceClient, PullPage, PulledPage};
-use starling_storage::{Pulled, StoreError};
+use starling_storage::Pulled;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::comparing::{Comparing, KEYS_AT_ONCE, unreadable};
 use crate::coordinator::own_failure;
 use crate::link::{as_failure, new_trace};
 use crate::node::Node;
@@ -36,13 +39,19 @@ use crate::node::Node;
 const AT_ONCE: usize = 4;
 /// Objects of a page that are taken in at once, so that they share syncs.
 const OBJECTS_AT_ONCE: usize = 64;
-const PAGE_BYTES: usize = 1 << 20;
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+pub const PAGE_BYTES: usize = 1 << 20;
+pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Before what has failed is tried again.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Of one partition: each with the key up to which it has come.
-type Pulls = Vec<(Pull, Option<ObjectKey>)>;
+/// What is left to copy of one partition.
+#[derive(Default)]
+struct Pulls {
+    /// Each with the key up to which it has come.
+    left: Vec<(Pull, Option<ObjectKey>)>,
+    /// From some source all has come.
+    has_one: bool,
+}
 
 /// How copying has gone since this process began with it.
 #[derive(Default)]
@@ -96,13 +105,12 @@ impl Round {
     }
 }
 
-/// What a step came to.
-enum Page {
-    Taken {
-        next: Option<ObjectKey>,
-    },
-    /// The source did not give it.
-    Missing(Failure),
+/// Why a pull cannot go on.
+enum Stopped {
+    /// This node cannot.
+    Here(Failure),
+    /// Its source does not give what it has.
+    There(Failure),
 }
 
 impl Node {
@@ -189,48 +197,98 @@ impl Node {
     /// # Errors
     /// Only this node's own; what a source fails in is noted for the round.
     async fn copy_partition(&self, version: LayoutVersion, pulls: Pulls, round: &Round) -> Result<(), Failure> {
-        for (pull, mut after) in pulls {
-            while !round.has_failed(pull.source) {
-                match self.copy_page(version, pull, after).await? {
-                    Page::Taken { next: None } => break,
-                    Page::Taken { next } => after = next,
-                    Page::Missing(failure) => {
-                        round.fail(pull.source, failure);
-                        self.copying.note(|copied| {
-                            copied.stalled.insert(pull.source, failure);
-                        });
-                        break;
-                    }
+        let Pulls { left, mut has_one } = pulls;
+        for (pull, after) in left {
+            if round.has_failed(pull.source) {
+                continue;
+            }
+            let copied = match after {
+                None if has_one => self.copy_what_differs(version, pull).await,
+                after => self.copy_pages(version, pull, after).await,
+            };
+            match copied {
+                Ok(()) => has_one = true,
+                Err(Stopped::Here(failure)) => return Err(failure),
+                Err(Stopped::There(failure)) => {
+                    self.heed_failure(pull.source, failure);
+                    round.fail(pull.source, failure);
+                    self.copying.note(|copied| {
+                        copied.stalled.insert(pull.source, failure);
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    async fn copy_page(&self, version: LayoutVersion, pull: Pull, after: Option<ObjectKey>) -> Result<Page, Failure> {
-        // Any epoch in which that layout is coming will do.
-        let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
-        if ring.phase() != Phase::Dual || ring.newest().version() != version {
-            return Err(Failure::Refused(Refusal::OtherLayout));
-        }
-        let page = match self.fetch_page(ring.epoch(), &pull, after).await {
-            Ok(page) => page,
-            Err(failure) => {
-                self.heed_failure(pull.source, failure);
-                return Ok(Page::Missing(failure));
+    async fn copy_pages(
+        &self,
+        version: LayoutVersion,
+        pull: Pull,
+        mut after: Option<ObjectKey>,
+    ) -> Result<(), Stopped> {
+        loop {
+            let epoch = self.epoch_to_copy_in(version).map_err(Stopped::Here)?;
+            let page = self.fetch_page(epoch, &pull, after).await.map_err(Stopped::There)?;
+            self.take_in(epoch, page.objects).await.map_err(Stopped::Here)?;
+            let pulled = page.next.clone().map_or(Pulled::All, Pulled::UpTo);
+            self.note_pulled(version, pull, pulled).await.map_err(Stopped::Here)?;
+            match page.next {
+                None => return Ok(()),
+                next => after = next,
             }
-        };
-        let (next, objects) = (page.next, page.objects);
-        self.take_in(ring.epoch(), objects).await?;
-        // Only now that it is durable.
-        let pulled = next.clone().map_or(Pulled::All, Pulled::UpTo);
+        }
+    }
+
+    /// From a source of which most is here already.
+    async fn copy_what_differs(&self, version: LayoutVersion, pull: Pull) -> Result<(), Stopped> {
+        let link = self.peers.get(pull.source, Class::Bulk).ok_or(Stopped::There(Failure::Unreachable))?;
+        let mut comparing = Comparing::new(self, &link, Comparison::of(pull.partition), Breadth::ANY);
+        loop {
+            let epoch = self.epoch_to_copy_in(version).map_err(Stopped::Here)?;
+            let Some(found) = comparing.step(epoch).await.map_err(Stopped::There)? else { break };
+            let ring = self.serving_ring().map_err(|not| Stopped::Here(Failure::Refused(not.refusal)))?;
+            let theirs = found.into_iter().filter(|difference| difference.theirs.is_some());
+            let theirs = theirs.map(|difference| difference.key).filter(|key| ring.is_pulled(key, self.id()));
+            let mut wanted: Vec<ObjectKey> = theirs.collect();
+            while !wanted.is_empty() {
+                let epoch = self.epoch_to_copy_in(version).map_err(Stopped::Here)?;
+                let some = wanted.iter().take(KEYS_AT_ONCE).cloned().collect();
+                let (objects, looked_at) = self.fetch(&link, epoch, some).await.map_err(Stopped::There)?;
+                wanted.drain(..looked_at);
+                let bytes: usize = objects.iter().map(|(key, object)| key.key().len() + object.value_bytes()).sum();
+                self.note_copied(objects.len(), bytes);
+                self.take_in(epoch, objects).await.map_err(Stopped::Here)?;
+            }
+        }
+        self.note_pulled(version, pull, Pulled::All).await.map_err(Stopped::Here)
+    }
+
+    /// Any epoch in which that layout is coming will do.
+    fn epoch_to_copy_in(&self, version: LayoutVersion) -> Result<Epoch, Failure> {
+        let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
+        let is_coming = ring.phase() == Phase::Dual && ring.newest().version() == version;
+        if is_coming { Ok(ring.epoch()) } else { Err(Failure::Refused(Refusal::OtherLayout)) }
+    }
+
+    /// Takes note of how far a pull is, now that it is durable.
+    async fn note_pulled(&self, version: LayoutVersion, pull: Pull, pulled: Pulled) -> Result<(), Failure> {
+        let is_over = pulled == Pulled::All;
         let noted = self.change_store(move |store| store.note_pulled(version, &pull, &pulled)).await;
         noted.map_err(own_failure)?;
         self.copying.note(|copied| {
             copied.stalled.remove(&pull.source);
-            copied.finished += usize::from(next.is_none());
+            copied.finished += usize::from(is_over);
         });
-        Ok(Page::Taken { next })
+        Ok(())
+    }
+
+    fn note_copied(&self, keys: usize, bytes: usize) {
+        self.counters.objects_copied.add(keys as u64);
+        self.copying.note(|copied| {
+            copied.keys += keys as u64;
+            copied.bytes += bytes as u64;
+        });
     }
 
     /// # Errors
@@ -242,12 +300,7 @@ impl Node {
         let page = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
         self.handoff.wait_for(page.objects.len()).await;
         let fetched = opened(&page).ok_or(Failure::Refused(Refusal::Damaged))?;
-        let keys = fetched.objects.len() as u64;
-        self.counters.objects_copied.add(keys);
-        self.copying.note(|copied| {
-            copied.keys += keys;
-            copied.bytes += page.objects.len() as u64;
-        });
+        self.note_copied(fetched.objects.len(), page.objects.len());
         Ok(fetched)
     }
 
@@ -266,23 +319,13 @@ impl Node {
     /// [`PeerError`]; also if this node may still take writes that the asker is not sent.
     pub async fn page_for(&self, to: NodeId, request: PullPage) -> Result<PulledPage, PeerError> {
         let PullPage { epoch, partition, after, bytes } = request;
+        self.check_adopted(epoch)?;
         let ring = self.serving_ring().map_err(|not| PeerError::Refused(not.refusal))?;
-        let adopted = self.store.progress().map_err(|_| PeerError::Refused(Refusal::NotAMember))?.adopted;
-        if !ring.may_be_copied_in(epoch) || adopted < epoch {
-            return Err(PeerError::Refused(Refusal::OtherLayout));
-        }
         let bytes = bytes.min(PAGE_BYTES);
         let read = move |store: &starling_storage::Store| {
             store.page(partition, after.as_ref(), bytes, |key| ring.is_pulled(key, to))
         };
-        let page = self.read_in(epoch, read).await.map_err(|error| match error {
-            StoreError::Refused(refusal) => PeerError::Refused(refusal),
-            StoreError::Unknown => PeerError::Unknown,
-            StoreError::Write(_) | StoreError::Damaged(_) => {
-                tracing::error!(%error, partition = %partition, "cannot read what another node has to copy");
-                PeerError::Refused(Refusal::Damaged)
-            }
-        })?;
+        let page = self.read_in(epoch, read).await.map_err(unreadable)?;
         let objects = codec::encode(&page.objects);
         Ok(PulledPage { checksum: xxh3_64(&objects), objects: objects.into(), next: page.next })
     }
@@ -310,14 +353,15 @@ fn stall((source, failure): (&NodeId, &Failure)) -> (NodeId, String) {
 
 /// What is left to do, each partition by itself, from where it was left.
 fn by_partition(wanted: &BTreeSet<Pull>, begun: &BTreeMap<Pull, Pulled>) -> BTreeMap<Partition, Pulls> {
-    let mut left: BTreeMap<Partition, Pulls> = BTreeMap::new();
+    let mut all: BTreeMap<Partition, Pulls> = BTreeMap::new();
     for pull in wanted {
-        let after = match begun.get(pull) {
-            Some(Pulled::All) => continue,
-            Some(Pulled::UpTo(key)) => Some(key.clone()),
-            None => None,
-        };
-        left.entry(pull.partition).or_default().push((*pull, after));
+        let of_partition = all.entry(pull.partition).or_default();
+        match begun.get(pull) {
+            Some(Pulled::All) => of_partition.has_one = true,
+            Some(Pulled::UpTo(key)) => of_partition.left.push((*pull, Some(key.clone()))),
+            None => of_partition.left.push((*pull, None)),
+        }
     }
-    left
+    all.retain(|_, pulls| !pulls.left.is_empty());
+    all
 }

@@ -40,6 +40,12 @@ counters! {
     hints_not_taken,
     /// Objects copied to become a primary of them.
     objects_copied,
+    /// Partitions compared with another primary of them, from end to end, by this node asking.
+    partitions_compared,
+    /// Keys in which such comparisons, and copying, have found a difference.
+    differences_found,
+    /// Objects that anti-entropy has merged here or sent.
+    objects_repaired,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
     /// Histories in the longest clock of any object that was read or written here.

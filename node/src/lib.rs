@@ -5,17 +5,20 @@
 //! takes it in there → the store makes it durable. The read path is the same with `core/get`.
 //!
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
-//! held copies home), [`listing`], changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`],
+//! held copies home), [`anti_entropy`] (replicas compare, by
+//! [`comparing`]; [`repairing`] at once), [`listing`], changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`],
 //! [`phases`] and [`readdressing`]), [`control`] (administration), [`config`], [`environment`] (what a node needs of the
 //! world), [`lifecycle`] which starts and ends it all, and `run` which makes a process of it.
 //!
 //! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still:
-//! anti-entropy, reaping, HTTP, TLS.
+//! reaping, HTTP, TLS.
 
+pub mod anti_entropy;
 pub mod api;
 mod budget;
 pub mod changing;
 pub mod choosing;
+pub mod comparing;
 pub mod config;
 pub mod control;
 pub mod coordinator;
@@ -35,6 +38,7 @@ pub mod node;
 mod peers;
 pub mod phases;
 pub mod readdressing;
+pub mod repairing;
 pub mod replica;
 #[cfg(feature = "rocksdb")]
 mod run;

@@ -54,6 +54,7 @@ impl Running {
         node.spawn(Arc::clone(&node).copy_what_is_gained());
         node.spawn(Arc::clone(&node).readdress());
         node.spawn(Arc::clone(&node).hand_off());
+        node.spawn(Arc::clone(&node).compare_replicas());
         Running { node }
     }
 

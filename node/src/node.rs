@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use crate::anti_entropy::Comparisons;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::copying::CopyingLog;
@@ -28,6 +29,7 @@ use crate::environment::Environment;
 use crate::handoff::Handoff;
 use crate::init::Reservation;
 use crate::peers::Peers;
+use crate::repairing::Repairs;
 
 /// Reads of the disk that run at once; in production each occupies a thread.
 const DISK_READS: usize = 32;
@@ -41,6 +43,8 @@ pub struct Node {
     pub hedges: Budget,
     pub handoff: Handoff,
     pub copying: CopyingLog,
+    pub comparisons: Comparisons,
+    pub repairs: Repairs,
     pub started: Instant,
     pub reservation: Reservation,
     /// Requests being coordinated; further ones are refused.
@@ -81,6 +85,8 @@ impl Node {
             hedges: Budget::default(),
             handoff: Handoff::new(config.handoff_rate),
             copying: CopyingLog::default(),
+            comparisons: Comparisons::default(),
+            repairs: Repairs::default(),
             started: Instant::now(),
             reservation: Reservation::default(),
             requests: Arc::new(Semaphore::new(config.max_requests)),

@@ -11,11 +11,12 @@ use starling_core::name::BucketName;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Decree, Epoch, Ring};
 use starling_core::transition::Progress;
+use starling_core::tree::Answer;
 use starling_proto::CallContext;
 use starling_proto::data::{Put, RequestError, Written};
 use starling_proto::peer::{
-    Accept, List, ListReply, Offer, OfferReply, PeerError, PeerService, Prepare, PullPage, PulledPage, Read, ReadReply,
-    Store, VoteRefused,
+    Accept, Compare, Fetch, Fetched, List, ListReply, Offer, OfferReply, PeerError, PeerService, Prepare, PullPage,
+    PulledPage, Read, ReadReply, Store, VoteRefused,
 };
 use starling_storage::StoreError;
 use tracing::Instrument;
@@ -157,6 +158,18 @@ impl PeerService for Replica {
         self.ring(request.epoch).await?;
         let span = self.node.span_of("pull", &context);
         self.node.page_for(self.from, request).instrument(span).await
+    }
+
+    async fn compare(self, context: CallContext, request: Compare) -> Result<Vec<Answer>, PeerError> {
+        self.ring(request.epoch).await?;
+        let span = self.node.span_of("compare", &context);
+        self.node.answers_to(request).instrument(span).await
+    }
+
+    async fn fetch(self, context: CallContext, request: Fetch) -> Result<Fetched, PeerError> {
+        self.ring(request.epoch).await?;
+        let span = self.node.span_of("fetch", &context);
+        self.node.copies_for(request).instrument(span).await
     }
 }
 

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use starling_core::change::Change;
 use starling_core::ids::{ClusterId, NodeId, Run};
 use starling_core::layout::{BucketRules, Layout, LayoutChecksum, LayoutVersion, Member};
-use starling_core::name::{BucketName, NodeName, Zone};
+use starling_core::name::{BucketName, NodeName, ObjectKey, Zone};
 use starling_core::quorum::ReplicaCount;
 use starling_core::ring::{Entry, Epoch, Phase};
-use starling_core::token::PartitionCount;
+use starling_core::token::{Partition, PartitionCount};
 use starling_core::transition::Lack;
 
 #[tarpc::service]
@@ -39,6 +39,13 @@ pub trait ControlService {
     async fn transition() -> Result<Transition, ControlError>;
     /// What this node has to move because the ring changed, and how it goes.
     async fn transfers() -> Transfers;
+    /// Compares what this node holds with its peers now, without waiting for the next round; returns the number by which
+    /// to ask how far that is.
+    async fn repair(scope: RepairScope) -> Result<u64, ControlError>;
+    /// How far a repair is that was begun on this node since its start; none if it is long over, or never was.
+    async fn repairing(number: u64) -> Option<Repairing>;
+    /// Checks what this node holds against itself, some partitions at a time, from this one on.
+    async fn verify(from: Partition) -> Result<VerifiedPage, ControlError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +137,58 @@ pub struct Copying {
     pub bytes: u64,
     /// Sources that do not give what they have, and why.
     pub stalled: BTreeMap<NodeId, String>,
+}
+
+/// What a repair is about: everything, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RepairScope {
+    pub bucket: Option<BucketName>,
+    pub partition: Option<Partition>,
+}
+
+/// How far a node is with comparing. Of each partition one of two nodes compares with the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Repairing {
+    /// Comparisons, each of one partition with one peer: those that are done, and all.
+    pub compared: u64,
+    pub all: u64,
+    /// Keys in which a difference was found, all of which were sent or fetched.
+    pub differences: u64,
+    /// Peers with whom it could not be done to the end, and why.
+    pub failed: BTreeMap<NodeId, String>,
+    pub is_over: bool,
+}
+
+/// What a check of some partitions came to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VerifiedPage {
+    /// Where the next page begins; none behind the last.
+    pub next: Option<Partition>,
+    pub partitions: usize,
+    pub records: u64,
+    pub bytes: u64,
+    pub flaws: Vec<Flaw>,
+}
+
+/// Something on a disk that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flaw {
+    pub partition: Partition,
+    /// Of which object; none if that cannot be said.
+    pub key: Option<ObjectKey>,
+    pub kind: FlawKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlawKind {
+    Unreadable(String),
+    /// The hash tree says something else of the record, or nothing.
+    WrongLeaf,
+    LeafWithoutRecord,
+    /// A stored sum of the hash tree is not that of its leaves.
+    WrongSum,
+    /// An entry lies under a key that makes no sense.
+    Misplaced,
 }
 
 /// How a node stands.

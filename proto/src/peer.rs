@@ -12,6 +12,7 @@ use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Decree, Epoch};
 use starling_core::token::Partition;
 use starling_core::transition::Progress;
+use starling_core::tree::{Answer, Branch, Breadth, Sum};
 
 use crate::data::{Put, RequestError, Written};
 
@@ -37,7 +38,14 @@ pub trait PeerService {
     async fn progress() -> Result<Progress, PeerError>;
     /// A page of what the asker has to copy from the node.
     async fn pull(request: PullPage) -> Result<PulledPage, PeerError>;
+    /// Compares hash trees: what to say of each branch, in their order; of the first [`MOST_BRANCHES`].
+    async fn compare(request: Compare) -> Result<Vec<Answer>, PeerError>;
+    /// The node's copies of some keys: as many of the first of them as fit, without those that it does not hold.
+    async fn fetch(request: Fetch) -> Result<Fetched, PeerError>;
 }
+
+/// Branches that are compared in one request.
+pub const MOST_BRANCHES: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
@@ -120,6 +128,39 @@ pub enum VoteRefused {
     Invalid(String),
     #[error("{0}")]
     Unavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    pub epoch: Epoch,
+    pub branches: Vec<Compared>,
+}
+
+/// A branch, and what the asker has of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    pub branch: Branch,
+    /// Only keys of buckets of at least that breadth are compared.
+    pub least: Breadth,
+    pub sum: Sum,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    pub epoch: Epoch,
+    pub keys: Vec<ObjectKey>,
+    /// About as many bytes at the most, and one object at least.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Keys and objects, encoded as `Vec<(ObjectKey, Object)>`.
+    pub objects: Bytes,
+    /// XXH3-64 of `objects`.
+    pub checksum: u64,
+    /// How many of the keys were looked at.
+    pub looked_at: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,10 +28,12 @@ use starling_core::ring::{Decree, Epoch, Phase, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount, Token};
 use starling_core::transition::{Lack, Progress};
+use starling_core::tree::{Answer, Branch, Breadth, Fingerprint, Position, Sum};
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, HintsFor, Init,
-    NodeStanding, NodeStatus, PeerView, Plan, Transfers, Transition,
+    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, Flaw, FlawKind,
+    HintsFor, Init, NodeStanding, NodeStatus, PeerView, Plan, RepairScope, Repairing, Transfers, Transition,
+    VerifiedPage,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -39,8 +41,8 @@ use starling_proto::data::{
 };
 use starling_proto::hello::{Class, Features, Hello, Introduction, NotWelcome, ProtocolRange, Welcome};
 use starling_proto::peer::{
-    Accept, List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest, PeerServiceResponse, Prepare, PullPage,
-    PulledPage, Read, ReadReply, Store, VoteRefused,
+    Accept, Compare, Compared, Fetch, Fetched, List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest,
+    PeerServiceResponse, Prepare, PullPage, PulledPage, Read, ReadReply, Store, VoteRefused,
 };
 use support::{Table, every};
 use tarpc::{ClientMessage, Request, Response, ServerError};
@@ -118,6 +120,13 @@ fn peer(table: &mut Table) {
         Pull => PeerServiceRequest::Pull {
             request: PullPage { epoch, partition: Partition(300), after: Some(key()), bytes: 1000 },
         },
+        Compare => PeerServiceRequest::Compare {
+            request: Compare {
+                epoch,
+                branches: vec![Compared { branch: branch(), least: Breadth(2), sum: sum() }],
+            },
+        },
+        Fetch => PeerServiceRequest::Fetch { request: Fetch { epoch, keys: vec![key()], bytes: 1000 } },
     });
     table.heading("peer: responses");
     let reply = ReadReply { standing: Standing::Complete, object: Some(object()) };
@@ -133,6 +142,12 @@ fn peer(table: &mut Table) {
         Accept => PeerServiceResponse::Accept(Ok(())),
         Progress => PeerServiceResponse::Progress(Ok(progress())),
         Pull => PeerServiceResponse::Pull(Ok(PulledPage { objects: bytes("page"), checksum: 7, next: Some(key()) })),
+        Compare => PeerServiceResponse::Compare(Ok(vec![
+            Answer::Same,
+            Answer::Below(vec![sum()]),
+            Answer::Keys([(key(), Fingerprint(9))].into()),
+        ])),
+        Fetch => PeerServiceResponse::Fetch(Ok(Fetched { objects: bytes("objects"), checksum: 7, looked_at: 2 })),
     });
     table.row("Read, failed", &PeerServiceResponse::Read(Err(PeerError::Unknown)));
 }
@@ -153,6 +168,9 @@ fn control(table: &mut Table) {
         Commit => ControlServiceRequest::Commit { plan: LayoutChecksum(0x0102_0304_0506_0708) },
         Transition => ControlServiceRequest::Transition {},
         Transfers => ControlServiceRequest::Transfers {},
+        Repair => ControlServiceRequest::Repair { scope: RepairScope { bucket: None, partition: Some(Partition(300)) } },
+        Repairing => ControlServiceRequest::Repairing { number: 7 },
+        Verify => ControlServiceRequest::Verify { from: Partition(300) },
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -169,6 +187,27 @@ fn control(table: &mut Table) {
         Commit => ControlServiceResponse::Commit(Ok(Committed::Chosen(LayoutVersion(2)))),
         Transition => ControlServiceResponse::Transition(Ok(transition())),
         Transfers => ControlServiceResponse::Transfers(transfers()),
+        Repair => ControlServiceResponse::Repair(Ok(7)),
+        Repairing => ControlServiceResponse::Repairing(Some(Repairing {
+            compared: 1,
+            all: 2,
+            differences: 3,
+            failed: [(NodeId(4), text())].into(),
+            is_over: true,
+        })),
+        Verify => ControlServiceResponse::Verify(Ok(VerifiedPage {
+            next: Some(Partition(300)),
+            partitions: 1,
+            records: 2,
+            bytes: 3,
+            flaws: vec![
+                flaw(Some(key()), FlawKind::Unreadable(text())),
+                flaw(None, FlawKind::WrongLeaf),
+                flaw(None, FlawKind::LeafWithoutRecord),
+                flaw(None, FlawKind::WrongSum),
+                flaw(None, FlawKind::Misplaced),
+            ],
+        })),
     });
     table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
 }
@@ -429,6 +468,14 @@ fn progress() -> Progress {
     Progress { directory: DirectoryId(1), adopted: Epoch(2), copied: Some(LayoutVersion(3)) }
 }
 
+fn branch() -> Branch {
+    Branch::around(Partition(300), 2, Position(0xabcd_0000_0000_0000))
+}
+
+fn sum() -> Sum {
+    Sum { keys: 3, hash: 0x0102_0304 << 96 }
+}
+
 fn change() -> Change {
     Change::Leave("n1".parse().unwrap())
 }
@@ -447,6 +494,10 @@ fn transition() -> Transition {
         pulled: (4, 5),
         held: 6,
     }
+}
+
+fn flaw(key: Option<ObjectKey>, kind: FlawKind) -> Flaw {
+    Flaw { partition: Partition(4), key, kind }
 }
 
 fn transfers() -> Transfers {

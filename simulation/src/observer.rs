@@ -67,6 +67,7 @@ impl Observer {
             Words::PeerAsks(PeerServiceRequest::Offer { request }) => {
                 request.hints.iter().map(|(key, _)| names::key(key)).collect()
             }
+            Words::PeerAsks(PeerServiceRequest::Fetch { request }) => request.keys.iter().map(names::key).collect(),
             Words::ClientAsks(DataServiceRequest::Get { request }) => vec![names::key(&request.key)],
             Words::ClientAsks(DataServiceRequest::Put { request }) => vec![names::key(&request.key)],
             // It may be answered yet.
@@ -135,13 +136,18 @@ impl Observer {
                     .collect();
                 Some(format!("offers {}", keys.join(", ")))
             }
+            PeerServiceRequest::Fetch { request } => {
+                let keys: Vec<String> = request.keys.iter().map(names::key).collect();
+                Some(format!("fetches {}", keys.join(", ")))
+            }
             PeerServiceRequest::List { .. }
             | PeerServiceRequest::Buckets { .. }
             | PeerServiceRequest::Clock { .. }
             | PeerServiceRequest::Prepare { .. }
             | PeerServiceRequest::Accept { .. }
             | PeerServiceRequest::Progress { .. }
-            | PeerServiceRequest::Pull { .. } => None,
+            | PeerServiceRequest::Pull { .. }
+            | PeerServiceRequest::Compare { .. } => None,
         }
     }
 
@@ -157,13 +163,16 @@ impl Observer {
             PeerServiceResponse::Forward(Err(error)) => Some(format!("{subject}: {error}")),
             PeerServiceResponse::Offer(Ok(reply)) => Some(wanted(&reply.wanted, subject)),
             PeerServiceResponse::Offer(Err(error)) => Some(format!("takes no offers: {error}")),
+            PeerServiceResponse::Fetch(Ok(_)) => Some(format!("gives what it has of {subject}")),
+            PeerServiceResponse::Fetch(Err(error)) => Some(format!("does not give {subject}: {error}")),
             PeerServiceResponse::List(_)
             | PeerServiceResponse::Buckets(_)
             | PeerServiceResponse::Clock(_)
             | PeerServiceResponse::Prepare(_)
             | PeerServiceResponse::Accept(_)
             | PeerServiceResponse::Progress(_)
-            | PeerServiceResponse::Pull(_) => None,
+            | PeerServiceResponse::Pull(_)
+            | PeerServiceResponse::Compare(_) => None,
         }
     }
 

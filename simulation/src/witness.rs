@@ -23,6 +23,7 @@ use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Sibling, SiblingMode};
 use starling_core::ring::{Epoch, Membership, Ring};
+use starling_core::token::{Partition, Token};
 use starling_proto::control::NodeStanding;
 use starling_storage::inspect::HeldRecord;
 use starling_storage::{Batch, Identity};
@@ -156,7 +157,9 @@ impl Witness {
         self.rings.forget(host, epoch);
         let directory = self.mirrors[host.0].directory;
         let mut mirror = Mirror::after_loss(directory, lost);
-        records.into_iter().for_each(|record| mirror.restore(record));
+        if let Some(ring) = self.ring() {
+            mirror.restore(records, ring.read().partitions());
+        }
         let marks = mirror.records().filter_map(|record| record.mark.as_ref());
         let is_behind = marks.into_iter().any(|mark| self.accounts.has_minted_beyond(directory, mark));
         self.mirrors[host.0] = mirror;
@@ -186,6 +189,7 @@ impl Witness {
             }
         }
         let touched = self.mirrors[host.0].apply(batch);
+        self.check_trees(host, &touched);
         for key in touched {
             let (before, after) = self.mirrors[host.0].change_of(&key);
             match (&before, &after) {
@@ -350,6 +354,20 @@ impl Witness {
                     key = names::key(key)
                 );
                 self.breach(Invariant::Kept, what);
+            }
+        }
+    }
+
+    /// After each batch the hash trees of what it touches are what they would be if they were made anew.
+    fn check_trees(&mut self, host: HostId, touched: &BTreeSet<ObjectKey>) {
+        let Some(partitions) = self.ring().map(|ring| ring.read().partitions()) else { return };
+        let touched: BTreeSet<Partition> = touched.iter().map(|key| partitions.partition_of(Token::of(key))).collect();
+        for partition in touched {
+            self.check(Invariant::TreesMatch);
+            if !self.mirrors[host.0].has_right_tree(partition, partitions) {
+                let what =
+                    format!("n{}: the hash tree of partition {partition} is not that of its records", host.0 + 1);
+                self.breach(Invariant::TreesMatch, what);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! It reads and never writes. The format itself stays this crate's own; what is shown here is what it means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use starling_core::ids::NodeId;
@@ -10,13 +10,15 @@ use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::ring::{Entry as LogEntry, Epoch as LogEpoch};
-use starling_core::token::Partition;
+use starling_core::token::{Partition, PartitionCount};
+use starling_core::tree::Breadth;
 
 use crate::engine::{Engine, EngineError, Entry, Space};
 use crate::fold::HINT_ENTRY;
 use crate::keys;
 use crate::meta;
 use crate::record::{Record, UnreadableRecord};
+use crate::trees::{self, Leaf};
 
 /// Entries that are in memory at once, values and all.
 const ENTRIES_AT_ONCE: usize = 16;
@@ -41,6 +43,8 @@ pub struct HeldRecord {
     pub confirmed: BTreeSet<NodeId>,
     /// By which ring these two are meant; none while both are empty.
     pub owed_in: Option<LogEpoch>,
+    /// Under which breadth its leaf stands in the hash tree; none if it has none.
+    pub breadth: Option<Breadth>,
 }
 
 /// An entry of [`Space::Hints`]: the record at `place` has a marker for `target`.
@@ -90,8 +94,8 @@ pub fn hint_place(key: &[u8]) -> Result<HeldHint, InspectError> {
 pub fn record(key: &[u8], value: &[u8]) -> Result<HeldRecord, InspectError> {
     let place = record_place(key)?;
     match Record::decode(value) {
-        Ok(Record { object, mark, markers, confirmed, owed_in, breadth: _ }) => {
-            Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in })
+        Ok(Record { object, mark, markers, confirmed, owed_in, breadth }) => {
+            Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in, breadth })
         }
         Err(reason) => Err(InspectError::Record { place, reason }),
     }
@@ -107,6 +111,25 @@ pub fn hint(key: &[u8], value: &[u8]) -> Result<HeldHint, InspectError> {
         return Ok(hint);
     }
     Err(InspectError::Hint { hint, format: Bytes::copy_from_slice(value) })
+}
+
+/// The partition whose hash tree an entry of [`Space::Trees`] belongs to.
+///
+/// # Errors
+/// [`InspectError::Misplaced`] if it is none that this build writes.
+pub fn tree_partition(key: &[u8]) -> Result<Partition, InspectError> {
+    trees::partition_of(key).ok_or_else(|| InspectError::Misplaced(Bytes::copy_from_slice(key)))
+}
+
+/// What has to lie in [`Space::Trees`] for these records.
+pub fn trees_of<'a>(
+    records: impl Iterator<Item = &'a HeldRecord>,
+    partitions: PartitionCount,
+) -> BTreeMap<Vec<u8>, Bytes> {
+    trees::recomputed(records.filter_map(|record| {
+        let RecordPlace { partition, key } = &record.place;
+        Some((*partition, Leaf::of(key.clone(), &record.object, record.breadth?, partitions)?))
+    }))
 }
 
 /// All records of an engine, by partition, bucket and key. Ends at an error of the engine; an entry that cannot be read is

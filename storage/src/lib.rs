@@ -5,7 +5,8 @@
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
 //! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
-//! ring changes; [`directory`] for the files; [`inspect`] for a look at what lies in an engine, past the store.
+//! ring changes; [`directory`] for the files; [`inspect`] for a look at what lies in an
+//! engine, past the store, and `verify.rs` for the store's own.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still:
 //! reaping, expiry, repair of damaged records.
@@ -26,6 +27,7 @@ mod record;
 mod rocks;
 pub mod store;
 mod trees;
+mod verify;
 mod writer;
 
 pub use decrees::{AdoptError, NoVote, Page, Pulled};
@@ -39,4 +41,5 @@ pub use record::UnreadableRecord;
 pub use rocks::{Expect, RocksEngine, RocksOptions};
 pub use store::{Health, Hint, Listed, OpenError, Store, StoreLimits};
 pub use trees::PartitionTree;
+pub use verify::{Flaw, Verified};
 pub use writer::{Jobs, Prepared, Writer};

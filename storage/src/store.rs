@@ -563,7 +563,7 @@ impl Store {
         self.shared.check_health().map_err(StoreError::Refused)
     }
 
-    fn serving_layout(&self) -> Result<Arc<Layout>, StoreError> {
+    pub(crate) fn serving_layout(&self) -> Result<Arc<Layout>, StoreError> {
         self.check_health()?;
         self.layout().ok_or(StoreError::Refused(Refusal::NotAMember))
     }

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use starling_core::fault::{self, Fault};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -49,7 +50,7 @@ impl Leaf {
         (!object.is_unwritten()).then_some(Leaf { key, position, breadth, fingerprint })
     }
 
-    fn sum(&self) -> Sum {
+    pub fn sum(&self) -> Sum {
         Sum::of(&self.key, self.fingerprint)
     }
 }
@@ -64,7 +65,8 @@ pub(crate) struct TreeChanges {
 impl TreeChanges {
     /// One key's leaf in the place of another.
     pub fn replace(&mut self, batch: &mut Batch, partition: Partition, before: Option<Leaf>, after: Option<Leaf>) {
-        if before == after {
+        let is_forgotten = |leaf: &Leaf| fault::is_on(Fault::StaleTree) && leaf.fingerprint.0.is_multiple_of(8);
+        if before == after || after.as_ref().is_some_and(is_forgotten) {
             return;
         }
         if let Some(before) = before {
@@ -98,6 +100,15 @@ impl TreeChanges {
     }
 }
 
+/// All entries of [`Space::Trees`] that these leaves come to.
+pub(crate) fn recomputed(leaves: impl Iterator<Item = (Partition, Leaf)>) -> BTreeMap<Vec<u8>, Bytes> {
+    let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
+    leaves.for_each(|(partition, leaf)| trees.replace(&mut batch, partition, None, Some(leaf)));
+    let sums = trees.sums.into_iter().map(|(key, sum)| (key, sum_value(sum)));
+    let leaves = batch.changes().iter().filter_map(|change| Some((change.key.clone(), change.value.clone()?)));
+    leaves.chain(sums).collect()
+}
+
 /// What a node holds of a partition, of buckets of at least some breadth. Each call sees the disk as it is then. Blocks.
 pub struct PartitionTree<'a> {
     engine: &'a dyn Engine,
@@ -109,7 +120,7 @@ impl<'a> PartitionTree<'a> {
         PartitionTree { engine, least }
     }
 
-    fn each_leaf(&self, branch: Branch, mut see: impl FnMut(Leaf)) -> Result<(), StoreError> {
+    pub(crate) fn each_leaf(&self, branch: Branch, mut see: impl FnMut(Leaf)) -> Result<(), StoreError> {
         let (first, last) = branch.positions().into_inner();
         let mut from = position_start(branch.partition, first);
         let until = match last.0.checked_add(1) {
@@ -268,19 +279,51 @@ fn sum_value(sum: Sum) -> Bytes {
     bytes.into()
 }
 
+pub(crate) fn leaves_start(partition: Partition) -> Vec<u8> {
+    partition_start(LEAVES, partition)
+}
+
+/// The branches whose sums are stored.
+pub(crate) fn stored_branches(partition: Partition) -> Vec<Branch> {
+    let above = Branch::root(partition).children();
+    above.into_iter().flat_map(Branch::children).collect()
+}
+
+/// The object whose leaf lies under that key of [`Space::Trees`].
+pub(crate) fn key_of_leaf(key: &[u8]) -> Option<ObjectKey> {
+    let (partition, rest) = key.strip_prefix(&[LEAVES])?.split_first_chunk::<2>()?;
+    let (_position, rest) = rest.split_first_chunk::<8>()?;
+    keys::object_of(&[partition, rest].concat())
+}
+
+/// # Errors
+/// It cannot be read.
+pub(crate) fn leaf_of(
+    engine: &dyn Engine,
+    partition: Partition,
+    position: Position,
+    key: &ObjectKey,
+) -> Result<Option<Leaf>, StoreError> {
+    let at = leaf_key(partition, position, key);
+    engine.get(Space::Trees, &at)?.map(|value| read_leaf(&at, &value)).transpose()
+}
+
+/// The partition that an entry tells of.
+pub(crate) fn partition_of(key: &[u8]) -> Option<Partition> {
+    keys::partition_of(key.get(1..)?)
+}
+
 /// # Errors
 /// It is not one that this build writes.
-pub(crate) fn read_leaf(key: &[u8], value: &[u8]) -> Result<Leaf, StoreError> {
+fn read_leaf(key: &[u8], value: &[u8]) -> Result<Leaf, StoreError> {
     let damaged = || unreadable("a leaf");
-    let rest = key.strip_prefix(&[LEAVES]).ok_or_else(damaged)?;
-    let (partition, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
-    let (position, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-    let key = keys::object_of(&[partition, rest].concat()).ok_or_else(damaged)?;
+    let name = key_of_leaf(key).ok_or_else(damaged)?;
+    let position = key.get(3..11).and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)?;
     let &[FORMAT, breadth, ref fingerprint @ ..] = value else { return Err(damaged()) };
     let fingerprint = u64::from_be_bytes(fingerprint.try_into().map_err(|_| damaged())?);
     Ok(Leaf {
-        key,
-        position: Position(u64::from_be_bytes(*position)),
+        key: name,
+        position: Position(u64::from_be_bytes(position)),
         breadth: Breadth(breadth),
         fingerprint: Fingerprint(fingerprint),
     })

@@ -63,6 +63,14 @@ impl Cluster {
         cluster
     }
 
+    /// As [`Cluster::start`], with nodes that do not compare what they hold: a replica stays behind until something else
+    /// helps it.
+    pub async fn start_without_anti_entropy(nodes: usize) -> Cluster {
+        let cluster = Cluster::start_uninitialised_with(nodes, &["--anti-entropy-interval", "1day"]).await;
+        cluster.init(BTreeMap::new()).await;
+        cluster
+    }
+
     /// Nodes that see each other, and belong to no cluster yet.
     pub async fn start_uninitialised(nodes: usize) -> Cluster {
         Cluster::start_uninitialised_with(nodes, &[]).await

@@ -12,6 +12,7 @@ pub mod local;
 pub mod locate;
 pub mod node;
 pub mod put;
+pub mod repair;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ pub async fn run(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         Command::Delete(args) => delete::run(args, &global, out).await,
         Command::Keys(args) => keys::run(args, &global, out).await,
         Command::Buckets(args) => buckets::run(args, &global, out).await,
+        Command::Repair(args) => repair::run(args, &global, out).await,
         Command::Import(args) => import::run(args, &global, out).await,
         Command::Locate(args) => locate::run(args, &global, out).await,
         Command::Cluster(args) => cluster::run(args, &global, out).await,

@@ -1,23 +1,32 @@
 //! `starling node`: what a node says of itself.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures::future::join_all;
+use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
-use starling_proto::control::{NodeStatus, PeerView};
+use starling_core::token::Partition;
+use starling_proto::control::{NodeStatus, PeerView, VerifiedPage};
 
 use crate::args::Global;
-use crate::failure::{Failure, Kind};
+use crate::failure::{FAILED, Failure, Kind};
 use crate::names::Names;
 use crate::output::Out;
+use crate::output::units::plural;
 use crate::report::node::{HintsReport, InfoReport, SilentShape};
+use crate::report::repair::{VerifiedShape, VerifyReport};
 use crate::session::{STATUS_LIMIT, any_control, roster};
 
 const EXAMPLES: &str = "\
 Examples:
   starling node info n2
-  starling node hints                      who keeps writes for whom";
+  starling node hints                      who keeps writes for whom
+  starling node verify n2                  read all that it holds";
+
+/// A page of a check takes about a second, and a partition longer only if it is large.
+const PAGE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Look into single nodes
 #[derive(Debug, Args)]
@@ -37,6 +46,11 @@ enum NodeCommand {
     #[command(after_help = "Examples:\n  starling node hints\n  starling node hints n2\n  \
                             starling node hints -o json | jq .total")]
     Hints(Which),
+    /// Check what nodes hold against itself: every record, and the hash trees over them
+    #[command(after_help = "Examples:\n  starling node verify\n  starling node verify n2\n  \
+                            starling node verify -o json | jq '.nodes[].flaws'\n\n\
+                            Reads all that a node holds. Exit code 1 if anything is not as it should be.")]
+    Verify(Which),
 }
 
 #[derive(Debug, Args)]
@@ -55,8 +69,54 @@ pub async fn run(args: NodeArgs, global: &Global, out: &Out) -> Result<ExitCode,
             let (answers, silent, names) = ask(which.node.as_deref(), global).await?;
             out.print(&HintsReport::new(&answers, silent, &names))?;
         }
+        NodeCommand::Verify(which) => {
+            let report = verify(which.node.as_deref(), global, out).await?;
+            out.print(&report)?;
+            return Ok(if report.flawless { ExitCode::SUCCESS } else { FAILED.into() });
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has one node or all of them read what they hold, all at once.
+async fn verify(node: Option<&str>, global: &Global, out: &Out) -> Result<VerifyReport, Failure> {
+    let (control, view) = any_control(global, STATUS_LIMIT).await?;
+    let asked = addresses(node, &roster(&control, &view).await)?;
+    let bar = if out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    bar.set_message(format!("{} …", plural(asked.len() as u64, "node")));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let pages = join_all(asked.iter().map(|(_, address)| verify_one(address))).await;
+    bar.finish_and_clear();
+    let (mut nodes, mut silent) = (Vec::new(), Vec::new());
+    for ((node, _), verified) in asked.into_iter().zip(pages) {
+        match verified {
+            Ok(page) => nodes.push(VerifiedShape::new(node, &page)),
+            Err(reason) => silent.push(SilentShape { node, reason }),
+        }
+    }
+    match silent.as_slice() {
+        [SilentShape { node, reason }] if nodes.is_empty() => {
+            Err(Failure::new(Kind::Unreachable, format!("{node}: {reason}"))
+                .hint("`starling cluster status` shows who is up"))
+        }
+        _ => Ok(VerifyReport { flawless: nodes.iter().all(|node| node.flaws.is_empty()), nodes, silent }),
+    }
+}
+
+/// All pages of a node, as one.
+async fn verify_one(address: &str) -> Result<VerifiedPage, String> {
+    let told = |error: ClientError| error.to_string();
+    let control = ControlClient::connect(address).await.map_err(told)?;
+    let (mut all, mut from) = (VerifiedPage::default(), Some(Partition(0)));
+    while let Some(next) = from {
+        let page = control.verify(next, PAGE_LIMIT).await.map_err(told)?;
+        all.partitions += page.partitions;
+        all.records += page.records;
+        all.bytes += page.bytes;
+        all.flaws.extend(page.flaws);
+        from = page.next.filter(|after| *after > next);
+    }
+    Ok(all)
 }
 
 /// Asks one node or all of them. Fails if nobody of those asked answers.

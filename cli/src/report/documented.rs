@@ -13,7 +13,8 @@ use crate::report::explain::{Explain, QuorumShape};
 use crate::report::get::GetReport;
 use crate::report::ring::RingReport;
 use crate::report::{
-    ErrorReport, bench, cluster, get, history, import, listing, local, locate, node, plan, tests, transfers, write,
+    ErrorReport, bench, cluster, get, history, import, listing, local, locate, node, plan, repair, tests, transfers,
+    write,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
@@ -47,6 +48,8 @@ fn examples() -> Vec<(&'static str, String)> {
         example("cluster transfers", &transfers::tests::report()),
         example("node info", &node::tests::info()),
         example("node hints", &node::tests::hints()),
+        example("node verify", &repair::tests::verified()),
+        example("repair", &repair::tests::repaired()),
         example("local up", &local::tests::up()),
         example("local status", &local::tests::status()),
         example("local down, kill, pause, resume, stop, start, wipe", &local::tests::killed()),

@@ -23,6 +23,7 @@ pub mod local;
 pub mod locate;
 pub mod node;
 pub mod plan;
+pub mod repair;
 pub mod ring;
 pub mod transfers;
 pub mod write;

@@ -47,6 +47,7 @@ pub struct Config {
     pub max_clock_drift: Duration,
     /// Bytes of handed-off objects a second.
     pub handoff_rate: u64,
+    pub anti_entropy_interval: Duration,
     /// Requests being coordinated at once before further ones are refused as overloaded.
     pub max_requests: usize,
     pub max_connections: usize,
@@ -110,6 +111,7 @@ impl Config {
             replica_timeout: read.duration("replica_timeout"),
             max_clock_drift: read.duration("max_clock_drift"),
             handoff_rate: read.rate("handoff_rate"),
+            anti_entropy_interval: read.duration("anti_entropy_interval"),
             max_requests: read.bounded("max_requests"),
             max_connections: read.bounded("max_connections"),
             store: StoreLimits {

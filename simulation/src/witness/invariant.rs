@@ -15,6 +15,8 @@ pub enum Invariant {
     DroppedOnProof,
     /// 7. Markers and held copies match.
     MarkersMatch,
+    /// 7. Hash trees are what they would be if they were made anew.
+    TreesMatch,
     /// 8. At an acknowledgement enough nodes hold the write durably, and a read was answered by enough that count.
     QuorumMet,
     /// 8. Of each epoch there is one decree.
@@ -27,13 +29,14 @@ pub enum Invariant {
 
 impl Invariant {
     /// Those that are looked at whenever something happens.
-    pub const SEEN_INSIDE: [Invariant; 9] = [
+    pub const SEEN_INSIDE: [Invariant; 10] = [
         Invariant::OneValue,
         Invariant::NothingVanishes,
         Invariant::Kept,
         Invariant::NothingInvented,
         Invariant::DroppedOnProof,
         Invariant::MarkersMatch,
+        Invariant::TreesMatch,
         Invariant::QuorumMet,
         Invariant::OneLog,
         Invariant::CopiedFirst,
@@ -46,7 +49,7 @@ impl Invariant {
             Invariant::Kept => 3,
             Invariant::NothingInvented => 4,
             Invariant::DroppedOnProof => 6,
-            Invariant::MarkersMatch => 7,
+            Invariant::MarkersMatch | Invariant::TreesMatch => 7,
             Invariant::QuorumMet | Invariant::OneLog | Invariant::CopiedFirst => 8,
             Invariant::Progress => 10,
         }
@@ -60,6 +63,7 @@ impl Invariant {
             Invariant::NothingInvented => "no clock counts further than its owner has made durable",
             Invariant::DroppedOnProof => "a copy goes only when every primary has it",
             Invariant::MarkersMatch => "markers and held copies match",
+            Invariant::TreesMatch => "hash trees tell of exactly what is held",
             Invariant::QuorumMet => "an answer means that its quorum was met",
             Invariant::OneLog => "of each epoch there is one decree",
             Invariant::CopiedFirst => "a layout is read once its primaries have what the old ones had",

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use starling_core::clock::Clock;
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::name::ObjectKey;
+use starling_core::token::{Partition, PartitionCount};
 use starling_storage::inspect::{self, HeldRecord};
 use starling_storage::{Batch, Space};
 
@@ -22,13 +24,15 @@ pub struct Mirror {
     lost: Option<Lost>,
     records: BTreeMap<ObjectKey, HeldRecord>,
     hints: BTreeMap<ObjectKey, BTreeSet<NodeId>>,
+    trees: BTreeMap<Vec<u8>, Bytes>,
     /// What the last batch replaced.
     before: BTreeMap<ObjectKey, Option<HeldRecord>>,
 }
 
 impl Mirror {
     pub fn new(directory: DirectoryId) -> Mirror {
-        Mirror { directory, lost: None, records: BTreeMap::new(), hints: BTreeMap::new(), before: BTreeMap::new() }
+        let (records, hints, trees, before) = Default::default();
+        Mirror { directory, lost: None, records, hints, trees, before }
     }
 
     /// Of a disk that has come in the place of one that was lost.
@@ -72,10 +76,22 @@ impl Mirror {
         self.covers(key, clock) || lost.is_some_and(|held| held.covers_all(clock))
     }
 
-    pub fn restore(&mut self, record: HeldRecord) {
-        let key = record.place.key.clone();
-        self.hints.insert(key.clone(), record.markers.clone());
-        self.records.insert(key, record);
+    /// The disk holds these records again, and what goes with them.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = HeldRecord>, partitions: PartitionCount) {
+        for record in records {
+            let key = record.place.key.clone();
+            self.hints.insert(key.clone(), record.markers.clone());
+            self.records.insert(key, record);
+        }
+        self.trees = inspect::trees_of(self.records.values(), partitions);
+    }
+
+    /// Whether the hash tree of a partition says what the records say.
+    pub fn has_right_tree(&self, partition: Partition, partitions: PartitionCount) -> bool {
+        let records = self.records.values().filter(|record| record.place.partition == partition);
+        let expected = inspect::trees_of(records, partitions);
+        let is_of_it = |key: &[u8]| inspect::tree_partition(key).is_ok_and(|of| of == partition);
+        self.trees.iter().filter(|(key, _)| is_of_it(key)).eq(&expected)
     }
 
     /// Applies a batch; returns the keys whose records or markers it touches.
@@ -98,6 +114,10 @@ impl Mirror {
                     self.before.entry(place.key.clone()).or_insert(before);
                     touched.insert(place.key);
                 }
+                Space::Trees => match &change.value {
+                    Some(value) => drop(self.trees.insert(change.key.clone(), value.clone())),
+                    None => drop(self.trees.remove(&change.key)),
+                },
                 Space::Hints => {
                     let hint = inspect::hint_place(&change.key).expect("hints lie where they should");
                     let targets = self.hints.entry(hint.place.key.clone()).or_default();

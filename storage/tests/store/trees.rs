@@ -8,7 +8,7 @@ use starling_core::name::ObjectKey;
 use starling_core::report::Role;
 use starling_core::ring::Decree;
 use starling_core::tree::{Branch, Breadth, Fingerprint, Sum, Tree};
-use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store};
+use starling_storage::{Batch, Engine, Flaw, MemoryDisk, MemoryEngine, Space, Store};
 
 use crate::support::{
     EPOCH, Peer, assert_trees_agree, block_on, cases, delete_after, key, layout, open, our_keys, primaries, put,
@@ -88,6 +88,7 @@ proptest! {
         // And what is read of them is what lies there.
         let tree = store.tree(Breadth::ANY).unwrap();
         for partition in layout().partitions().all() {
+            prop_assert_eq!(store.verify(partition).unwrap().flaws, []);
             let root = Branch::root(partition);
             let keys = tree.keys(root).unwrap();
             let sums = keys.iter().map(|(key, fingerprint)| Sum::of(key, *fingerprint));
@@ -162,4 +163,36 @@ fn a_store_from_before_there_were_trees_gets_them_at_its_next_start() {
     write(&store, &key("carts", "1"), put(99, "b"));
     assert_trees_agree(&*engine, &layout());
     assert_eq!(engine.get(Space::Objects, &record_key(&key("carts", "1"))).unwrap().unwrap()[0], 3);
+}
+
+/// Each flaw is put there behind the store's back.
+#[test]
+fn what_is_not_as_it_should_be_is_told() {
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::open(MemoryDisk::default()));
+    let store = open(engine.clone());
+    let [first, second, third] = our_keys();
+    for (n, key) in (1..).zip([&first, &second, &third]) {
+        write(&store, key, put(n, "a"));
+    }
+    let partition = layout().partition_of(&first);
+    let verified = store.verify(partition).unwrap();
+    assert_eq!((verified.records, verified.flaws.as_slice()), (3, [].as_slice()));
+    assert!(verified.bytes > 0);
+
+    let leaves = engine.scan(Space::Trees, b"\x01", None, 9).unwrap();
+    let leaf_of = |key: &ObjectKey| {
+        let name = record_key(key)[2..].to_vec();
+        leaves.iter().find(|(at, _)| at.ends_with(&name)).map(|(at, _)| at.to_vec()).unwrap()
+    };
+    let mut flaws = Batch::default();
+    flaws.delete(Space::Trees, leaf_of(&first));
+    flaws.put(Space::Objects, record_key(&second), vec![9]);
+    flaws.delete(Space::Objects, record_key(&third));
+    engine.commit(flaws).unwrap();
+    let found = store.verify(partition).unwrap().flaws;
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(found.contains(&Flaw::WrongLeaf(first)) && found.contains(&Flaw::LeafWithoutRecord(third)), "{found:?}");
+    let unreadable = |flaw: &Flaw| matches!(flaw, Flaw::Unreadable { key, .. } if *key == second);
+    assert!(found.iter().any(unreadable), "{found:?}");
+    assert!(found.iter().any(|flaw| matches!(flaw, Flaw::WrongSum(_))), "{found:?}");
 }

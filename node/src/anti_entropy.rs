@@ -1,0 +1,255 @@
+//! Anti-entropy (Dynamo, section 4.7): primaries of the same partition compare their hash trees, again and again, and what
+//! one has and the other lacks is merged on both sides. So replicas become equal whatever was lost on the way: hints that
+//! could not be taken, repairs that were given up, a disk that went back in time.
+//!
+//! Of two nodes one asks, of each partition; which of them is decided by their ids and the partition, so that both ask
+//! about equally often. Partitions that are equal cost a sum each. What differs moves within the budget of handoff, and
+//! waits while many requests are under way, for a while: clients come first, and are not waited for without an end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use starling_core::ids::NodeId;
+use starling_core::name::{BucketName, ObjectKey};
+use starling_core::object::Object;
+use starling_core::report::{Failure, Refusal, Role};
+use starling_core::ring::{Epoch, Ring};
+use starling_core::token::Partition;
+use starling_core::tree::{Answer, Branch, Breadth, Comparison, Difference, Fingerprint};
+use starling_proto::hello::Class;
+use starling_proto::peer::{MOST_BRANCHES, Store};
+use starling_storage::StoreError;
+
+use crate::comparing::{Comparing, KEYS_AT_ONCE};
+use crate::coordinator::own_failure;
+use crate::link::{Link, fits_a_frame, new_trace};
+use crate::node::Node;
+
+/// Objects that are merged at once, so that they share syncs.
+const OBJECTS_AT_ONCE: usize = 16;
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// So many requests under way are let pass first.
+const MANY_REQUESTS: usize = 16;
+/// For this long at the most, each time.
+const MOST_PATIENCE: Duration = Duration::from_secs(1);
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// What is to be compared, and how far that is.
+#[derive(Default)]
+pub struct Errand {
+    /// Only differences in this bucket are of interest.
+    pub bucket: Option<BucketName>,
+    pub compared: AtomicU64,
+    pub differences: AtomicU64,
+}
+
+/// When this node has last compared a partition with a peer from end to end.
+#[derive(Default)]
+pub struct Comparisons(Mutex<BTreeMap<(Partition, NodeId), Instant>>);
+
+impl Comparisons {
+    fn note(&self, partition: Partition, peer: NodeId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((partition, peer), Instant::now());
+    }
+
+    /// Those of whom it is still to be compared with whom; others are forgotten.
+    fn keep(&self, pairs: &Pairs) {
+        let is_due = |partition: &Partition, peer: &NodeId| {
+            pairs.get(peer).is_some_and(|partitions| partitions.iter().any(|(due, _)| due == partition))
+        };
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.retain(|(partition, peer), _| is_due(partition, peer));
+    }
+
+    /// How long ago it was that the partition was compared which has waited longest; none if none was yet.
+    pub fn oldest(&self) -> Option<Duration> {
+        let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.values().min().map(Instant::elapsed)
+    }
+}
+
+/// By peer: partitions, and of which of their keys that peer holds a replica too.
+pub type Pairs = BTreeMap<NodeId, Vec<(Partition, Breadth)>>;
+
+impl Node {
+    /// Compares this node's partitions with their other primaries, for as long as the node runs.
+    pub async fn compare_replicas(self: Arc<Self>) {
+        while !self.stopping.is_cancelled() {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = tokio::time::sleep(self.config.anti_entropy_interval) => {}
+            }
+            let Ok(ring) = self.serving_ring() else { continue };
+            let pairs = pairs(self.id(), &ring);
+            self.comparisons.keep(&pairs);
+            for (peer, partitions) in pairs.into_iter().filter(|(peer, _)| self.view().is_alive(*peer)) {
+                if let Err(failure) = self.compare_with(peer, &partitions, &ring, &Errand::default()).await {
+                    tracing::debug!(%peer, %failure, "comparing is put off");
+                    self.heed_failure(peer, failure);
+                }
+            }
+        }
+    }
+
+    /// Compares partitions with a peer, one after another.
+    ///
+    /// # Errors
+    /// Why that cannot be done to the end.
+    pub async fn compare_with(
+        &self,
+        peer: NodeId,
+        partitions: &[(Partition, Breadth)],
+        ring: &Ring,
+        errand: &Errand,
+    ) -> Result<(), Failure> {
+        let link = self.peers.get(peer, Class::Bulk).ok_or(Failure::Unreachable)?;
+        for some in partitions.chunks(MOST_BRANCHES) {
+            self.let_requests_pass().await;
+            let roots = some.iter().map(|(partition, least)| (Branch::root(*partition), *least)).collect();
+            for (root, least, answer) in self.exchange(&link, ring.epoch(), roots).await? {
+                if answer != Answer::Same {
+                    self.make_equal(&link, ring, (root, least), answer, errand).await?;
+                }
+                errand.compared.fetch_add(1, Ordering::Relaxed);
+                self.counters.partitions_compared.add(1);
+                self.comparisons.note(root.partition, peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows what differs down the tree, and has both sides hold it.
+    async fn make_equal(
+        &self,
+        link: &Link,
+        ring: &Ring,
+        (root, least): (Branch, Breadth),
+        answer: Answer,
+        errand: &Errand,
+    ) -> Result<(), Failure> {
+        let mut comparison = Comparison::of(root.partition);
+        // The root is answered already.
+        comparison.next(1);
+        let mut comparing = Comparing::new(self, link, comparison, least);
+        let mut differences = Some(comparing.hear(ring.epoch(), vec![(root, answer)]).await?);
+        while let Some(mut found) = differences {
+            found.retain(|difference| errand.bucket.as_ref().is_none_or(|bucket| difference.key.bucket() == bucket));
+            errand.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
+            for some in found.chunks(KEYS_AT_ONCE) {
+                self.let_requests_pass().await;
+                self.settle_differences(link, ring, some).await?;
+            }
+            differences = comparing.step(ring.epoch()).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_differences(&self, link: &Link, ring: &Ring, found: &[Difference]) -> Result<(), Failure> {
+        // What is held for others is none of the peer's business, and the other way round.
+        let concerns_both = |difference: &&Difference| {
+            let primaries = ring.primaries(&difference.key);
+            primaries.read().contains(&self.id()) && primaries.read().contains(&link.node)
+        };
+        let found: BTreeMap<&ObjectKey, &Difference> =
+            found.iter().filter(concerns_both).map(|difference| (&difference.key, difference)).collect();
+        let theirs = found.values().filter(|difference| difference.theirs.is_some());
+        let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key.clone()).collect();
+        while !wanted.is_empty() {
+            let (objects, looked_at) = self.fetch(link, ring.epoch(), wanted.clone()).await?;
+            wanted.drain(..looked_at);
+            let merge = |(key, object)| self.take_repaired(ring.epoch(), key, object);
+            stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_collect::<()>().await?;
+        }
+        let ours = found.values().filter(|difference| difference.own.is_some());
+        let send = |difference: &&Difference| self.send_repaired(link, ring.epoch(), (*difference).clone());
+        let sent = stream::iter(ours.map(send).collect::<Vec<_>>()).buffer_unordered(OBJECTS_AT_ONCE);
+        sent.try_collect::<()>().await
+    }
+
+    async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<(), Failure> {
+        match self.store.merge(epoch, key, object, Role::Primary).await {
+            Ok(()) => {
+                self.counters.objects_repaired.add(1);
+                Ok(())
+            }
+            Err(StoreError::Damaged(reason)) => {
+                tracing::error!(reason, "cannot merge what a peer has of a key");
+                Ok(())
+            }
+            Err(error) => Err(own_failure(error)),
+        }
+    }
+
+    /// Sends what this node holds of a key, unless the peer turned out to hold all of it.
+    async fn send_repaired(&self, link: &Link, epoch: Epoch, difference: Difference) -> Result<(), Failure> {
+        let Difference { key, theirs, .. } = difference;
+        let asked = key.clone();
+        let held = match self.read_store(move |store| store.get(&asked)).await {
+            Err(StoreError::Damaged(reason)) => {
+                tracing::error!(reason, "cannot read what a peer lacks of a key");
+                None
+            }
+            held => held.map_err(own_failure)?,
+        };
+        let Some(object) = held else { return Ok(()) };
+        if Some(Fingerprint::of(object.clock())) == theirs || !fits_a_frame(&key, &object) {
+            return Ok(());
+        }
+        self.handoff.wait_for(object.value_bytes()).await;
+        let store = Store { epoch, key, object, role: Role::Primary };
+        match link.store(store, new_trace(), CALL_LIMIT).await {
+            Ok(()) => {
+                self.counters.objects_repaired.add(1);
+                Ok(())
+            }
+            // The others are not to suffer for it.
+            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() || refusal == Refusal::Damaged => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// While many requests are under way, waits for a while.
+    async fn let_requests_pass(&self) {
+        let began = Instant::now();
+        let under_way = || self.config.max_requests.saturating_sub(self.requests.available_permits());
+        while under_way() >= MANY_REQUESTS && began.elapsed() < MOST_PATIENCE {
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+}
+
+/// With whom this node has to compare which partitions, by asking, and what of them both hold.
+pub fn pairs(own: NodeId, ring: &Ring) -> Pairs {
+    let layout = ring.read();
+    let mut pairs = Pairs::new();
+    for partition in layout.partitions().all() {
+        let primaries: Vec<NodeId> = layout.primaries(partition, layout.replicas()).collect();
+        let Some(place) = primaries.iter().position(|primary| *primary == own) else { continue };
+        for (other, peer) in primaries.into_iter().enumerate().filter(|(_, peer)| asks(own, *peer, partition)) {
+            pairs.entry(peer).or_default().push((partition, Breadth::shared_by(place, other)));
+        }
+    }
+    pairs
+}
+
+/// Which of two nodes asks the other.
+fn asks(own: NodeId, peer: NodeId, partition: Partition) -> bool {
+    if partition.0.is_multiple_of(2) { own < peer } else { own > peer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_nodes_one_asks_about_each_partition() {
+        for partition in (0..9).map(Partition) {
+            let (one, other) = (NodeId(3), NodeId(8));
+            assert_ne!(asks(one, other, partition), asks(other, one, partition));
+            assert!(!asks(one, one, partition), "nobody asks itself");
+        }
+    }
+}
