@@ -1,7 +1,13 @@
 //! The ring moves: nodes join and leave while the cluster is used.
 
+use std::collections::hash_map::RandomState;
+use std::future::IntoFuture;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
 
 use starling_checker::Assertion::{AcknowledgedWriteLost, HintsLeft, ReplicasDiffer, StaleRead};
 use starling_client::Client;
@@ -69,6 +75,9 @@ async fn nodes_join_and_leave_and_every_key_is_where_it_belongs() {
     }
     cluster.has_left(1);
     check_copies(&cluster, &[2, 3, 4, 5], 220).await;
+    for index in 2..=5 {
+        cluster.verify(index).await;
+    }
 }
 
 /// What users and operator tell each other.
@@ -143,4 +152,50 @@ async fn a_ring_that_moves_under_load_loses_nothing_though_nodes_are_killed() {
 
     let about = [AcknowledgedWriteLost, ReplicasDiffer, HintsLeft, StaleRead];
     recorder.judge(&mut cluster, &about).await;
+    for index in 2..=5 {
+        cluster.verify(index).await;
+    }
+}
+
+/// Who copies is killed at points that nobody has chosen, and in turn with it one of those it copies from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_killed_again_and_again_goes_on_where_it_was() {
+    const KEYS: usize = 1500;
+    let kills = usually(3, 20);
+    let mut cluster = Cluster::start_some_with(3, 4, &["--handoff-rate", "512KiB"]).await;
+    let client = cluster.client().await;
+    let bucket = client.bucket(BUCKET).unwrap();
+    let puts = (0..KEYS).map(|n| bucket.put(format!("k{n}"), vec![7; 2048]).into_future());
+    let stored: Vec<_> = stream::iter(puts).buffer_unordered(64).collect().await;
+    assert!(stored.iter().all(Result::is_ok));
+
+    let version = cluster.change(1, vec![join(4)]).await;
+    cluster.has_joined(4);
+    let mut moved = 0;
+    for kill in 0..kills {
+        // Anywhere in what is left of it.
+        let patience = RandomState::new().hash_one(kill) % (6_000 / kills as u64);
+        tokio::time::sleep(Duration::from_millis(patience)).await;
+        let victim = if kill % 2 == 0 { 4 } else { 1 + kill % 3 };
+        if victim == 4 {
+            // What a process has counted is forgotten with it.
+            moved += copied(&cluster).await;
+        }
+        cluster.kill(victim);
+        cluster.restart(victim).await;
+    }
+    cluster.wait_settled(2, version).await;
+    moved += copied(&cluster).await;
+    for index in 1..=4 {
+        cluster.wait_settled(index, version).await;
+        cluster.verify(index).await;
+    }
+    let held = cluster.verify(4).await;
+    println!("{kills} kills: {moved} bytes moved for {held}");
+    assert!(moved <= held + held / 5, "{moved} bytes moved for {held}");
+}
+
+/// Bytes that n4 has copied since its start.
+async fn copied(cluster: &Cluster) -> u64 {
+    cluster.status(4).await.unwrap().counters["bytes_copied"]
 }

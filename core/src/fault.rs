@@ -95,6 +95,8 @@ faults! {
     PullTooEarly = "pull-too-early",
     /// R16: a page of a copy is taken for durable and is not.
     LosePage = "lose-page",
+    /// Replicas are never compared.
+    NeverCompare = "never-compare",
     /// A record changes now and then without its hash tree.
     StaleTree = "stale-tree",
     /// R10: what the primaries of an old ring have confirmed counts by a new one.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt, stream};
+use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
@@ -83,6 +84,9 @@ impl Node {
                 () = tokio::time::sleep(self.config.anti_entropy_interval) => {}
             }
             let Ok(ring) = self.serving_ring() else { continue };
+            if fault::is_on(Fault::NeverCompare) {
+                continue;
+            }
             let pairs = pairs(self.id(), &ring);
             self.comparisons.keep(&pairs);
             for (peer, partitions) in pairs.into_iter().filter(|(peer, _)| self.view().is_alive(*peer)) {

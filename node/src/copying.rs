@@ -285,6 +285,7 @@ impl Node {
 
     fn note_copied(&self, keys: usize, bytes: usize) {
         self.counters.objects_copied.add(keys as u64);
+        self.counters.bytes_copied.add(bytes as u64);
         self.copying.note(|copied| {
             copied.keys += keys as u64;
             copied.bytes += bytes as u64;

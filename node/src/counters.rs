@@ -40,6 +40,8 @@ counters! {
     hints_not_taken,
     /// Objects copied to become a primary of them.
     objects_copied,
+    /// And their bytes, as they came.
+    bytes_copied,
     /// Partitions compared with another primary of them, from end to end, by this node asking.
     partitions_compared,
     /// Keys in which such comparisons, and copying, have found a difference.

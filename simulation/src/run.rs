@@ -170,7 +170,7 @@ impl World {
         let problem = self
             .await_sessions()
             .or_else(|| self.await_settled())
-            .or_else(|| self.await_handoff())
+            .or_else(|| self.await_convergence())
             .or_else(|| self.await_peace())
             .or_else(|| self.hold_exam())
             .or_else(|| self.await_handoff());
@@ -324,7 +324,18 @@ impl World {
         lock(&self.desk).problem.take()
     }
 
-    /// Copies that are held for others come home by themselves, before anybody reads.
+    /// Copies that are held for others come home by themselves, and replicas become equal, before anybody reads.
+    fn await_convergence(&mut self) -> Option<String> {
+        let limit = self.now + PEACE;
+        while self.now < limit {
+            self.run_until(self.now + ROUND);
+            // No disagreement: that is all there is to wait for.
+            self.disagreement()?;
+        }
+        self.disagreement().map(|disagreement| format!("{disagreement}, although nothing is in the way"))
+    }
+
+    /// What the last reads have changed comes home as well.
     fn await_handoff(&mut self) -> Option<String> {
         let limit = self.now + PEACE;
         while self.now < limit {

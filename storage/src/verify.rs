@@ -100,7 +100,7 @@ impl Check<'_> {
         let tree = PartitionTree::new(self.engine, Breadth::ANY);
         for branch in trees::stored_branches(self.partition) {
             let is_right =
-                self.look_until_still(|| Ok(tree.sum(branch)?), |stored| Ok(tree.sum_of_leaves(branch)? == *stored))?;
+                self.look_until_still(|| tree.sum(branch), |stored| Ok(tree.sum_of_leaves(branch)? == *stored))?;
             verified.flaws.extend((!is_right).then_some(Flaw::WrongSum(branch)));
         }
         Ok(())

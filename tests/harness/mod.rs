@@ -24,10 +24,10 @@ use starling_core::layout::{BucketRules, Layout, LayoutVersion};
 use starling_core::name::{BucketName, NodeName};
 use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::ring::Phase;
-use starling_core::token::PartitionCount;
+use starling_core::token::{Partition, PartitionCount};
 use starling_local::{EphemeralCluster, Launch, Ports, Shape};
 use starling_proto::BUILD;
-use starling_proto::control::{ClusterView, Committed, Init, NodeStanding, NodeStatus};
+use starling_proto::control::{ClusterView, Committed, Init, NodeStanding, NodeStatus, Transfers};
 
 pub use direct::{Direct, put_request};
 pub use patience::{eventually, usually};
@@ -118,7 +118,12 @@ impl Cluster {
 
     /// Nodes of which the first few are a cluster, and the others could join it.
     pub async fn start_some(members: usize, nodes: usize) -> Cluster {
-        let mut cluster = Cluster::start_uninitialised(nodes).await;
+        Cluster::start_some_with(members, nodes, &[]).await
+    }
+
+    /// As [`Cluster::start_some`], each node with these flags.
+    pub async fn start_some_with(members: usize, nodes: usize, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::start_uninitialised_with(nodes, flags).await;
         cluster.up = (1..=members).collect();
         cluster.init(BTreeMap::new()).await;
         cluster
@@ -132,6 +137,27 @@ impl Cluster {
             Committed::Chosen(version) => version,
             Committed::Other { epoch } => panic!("another decree has come first, in epoch {epoch}"),
         }
+    }
+
+    /// Has a node read all that it holds, and compare it with its hash trees; returns the bytes of its records.
+    ///
+    /// # Panics
+    /// If anything is not as it should be.
+    pub async fn verify(&self, index: usize) -> u64 {
+        let control = ControlClient::connect(self.address(index)).await.unwrap();
+        let (mut bytes, mut from) = (0, Some(Partition(0)));
+        while let Some(next) = from {
+            let page = control.verify(next, CHANGE).await.unwrap();
+            assert!(page.flaws.is_empty(), "n{index}: {:?}", page.flaws);
+            bytes += page.bytes;
+            from = page.next;
+        }
+        bytes
+    }
+
+    /// What a node has to move because the ring changes.
+    pub async fn transfers(&self, index: usize) -> Result<Transfers, ClientError> {
+        ControlClient::connect(self.address(index)).await?.transfers(CALL).await
     }
 
     /// Waits until a node says that the ring is settled on that version.

@@ -46,7 +46,7 @@ fn take(store: &Store, key: &ObjectKey, step: &Step, n: u64) {
     let held = store.get(key).unwrap().unwrap_or_default();
     let primaries = primaries(key);
     match step {
-        Step::Put if n % 2 == 0 => write(store, key, put(n, "a")),
+        Step::Put if n.is_multiple_of(2) => write(store, key, put(n, "a")),
         Step::Put => write(store, key, put_after(&held.seen(), n, "b")),
         Step::Delete => write(store, key, delete_after(&held.seen(), n)),
         Step::Receive(from) => {
