@@ -16,7 +16,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
-use starling_core::report::{Failure, Refusal, Role};
+use starling_core::report::{Failure, Role};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::token::Partition;
 use starling_core::tree::{Answer, Branch, Breadth, Comparison, Difference, Fingerprint};
@@ -56,16 +56,22 @@ impl Comparisons {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((partition, peer), Instant::now());
     }
 
-    /// Those of whom it is still to be compared with whom; others are forgotten.
+    /// Those are to be compared from now on; others are forgotten.
     fn keep(&self, pairs: &Pairs) {
         let is_due = |partition: &Partition, peer: &NodeId| {
             pairs.get(peer).is_some_and(|partitions| partitions.iter().any(|(due, _)| due == partition))
         };
         let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.retain(|(partition, peer), _| is_due(partition, peer));
+        for (peer, partitions) in pairs {
+            for (partition, _) in partitions {
+                noted.entry((*partition, *peer)).or_insert_with(Instant::now);
+            }
+        }
     }
 
-    /// How long ago it was that the partition was compared which has waited longest; none if none was yet.
+    /// How long the comparison is overdue that has waited longest: since it was last done, or first had to be. None if
+    /// there is nothing to compare.
     pub fn oldest(&self) -> Option<Duration> {
         let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         noted.values().min().map(Instant::elapsed)
@@ -162,7 +168,11 @@ impl Node {
         let theirs = found.values().filter(|difference| difference.theirs.is_some());
         let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key.clone()).collect();
         while !wanted.is_empty() {
-            let (objects, looked_at) = self.fetch(link, ring.epoch(), wanted.clone()).await?;
+            let (objects, looked_at) = match self.fetch(link, ring.epoch(), wanted.clone()).await {
+                // The first of them cannot be given. The others are not to suffer for it.
+                Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => (Vec::new(), 1),
+                fetched => fetched?,
+            };
             wanted.drain(..looked_at);
             let merge = |(key, object)| self.take_repaired(ring.epoch(), key, object);
             stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_collect::<()>().await?;
@@ -210,7 +220,7 @@ impl Node {
                 Ok(())
             }
             // The others are not to suffer for it.
-            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() || refusal == Refusal::Damaged => Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => Ok(()),
             Err(failure) => Err(failure),
         }
     }

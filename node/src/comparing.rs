@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::coordinator::own_failure;
 use crate::copying::{CALL_LIMIT, PAGE_BYTES};
-use crate::link::{Link, as_failure, new_trace};
+use crate::link::{Link, as_failure, fits_a_frame, new_trace};
 use crate::node::Node;
 
 /// Branches of one partition that are asked about at once.
@@ -106,7 +106,10 @@ impl Node {
         self.read_in(epoch, answers).await.map_err(unreadable)
     }
 
-    /// A peer's copies of these keys, those that it holds, some at a time: also how many of the keys those were.
+    /// A peer's copies of the first of these keys, of those that it holds: also how many of the keys those were.
+    ///
+    /// # Errors
+    /// Also if the peer cannot give the very first of them, whatever is behind it.
     pub async fn fetch(
         &self,
         link: &Link,
@@ -138,11 +141,17 @@ impl Node {
         let copies = move |store: &Store| {
             let (mut objects, mut left, mut looked_at) = (Vec::new(), bytes, 0);
             for key in keys.into_iter().take(KEYS_AT_ONCE) {
-                looked_at += 1;
-                if let Some(object) = store.get(&key)? {
-                    left = left.saturating_sub(key.key().len() + object.value_bytes());
-                    objects.push((key, object));
+                let held = match store.get(&key) {
+                    Ok(Some(object)) if !fits_a_frame(&key, &object) => Err(StoreError::Refused(Refusal::TooLarge)),
+                    held => held,
+                };
+                match held {
+                    // What cannot be given is told by itself, behind what can.
+                    Err(_) if looked_at > 0 => break,
+                    held => objects.extend(held?.map(|object| (key, object))),
                 }
+                looked_at += 1;
+                left = left.saturating_sub(objects.last().map_or(0, |(key, object)| size(key, object)));
                 if left == 0 {
                     break;
                 }
@@ -161,6 +170,10 @@ impl Node {
         let may_be_copied = ring.may_be_copied_in(epoch) && adopted >= epoch;
         if may_be_copied { Ok(()) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
     }
+}
+
+fn size(key: &ObjectKey, object: &Object) -> usize {
+    key.key().len() + object.value_bytes()
 }
 
 /// What a peer is told if this node cannot read what it is asked for.

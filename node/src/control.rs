@@ -1,5 +1,6 @@
 //! The control service: how this node is, how it sees the cluster, and making one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_core::change::Change;
@@ -55,7 +56,7 @@ impl ControlService for Control {
             resident_bytes: resident_bytes(),
             hints: node.store.hints().into_iter().map(|(target, count)| HintsFor { target, count }).collect(),
             connected: node.peers.connected(),
-            counters: node.counters.snapshot(),
+            counters: counters_of(node),
         }
     }
 
@@ -134,6 +135,12 @@ impl ControlService for Control {
     async fn layout(self, _: CallContext) -> Option<Layout> {
         self.node.store.layout().map(|layout| Layout::clone(&layout))
     }
+}
+
+/// What it counts, and for how long the comparison with a peer is overdue that has waited longest.
+fn counters_of(node: &Node) -> BTreeMap<String, u64> {
+    let overdue = node.comparisons.oldest().map(|since| ("oldest_comparison_s".to_owned(), since.as_secs()));
+    node.counters.snapshot().into_iter().chain(overdue).collect()
 }
 
 fn peer_view(peer: &starling_gossip::Peer) -> PeerView {

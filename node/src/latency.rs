@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// Used until there is a measurement.
 const FIRST_GUESS: Duration = Duration::from_millis(250);
-/// Never called slow below this: a sync on a busy disk, or a busy scheduler, is not a failure.
-const LEAST: Duration = Duration::from_millis(50);
 /// Always called slow above this, however slow it usually is.
 const MOST: Duration = Duration::from_millis(750);
 
@@ -24,6 +22,9 @@ struct Smoothed {
 }
 
 impl Latency {
+    /// Never called slow below this: a sync on a busy disk, or a busy scheduler, is not a failure.
+    pub const LEAST: Duration = Duration::from_millis(50);
+
     pub fn note(&self, took: Duration) {
         let took = took.as_secs_f64();
         let mut smoothed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,10 +39,13 @@ impl Latency {
 
     /// After this long without an answer the peer is slow.
     pub fn slow_after(&self) -> Duration {
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            None => FIRST_GUESS,
-            Some(Smoothed { mean, deviation }) => Duration::from_secs_f64(mean + 4.0 * deviation).clamp(LEAST, MOST),
-        }
+        self.measured().unwrap_or(FIRST_GUESS)
+    }
+
+    /// The same, if anything was measured yet.
+    pub fn measured(&self) -> Option<Duration> {
+        let Smoothed { mean, deviation } = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(Duration::from_secs_f64(mean + 4.0 * deviation).clamp(Latency::LEAST, MOST))
     }
 }
 
@@ -56,7 +60,7 @@ mod tests {
         for _ in 0..100 {
             latency.note(Duration::from_millis(1));
         }
-        assert_eq!(latency.slow_after(), LEAST);
+        assert_eq!(latency.slow_after(), Latency::LEAST);
         for _ in 0..100 {
             latency.note(Duration::from_millis(100));
         }

@@ -91,6 +91,12 @@ impl Link {
         self.timed(&self.writes, trace, within, call).await?.map_err(as_failure)
     }
 
+    /// After this long an answer of any kind is late.
+    pub fn pace(&self) -> Duration {
+        let measured = [self.reads.measured(), self.writes.measured()];
+        measured.into_iter().flatten().max().unwrap_or(Latency::LEAST)
+    }
+
     /// Measures how far apart the two clocks are; `wall` reads ours, in milliseconds.
     pub async fn compare_clocks(&self, wall: impl Fn() -> u64, within: Duration) {
         let before = wall();

@@ -59,6 +59,8 @@ pub struct Witness {
     /// What each node held when it took up a layout that was coming.
     held_at_first: BTreeMap<(LayoutVersion, usize), BTreeMap<ObjectKey, Clock>>,
     mirrors: Vec<Mirror>,
+    /// What each node has last dropped of a key on proof.
+    gone: BTreeMap<(usize, ObjectKey), Clock>,
     /// Of the members; by their ids.
     members: BTreeMap<NodeId, usize>,
     accounts: Accounts,
@@ -81,6 +83,7 @@ impl Witness {
             rings: Rings::of(identities.len()),
             held_at_first: BTreeMap::new(),
             mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
+            gone: BTreeMap::new(),
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
             accounts: Accounts::new(Arc::clone(&names)),
             asked: BTreeMap::new(),
@@ -320,12 +323,16 @@ impl Witness {
         // By the ring by which its markers were set.
         let ring = self.rings.by(before.owed_in, host);
         let primaries = ring.map(|ring| ring.primaries(key).all()).unwrap_or_default();
+        let clock = before.object.clock();
         let missing: Vec<String> = self
             .indexes(&primaries)
             .into_iter()
-            .filter(|primary| !self.mirrors[*primary].has_covered(key, before.object.clock()))
+            .filter(|primary| !self.can_have_confirmed(*primary, key, clock))
             .map(|primary| format!("n{}", primary + 1))
             .collect();
+        if missing.is_empty() {
+            self.gone.insert((host.0, key.clone()), clock.clone());
+        }
         if !missing.is_empty() {
             let what = format!(
                 "n{} dropped its copy of {key}, at {}, which {} lacks",
@@ -337,6 +344,14 @@ impl Witness {
             self.breach(Invariant::DroppedOnProof, what);
         }
         self.check_kept(key);
+    }
+
+    /// It covers that, or did before its disk was lost; or it has dropped it on proof, being no primary any more by a ring
+    /// that whoever relies on it need not know yet.
+    fn can_have_confirmed(&self, index: usize, key: &ObjectKey, clock: &Clock) -> bool {
+        let was_primary = !self.primaries(key).contains(&index);
+        let gone = self.gone.get(&(index, key.clone())).filter(|_| was_primary);
+        self.mirrors[index].has_covered(key, clock) || gone.is_some_and(|gone| gone.covers_all(clock))
     }
 
     /// Every acknowledged write of the key is still on enough disks.
@@ -393,8 +408,8 @@ impl Witness {
                 }
             }
             let lacks = |node: &&NodeId| {
-                let mirror = self.members.get(node).map(|index| &self.mirrors[*index]);
-                mirror.is_some_and(|mirror| !mirror.has_covered(key, record.object.clock()))
+                let index = self.members.get(node);
+                index.is_some_and(|index| !self.can_have_confirmed(*index, key, record.object.clock()))
             };
             if let Some(node) = record.confirmed.iter().find(lacks) {
                 let held = self.members.get(node).and_then(|index| self.mirrors[*index].record(key));

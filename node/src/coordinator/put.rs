@@ -1,6 +1,7 @@
 //! Writes: forwarding to a coordinator, and coordinating.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -43,6 +44,9 @@ enum Forwarded {
     Silent,
 }
 
+/// By that factor a primary may be slower than another before it is asked behind it.
+const FAR_SLOWER: u32 = 4;
+
 impl Node {
     /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
     /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe; so is one
@@ -74,7 +78,9 @@ impl Node {
         let (alive, silent): (Vec<NodeId>, Vec<NodeId>) =
             list.primaries().iter().partition(|node| self.is_available(**node));
         let mut may_be_done = false;
-        for primary in alive.into_iter().chain(silent) {
+        let pace = |node: NodeId| self.peers.get(node, Class::Peer).map_or(Duration::ZERO, |link| link.pace());
+        let alive = alive.into_iter().map(|node| (node, pace(node))).collect();
+        for primary in slow_ones_last(alive).into_iter().chain(silent) {
             match self.forward(primary, &request, &put).await {
                 Forwarded::Answered(answer) if may_be_done => return answer.map_err(|error| as_unknown(error, quorum)),
                 Forwarded::Answered(answer) => return answer,
@@ -169,6 +175,14 @@ impl Node {
             SiblingMode::LastWriteWins | SiblingMode::Keep => Ok(()),
         }
     }
+}
+
+/// In their order, but for those that usually take far longer than another: nodes that are asked one after another would
+/// all wait for the same one in vain.
+fn slow_ones_last(primaries: Vec<(NodeId, Duration)>) -> Vec<NodeId> {
+    let far_longer = primaries.iter().map(|(_, pace)| *pace).min().unwrap_or_default() * FAR_SLOWER;
+    let (usual, slow): (Vec<_>, Vec<_>) = primaries.into_iter().partition(|(_, pace)| *pace <= far_longer);
+    usual.into_iter().chain(slow).map(|(node, _)| node).collect()
 }
 
 fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
@@ -294,5 +308,21 @@ fn own_store_failed(node: NodeId, error: StoreError) -> Result<Event, RequestErr
 fn tell(reply: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
     if let Some(reply) = reply.take() {
         drop(reply.send(outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_that_is_far_slower_than_another_is_asked_behind_it() {
+        let order = |paces: [u64; 3]| {
+            let paced = (1..).map(NodeId).zip(paces.map(Duration::from_millis)).collect();
+            slow_ones_last(paced).into_iter().map(|node| node.0).collect::<Vec<_>>()
+        };
+        assert_eq!(order([200, 50, 60]), [1, 2, 3], "first choice comes first, since clocks grow with coordinators");
+        assert_eq!(order([700, 50, 60]), [2, 3, 1]);
+        assert_eq!(order([700, 700, 700]), [1, 2, 3]);
     }
 }
