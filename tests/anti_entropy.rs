@@ -79,7 +79,8 @@ async fn a_repair_does_at_once_what_goes_on_by_itself() {
     );
     assert_eq!((held_by(&cluster, &client, 3, BUCKET).await, held_by(&cluster, &client, 3, "drafts").await), (30, 0));
     let report = starling.json(0, &["repair", "--wait"]);
-    assert_eq!((&report["complete"], &report["differences"]), (&true.into(), &60.into()));
+    assert_eq!(report["complete"], true);
+    assert_found(&report);
     assert_eq!(held_by(&cluster, &client, 3, "drafts").await, 30);
     let report = starling.json(0, &["repair", "--wait"]);
     assert_eq!((&report["complete"], &report["differences"]), (&true.into(), &0.into()), "there is nothing left to do");
@@ -88,6 +89,12 @@ async fn a_repair_does_at_once_what_goes_on_by_itself() {
     assert!(text(&refused["message"]).contains("numbered from 0 to 63"), "{refused}");
     let one = starling.json(0, &["repair", "--partition", "63", "--wait"]);
     assert_eq!(one["comparisons"], 3, "of three nodes each with each other: {one}");
+}
+
+/// Two nodes have what the third lacks; it may have got a key from the one before it is compared with the other.
+fn assert_found(report: &serde_json::Value) {
+    let differences = report["differences"].as_u64().unwrap();
+    assert!((30..=60).contains(&differences), "{report}");
 }
 
 async fn held_by(cluster: &Cluster, client: &Client, index: usize, bucket: &str) -> usize {
