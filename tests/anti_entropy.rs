@@ -85,7 +85,7 @@ async fn a_repair_does_at_once_what_goes_on_by_itself() {
     let report = starling.json(0, &["repair", "--wait"]);
     assert_eq!((&report["complete"], &report["differences"]), (&true.into(), &0.into()), "there is nothing left to do");
 
-    let refused = starling.error(1, &["repair", "--partition", "64"]);
+    let refused = starling.error(2, &["repair", "--partition", "64"]);
     assert!(text(&refused["message"]).contains("numbered from 0 to 63"), "{refused}");
     let one = starling.json(0, &["repair", "--partition", "63", "--wait"]);
     assert_eq!(one["comparisons"], 3, "of three nodes each with each other: {one}");

@@ -244,8 +244,8 @@ impl Comparison {
         self.open.split_off(from)
     }
 
-    /// Takes an answer in; returns the keys that are known to differ by it. Takes an answer that makes no sense for one
-    /// that says nothing: the next comparison will tell.
+    /// Takes an answer in; returns the keys that are known to differ by it. Of an answer that has not a sum for each branch
+    /// below, all those branches are asked about.
     ///
     /// # Errors
     /// The own tree cannot be read.
@@ -253,8 +253,10 @@ impl Comparison {
         match answer {
             Answer::Same => Ok(Vec::new()),
             Answer::Below(theirs) => {
-                let below = branch.children().into_iter().zip(own.sums_below(branch)?).zip(theirs);
-                self.open.extend(below.filter(|((_, own), theirs)| own != theirs).map(|((child, _), _)| child));
+                let own = own.sums_below(branch)?;
+                let differs = |place: usize| theirs.get(place) != own.get(place) || theirs.len() != own.len();
+                let below = branch.children().into_iter().enumerate();
+                self.open.extend(below.filter(|(place, _)| differs(*place)).map(|(_, child)| child));
                 Ok(Vec::new())
             }
             Answer::Keys(theirs) => Ok(differences(own.keys(branch)?, theirs)),

@@ -47,6 +47,12 @@ pub struct Errand {
     pub differences: AtomicU64,
 }
 
+impl Errand {
+    fn concerns(&self, key: &ObjectKey) -> bool {
+        self.bucket.as_ref().is_none_or(|bucket| key.bucket() == bucket)
+    }
+}
+
 /// When this node has last compared a partition with a peer from end to end.
 #[derive(Default)]
 pub struct Comparisons(Mutex<BTreeMap<(Partition, NodeId), Instant>>);
@@ -116,17 +122,45 @@ impl Node {
         errand: &Errand,
     ) -> Result<(), Failure> {
         let link = self.peers.get(peer, Class::Bulk).ok_or(Failure::Unreachable)?;
+        let mut damaged = Ok(());
         for some in partitions.chunks(MOST_BRANCHES) {
-            self.let_requests_pass().await;
-            let roots = some.iter().map(|(partition, least)| (Branch::root(*partition), *least)).collect();
-            for (root, least, answer) in self.exchange(&link, ring.epoch(), roots).await? {
-                if answer != Answer::Same {
-                    self.make_equal(&link, ring, (root, least), answer, errand).await?;
+            let before = errand.compared.load(Ordering::Relaxed);
+            match self.compare_some(&link, some, ring, errand).await {
+                // One of them cannot be read. The others are not to suffer for it.
+                Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
+                    errand.compared.store(before, Ordering::Relaxed);
+                    for one in some.chunks(1) {
+                        match self.compare_some(&link, one, ring, errand).await {
+                            Err(failure @ Failure::Refused(refusal)) if refusal.concerns_the_object() => {
+                                tracing::error!(%peer, partition = %one[0].0, %failure, "a partition cannot be compared");
+                                damaged = Err(failure);
+                            }
+                            compared => compared?,
+                        }
+                    }
                 }
-                errand.compared.fetch_add(1, Ordering::Relaxed);
-                self.counters.partitions_compared.add(1);
-                self.comparisons.note(root.partition, peer);
+                compared => compared?,
             }
+        }
+        damaged
+    }
+
+    async fn compare_some(
+        &self,
+        link: &Link,
+        partitions: &[(Partition, Breadth)],
+        ring: &Ring,
+        errand: &Errand,
+    ) -> Result<(), Failure> {
+        self.let_requests_pass().await;
+        let roots = partitions.iter().map(|(partition, least)| (Branch::root(*partition), *least)).collect();
+        for (root, least, answer) in self.exchange(link, ring.epoch(), roots).await? {
+            if answer != Answer::Same {
+                self.make_equal(link, ring, (root, least), answer, errand).await?;
+            }
+            errand.compared.fetch_add(1, Ordering::Relaxed);
+            self.counters.partitions_compared.add(1);
+            self.comparisons.note(root.partition, link.node);
         }
         Ok(())
     }
@@ -146,26 +180,26 @@ impl Node {
         let mut comparing = Comparing::new(self, link, comparison, least);
         let mut differences = Some(comparing.hear(ring.epoch(), vec![(root, answer)]).await?);
         while let Some(mut found) = differences {
-            found.retain(|difference| errand.bucket.as_ref().is_none_or(|bucket| difference.key.bucket() == bucket));
+            found.retain(|difference| errand.concerns(&difference.key) && self.concerns_both(link, ring, difference));
             errand.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
             for some in found.chunks(KEYS_AT_ONCE) {
                 self.let_requests_pass().await;
                 self.settle_differences(link, ring, some).await?;
             }
+            self.let_requests_pass().await;
             differences = comparing.step(ring.epoch()).await?;
         }
         Ok(())
     }
 
+    /// What is held for others is none of the peer's business, and the other way round.
+    fn concerns_both(&self, link: &Link, ring: &Ring, difference: &Difference) -> bool {
+        let primaries = ring.primaries(&difference.key);
+        primaries.read().contains(&self.id()) && primaries.read().contains(&link.node)
+    }
+
     async fn settle_differences(&self, link: &Link, ring: &Ring, found: &[Difference]) -> Result<(), Failure> {
-        // What is held for others is none of the peer's business, and the other way round.
-        let concerns_both = |difference: &&Difference| {
-            let primaries = ring.primaries(&difference.key);
-            primaries.read().contains(&self.id()) && primaries.read().contains(&link.node)
-        };
-        let found: BTreeMap<&ObjectKey, &Difference> =
-            found.iter().filter(concerns_both).map(|difference| (&difference.key, difference)).collect();
-        let theirs = found.values().filter(|difference| difference.theirs.is_some());
+        let theirs = found.iter().filter(|difference| difference.theirs.is_some());
         let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key.clone()).collect();
         while !wanted.is_empty() {
             let (objects, looked_at) = match self.fetch(link, ring.epoch(), wanted.clone()).await {
@@ -177,8 +211,8 @@ impl Node {
             let merge = |(key, object)| self.take_repaired(ring.epoch(), key, object);
             stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_collect::<()>().await?;
         }
-        let ours = found.values().filter(|difference| difference.own.is_some());
-        let send = |difference: &&Difference| self.send_repaired(link, ring.epoch(), (*difference).clone());
+        let ours = found.iter().filter(|difference| difference.own.is_some());
+        let send = |difference: &Difference| self.send_repaired(link, ring.epoch(), difference.clone());
         let sent = stream::iter(ours.map(send).collect::<Vec<_>>()).buffer_unordered(OBJECTS_AT_ONCE);
         sent.try_collect::<()>().await
     }

@@ -84,6 +84,14 @@ impl Node {
         let request = Compare { epoch, branches: branches.clone() };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.compare(context, request).await };
         let answers = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
+        if answers.len() != branches.len() {
+            tracing::error!(
+                asked = branches.len(),
+                answered = answers.len(),
+                "a peer does not answer what it was asked"
+            );
+            return Err(Failure::Refused(Refusal::Damaged));
+        }
         Ok(branches.into_iter().zip(answers).map(|(asked, answer)| (asked.branch, asked.least, answer)).collect())
     }
 
@@ -148,13 +156,14 @@ impl Node {
                 match held {
                     // What cannot be given is told by itself, behind what can.
                     Err(_) if looked_at > 0 => break,
-                    held => objects.extend(held?.map(|object| (key, object))),
+                    Ok(Some(object)) if looked_at > 0 && size(&key, &object) > left => break,
+                    held => {
+                        let held = held?.map(|object| (key, object));
+                        left = left.saturating_sub(held.as_ref().map_or(0, |(key, object)| size(key, object)));
+                        objects.extend(held);
+                    }
                 }
                 looked_at += 1;
-                left = left.saturating_sub(objects.last().map_or(0, |(key, object)| size(key, object)));
-                if left == 0 {
-                    break;
-                }
             }
             Ok((objects, looked_at))
         };

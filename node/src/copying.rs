@@ -268,7 +268,13 @@ impl Node {
     fn epoch_to_copy_in(&self, version: LayoutVersion) -> Result<Epoch, Failure> {
         let ring = self.serving_ring().map_err(|not| Failure::Refused(not.refusal))?;
         let is_coming = ring.phase() == Phase::Dual && ring.newest().version() == version;
-        if is_coming { Ok(ring.epoch()) } else { Err(Failure::Refused(Refusal::OtherLayout)) }
+        // What this node holds is compared: nothing of an earlier epoch may change it any more.
+        let adopted = self.store.progress().map_err(own_failure)?.adopted;
+        if is_coming && adopted >= ring.epoch() {
+            Ok(ring.epoch())
+        } else {
+            Err(Failure::Refused(Refusal::OtherLayout))
+        }
     }
 
     /// Takes note of how far a pull is, now that it is durable.

@@ -32,6 +32,8 @@ const SUMS: u8 = 0;
 const LEAVES: u8 = 1;
 /// Entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 512;
+/// Records that are read and written anew at once, values and all.
+const RECORDS_AT_ONCE: usize = 16;
 
 /// What a record adds to its partition's tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,23 +202,23 @@ impl Tree for PartitionTree<'_> {
 }
 
 /// Makes the trees of a store whose records were written before there were any. What an earlier attempt has done is passed
-/// over.
+/// over, and so is a record that cannot be read: it has no leaf, as a check of the store will tell.
 ///
 /// # Errors
-/// A record cannot be read, or the engine fails.
+/// The engine fails.
 pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineError> {
     let mut from = Vec::new();
     loop {
-        let found = engine.scan(Space::Objects, &from, None, ENTRIES_AT_ONCE)?;
+        let found = engine.scan(Space::Objects, &from, None, RECORDS_AT_ONCE)?;
         let Some((last, _)) = found.last() else { return Ok(()) };
         from = keys::next_after(last);
         let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
         for (at, value) in &found {
-            let damaged =
-                |what: String| EngineError::Damaged(format!("a record has to be read for its hash tree: {what}"));
-            let record = Record::decode(value).map_err(|error| damaged(error.to_string()))?;
             let place = keys::partition_of(at).zip(keys::object_of(at));
-            let (partition, key) = place.ok_or_else(|| damaged("its key names no object".to_owned()))?;
+            let (Ok(record), Some((partition, key))) = (Record::decode(value), place) else {
+                tracing::error!("a record cannot be read, and gets no leaf in the hash tree");
+                continue;
+            };
             let breadth = breadth_of(&key, layout);
             let leaf = Leaf::of(key, &record.object, breadth, layout.partitions());
             if record.breadth.is_none() && leaf.is_some() {

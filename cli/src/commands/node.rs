@@ -99,7 +99,10 @@ async fn verify(node: Option<&str>, global: &Global, out: &Out) -> Result<Verify
             Err(Failure::new(Kind::Unreachable, format!("{node}: {reason}"))
                 .hint("`starling cluster status` shows who is up"))
         }
-        _ => Ok(VerifyReport { flawless: nodes.iter().all(|node| node.flaws.is_empty()), nodes, silent }),
+        _ => {
+            let flawless = silent.is_empty() && nodes.iter().all(|node| node.flaws.is_empty());
+            Ok(VerifyReport { flawless, nodes, silent })
+        }
     }
 }
 

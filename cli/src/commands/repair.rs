@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
 use starling_core::name::BucketName;
 use starling_core::token::Partition;
-use starling_proto::control::{PeerView, RepairScope, Repairing};
+use starling_proto::control::{ClusterView, PeerView, RepairScope, Repairing};
 
 use crate::args::Global;
 use crate::failure::{FAILED, Failure, Kind};
@@ -60,17 +60,19 @@ pub async fn run(args: RepairArgs, global: &Global, out: &Out) -> Result<ExitCod
     let members = roster(&control, &view).await;
     let is_member = |peer: &&PeerView| view.layout.as_ref().is_some_and(|layout| layout.member(peer.node).is_some());
     let names = Names::of_view(&view);
+    check(&view, args.partition)?;
     let scope = RepairScope { bucket: args.bucket, partition: args.partition.map(Partition) };
     let asked: Vec<&PeerView> = members.iter().filter(is_member).collect();
     let (mut begun, mut silent) = (Vec::new(), Vec::new());
     for (peer, answer) in asked.iter().zip(join_all(asked.iter().map(|peer| begin(peer, scope.clone()))).await) {
         match answer {
             Ok(node) => begun.push(node),
-            Err(ClientError::Invalid(reason)) if begun.is_empty() && silent.is_empty() => {
-                return Err(Failure::new(Kind::Refused, reason));
-            }
             Err(error) => silent.push(SilentShape { node: peer.name.to_string(), reason: error.to_string() }),
         }
+    }
+    if let ([], Some(first)) = (begun.as_slice(), silent.first()) {
+        let message = format!("no member compares; {}: {}", first.node, first.reason);
+        return Err(Failure::new(Kind::Unreachable, message).hint("`starling cluster status` shows who is up"));
     }
     let bar = if args.wait && out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let report = loop {
@@ -91,6 +93,21 @@ pub async fn run(args: RepairArgs, global: &Global, out: &Out) -> Result<ExitCod
     Ok(if args.wait && !report.complete { FAILED.into() } else { ExitCode::SUCCESS })
 }
 
+/// What can be known to be wrong before anybody is asked.
+fn check(view: &ClusterView, partition: Option<u16>) -> Result<(), Failure> {
+    let Some(layout) = &view.layout else {
+        let message = format!("{} belongs to no cluster yet", view.seen_by);
+        return Err(Failure::new(Kind::NoCluster, message).hint("`starling cluster init` makes one"));
+    };
+    let count = layout.partitions().get();
+    match partition {
+        Some(partition) if u32::from(partition) >= count => {
+            Err(Failure::usage(format!("there is no partition {partition}: they are numbered from 0 to {}", count - 1)))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn begin(peer: &PeerView, scope: RepairScope) -> Result<Begun, ClientError> {
     let control = ControlClient::connect(&peer.address).await?;
     let number = control.repair(scope, STATUS_LIMIT).await?;
@@ -101,7 +118,7 @@ async fn look(begun: &[Begun], names: &Names) -> Vec<RepairShape> {
     let answers = join_all(begun.iter().map(|node| node.control.repairing(node.number, STATUS_LIMIT))).await;
     let told = |answer: Result<Option<Repairing>, ClientError>| match answer {
         Ok(Some(repairing)) => Ok(repairing),
-        Ok(None) => Err("it was restarted meanwhile".to_owned()),
+        Ok(None) => Err("it was restarted meanwhile, or has begun many repairs since".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     let shape = |(node, answer): (&Begun, _)| RepairShape::new(node.name.clone(), told(answer), names);

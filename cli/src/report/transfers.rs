@@ -90,13 +90,15 @@ impl TransfersReport {
 
     /// What is left of the change to a layout, in a few words: also that a node does not know of it yet, or has left and
     /// holds something. None if that change is over.
-    pub fn left_to_do(&self, version: u64) -> Option<String> {
+    pub fn left_to_do(&self, version: u64, leavers: &[String]) -> Option<String> {
         if self.phase == phase_word(Phase::Settled) && self.read >= version {
-            return self
-                .nodes
-                .iter()
-                .find_map(|node| node.rest(self.epoch))
-                .map(|(node, what)| format!("{node} {what}"));
+            let rest = self.nodes.iter().find_map(|node| node.rest(self.epoch));
+            // Only its own word says that it holds nothing.
+            let is_heard = |leaver: &String| self.nodes.iter().any(|node| node.node == *leaver && node.has_left());
+            let unheard = leavers.iter().find(|leaver| !is_heard(leaver));
+            let unheard =
+                unheard.map(|leaver| (leaver.as_str(), "has not said yet that it has left and holds nothing"));
+            return rest.or(unheard).map(|(node, what)| format!("{node} {what}"));
         }
         let waited_for = self.nodes.iter().filter_map(|node| Some((node, node.waited_for.as_ref()?)));
         let told: Vec<String> =
@@ -297,7 +299,7 @@ stalled: n4 cannot copy from n2: it could not be reached
 7 keys at least lie where they do not belong; handoff brings them home, and drops them
 ";
         assert_eq!(report().human(&Paper::plain()), expected);
-        assert_eq!(report().left_to_do(2).unwrap(), "n2 does not answer, n4 is copying (30 of 120, 45s left)");
+        assert_eq!(report().left_to_do(2, &[]).unwrap(), "n2 does not answer, n4 is copying (30 of 120, 45s left)");
     }
 
     #[test]
@@ -306,14 +308,17 @@ stalled: n4 cannot copy from n2: it could not be reached
         let with =
             |held| TransfersReport::new(&settled, &[said(4, NodeStanding::Left, holding(held))], &Names::default());
         assert!(!with(3).is_over());
-        assert_eq!(with(3).left_to_do(2).unwrap(), "n4 has left, and brings home what it holds");
+        assert_eq!(with(3).left_to_do(2, &[]).unwrap(), "n4 has left, and brings home what it holds");
         let late = Transfers { epoch: Some(Epoch(1)), ..holding(0) };
         let late = TransfersReport::new(&settled, &[said(4, NodeStanding::Serving, late)], &Names::default());
         assert!(!late.is_over());
-        assert_eq!(late.left_to_do(2).unwrap(), "n4 does not know yet that it is over");
+        assert_eq!(late.left_to_do(2, &[]).unwrap(), "n4 does not know yet that it is over");
         assert!(with(0).is_over());
-        assert_eq!(with(0).left_to_do(2), None);
-        assert_eq!(with(0).left_to_do(3).unwrap(), "the next phase is being chosen");
+        assert_eq!(with(0).left_to_do(2, &["n4".to_owned()]), None);
+        let silent = TransfersReport::new(&settled, &[(peer(4, false), None)], &Names::default());
+        let leavers = ["n4".to_owned()];
+        assert_eq!(silent.left_to_do(2, &leavers).unwrap(), "n4 has not said yet that it has left and holds nothing");
+        assert_eq!(with(0).left_to_do(3, &[]).unwrap(), "the next phase is being chosen");
         assert!(with(0).human(&Paper::plain()).contains("has left, and can be stopped"));
     }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use futures::future::join_all;
 use starling_client::{ClientError, ControlClient};
 use starling_core::change::Change;
+use starling_core::ids::NodeId;
 use starling_core::layout::LayoutChecksum;
 use starling_core::name::{InvalidName, NodeName, Zone};
 use starling_core::quorum::ReplicaCount;
@@ -278,7 +279,10 @@ pub async fn run_commit(args: CommitArgs, global: &Global, out: &Out) -> Result<
         Committed::Other { epoch } => return Err(overtaken(&staged_on, epoch.0)),
     };
     if let Some(limit) = args.wait.limit() {
-        wait_settled(&desk.peers, version, limit, out).await?;
+        let stays = |node: NodeId| plan.after.member(node).is_some() || plan.dead.contains(&node);
+        let before = plan.before.members().iter().map(|member| member.node);
+        let leavers = before.filter(|node| !stays(*node)).collect();
+        wait_settled(&desk.peers, &leavers, version, limit, out).await?;
     }
     let changes = plan.changes.iter().map(ToString::to_string).collect();
     let (settled, took_ms) = (args.wait.limit().is_some(), millis(begun.elapsed()));

@@ -1,5 +1,6 @@
 //! Watching a change of the ring: what each node moves, for whom it waits, and when it is over.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,7 @@ use clap::Args;
 use futures::future::join_all;
 use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
+use starling_core::ids::NodeId;
 use starling_core::layout::LayoutVersion;
 use starling_proto::control::{NodeStatus, PeerView, Transfers, Transition};
 
@@ -117,12 +119,13 @@ pub async fn ask(peer: PeerView) -> Said {
     (peer, said)
 }
 
-/// Waits until a layout is the only one that is left, and whoever has left the cluster holds nothing any more.
+/// Waits until a layout is the only one that is left, and those who leave by it have said that they hold nothing any more.
 ///
 /// # Errors
 /// After `limit`: for whom it waits.
 pub async fn wait_settled(
     peers: &[PeerView],
+    leavers: &BTreeSet<NodeId>,
     version: LayoutVersion,
     limit: Duration,
     out: &Out,
@@ -130,7 +133,7 @@ pub async fn wait_settled(
     let deadline = Instant::now() + limit;
     let bar = if out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     loop {
-        let waits = waits_for(peers, version).await;
+        let waits = waits_for(peers, leavers, version).await;
         let Some(waits) = waits else {
             bar.finish_and_clear();
             return Ok(());
@@ -150,7 +153,9 @@ pub async fn wait_settled(
 }
 
 /// What is left of a change, in a few words; none if it is over.
-async fn waits_for(peers: &[PeerView], version: LayoutVersion) -> Option<String> {
-    let report = survey(peers, &Names::of_peers(peers)).await;
-    report.map_or_else(|| Some("no node answers".to_owned()), |report| report.left_to_do(version.0))
+async fn waits_for(peers: &[PeerView], leavers: &BTreeSet<NodeId>, version: LayoutVersion) -> Option<String> {
+    let names = Names::of_peers(peers);
+    let Some(report) = survey(peers, &names).await else { return Some("no node answers".to_owned()) };
+    let leavers: Vec<String> = leavers.iter().map(|node| names.node(*node)).collect();
+    report.left_to_do(version.0, &leavers)
 }

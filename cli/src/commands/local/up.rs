@@ -3,6 +3,7 @@
 //! A node answers, then gossip finds the others, then, once, `cluster init` makes them a cluster, and at last all serve.
 //! Each step is waited for with a limit, and a node that ends meanwhile is told with its last words.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -160,7 +161,7 @@ fn shape(args: &UpArgs) -> Shape {
 fn require_same_shape(args: &UpArgs, cluster: &LocalCluster) -> Result<(), Failure> {
     let view = cluster.view();
     let addresses = view.addresses();
-    let zones: std::collections::BTreeSet<_> = view.status()?.into_iter().map(|node| node.zone).collect();
+    let zones: BTreeSet<_> = view.status()?.into_iter().map(|node| node.zone).collect();
     let first_port = addresses.first().map(std::net::SocketAddr::port);
     let differs = args.nodes.is_some_and(|nodes| nodes < addresses.len())
         || args.zones.is_some_and(|wanted| wanted != zones.len())
@@ -252,13 +253,16 @@ async fn join(
     out.note(format!("{} joining …", joined(joining)));
     let changes = joining.iter().map(|name| Change::Join { name: name.clone(), weight: 1 }).collect();
     let plan = stage(&control, changes).await.map_err(told)?;
-    let version = match commit(&control, &plan).await.map_err(told)? {
-        Committed::Chosen(version) => version,
-        Committed::Other { .. } => {
+    let version = match commit(&control, &plan).await {
+        Ok(Committed::Chosen(version)) => version,
+        not_chosen => {
+            // So that the same command can be run again.
+            control.unstage(limit).await.map_err(told)?;
+            not_chosen.map_err(told)?;
             return Err(Failure::failed("another change of the ring came first").hint("run the same command again"));
         }
     };
-    wait_settled(&roster(&control, &view).await, version, limit, out).await
+    wait_settled(&roster(&control, &view).await, &BTreeSet::new(), version, limit, out).await
 }
 
 async fn control_of(cluster: &LocalCluster, name: &NodeName) -> Result<(ControlClient, ClusterView), Failure> {
