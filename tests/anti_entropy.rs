@@ -72,11 +72,8 @@ async fn a_repair_does_at_once_what_goes_on_by_itself() {
     cluster.restart(3).await;
 
     let report = starling.json(0, &["repair", BUCKET, "--wait"]);
-    assert_eq!(
-        (&report["complete"], &report["differences"]),
-        (&true.into(), &60.into()),
-        "two nodes have each: {report}"
-    );
+    assert_eq!(report["complete"], true);
+    assert_found(&report);
     assert_eq!((held_by(&cluster, &client, 3, BUCKET).await, held_by(&cluster, &client, 3, "drafts").await), (30, 0));
     let report = starling.json(0, &["repair", "--wait"]);
     assert_eq!(report["complete"], true);
