@@ -23,7 +23,8 @@ use crate::engine::{Batch, Space};
 use crate::error::StoreError;
 use crate::keys::{self, RecordKey};
 use crate::meta;
-use crate::store::{Store, lock, object_in};
+use crate::shared::lock;
+use crate::store::{Store, object_in};
 
 /// Why a layout or a decree was not adopted.
 #[derive(Debug, thiserror::Error)]

@@ -31,7 +31,7 @@ use crate::error::StoreError;
 use crate::keys::RecordKey;
 use crate::record::Record;
 use crate::store::StoreLimits;
-use crate::trees::{Leaf, TreeChanges, breadth_of};
+use crate::trees::{Leaf, TreeChanges};
 
 /// An index entry says only that the marker exists; the byte is its format.
 pub(crate) const HINT_ENTRY: &[u8] = &[1];
@@ -239,7 +239,7 @@ impl<'a> Fold<'a> {
         if is_outdated && owes {
             self.owe_confirmations(place)?;
         }
-        let breadth = breadth_of(&place.record.object(), self.around.ring.read());
+        let breadth = Breadth::of(place.record.object().bucket(), self.around.ring.read());
         let slot = self.slot(place)?;
         slot.changed |= slot.now.breadth.is_some_and(|present| present != breadth);
         Ok(!self.slot(place)?.now.markers.is_empty())
@@ -255,7 +255,8 @@ impl<'a> Fold<'a> {
         let readable = self.slots.into_iter().filter_map(|(key, slot)| Some((key, slot.ok()?)));
         for (key, mut slot) in readable.filter(|(_, slot)| slot.changed) {
             let name = key.object();
-            let after = Leaf::of(name.clone(), &slot.now.object, breadth_of(&name, layout), layout.partitions());
+            let after =
+                Leaf::of(name.clone(), &slot.now.object, Breadth::of(name.bucket(), layout), layout.partitions());
             slot.now.breadth = after.as_ref().map(|leaf| leaf.breadth);
             let position = Position::of(&name, layout.partitions());
             let before =

@@ -25,6 +25,7 @@ mod meta;
 mod record;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+mod shared;
 pub mod store;
 mod trees;
 mod verify;

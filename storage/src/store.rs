@@ -4,9 +4,9 @@
 //! has a thread of its own unless somebody else drives it. Changes of the node's own affairs (runs, layouts) are few, and
 //! committed where they are asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use bytes::Bytes;
 use starling_core::clock::Clock;
 use starling_core::coordinate::{ObjectLimits, Write};
 use starling_core::ids::{DirectoryId, NodeId, Run, RunVerdict};
-use starling_core::layout::{Layout, LayoutVersion};
-use starling_core::mark::{Minter, TrustedMarks};
+use starling_core::layout::Layout;
+use starling_core::mark::TrustedMarks;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
 use starling_core::report::{Refusal, Role};
@@ -32,6 +32,7 @@ use crate::fold::{Confirmed, Minted};
 use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
 use crate::record::Record;
+use crate::shared::{Met, Shared, lock};
 use crate::trees::{self, PartitionTree};
 use crate::writer::{Change, Job, Writer};
 
@@ -120,34 +121,6 @@ pub struct Store {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the directory locked.
     _directory: Option<DataDirectory>,
-}
-
-/// What is remembered of other directories (R3).
-struct Met {
-    /// The last start of each.
-    runs: BTreeMap<DirectoryId, Run>,
-    /// Those that were copied, and went on in two lines: a later start may be of either.
-    forked: BTreeSet<DirectoryId>,
-}
-
-/// What the writers share with the store's handle.
-pub(crate) struct Shared {
-    pub engine: Arc<dyn Engine>,
-    pub identity: Identity,
-    pub limits: StoreLimits,
-    run: OwnRun,
-    trusted: Mutex<TrustedMarks>,
-    pub ring: ArcSwapOption<Ring>,
-    /// Held while the log or a vote changes.
-    pub deciding: Mutex<()>,
-    /// In which epoch each writer works out a batch, or makes one durable.
-    batches: Vec<watch::Sender<Option<Epoch>>>,
-    /// The newest epoch of which it is known that no batch of an earlier one is under way.
-    pub adopted: AtomicU64,
-    pub copied: Mutex<Option<LayoutVersion>>,
-    met: Mutex<Met>,
-    hints: Mutex<BTreeMap<NodeId, u64>>,
-    health: watch::Sender<Health>,
 }
 
 impl Store {
@@ -577,97 +550,6 @@ impl Drop for Store {
     }
 }
 
-impl Shared {
-    pub fn ring(&self) -> Option<Arc<Ring>> {
-        self.ring.load_full()
-    }
-
-    /// The ring by which a writer works out a batch, from now until [`Shared::end_batch`].
-    pub fn begin_batch(&self, shard: usize) -> Option<Arc<Ring>> {
-        loop {
-            let ring = self.ring()?;
-            self.batches[shard].send_replace(Some(ring.epoch()));
-            // Whoever adopts another ring either sees this batch, or is seen here.
-            if self.ring().is_some_and(|now| now.epoch() == ring.epoch()) {
-                return Some(ring);
-            }
-        }
-    }
-
-    pub fn end_batch(&self, shard: usize) {
-        self.batches[shard].send_replace(None);
-    }
-
-    /// Returns once no batch of an epoch before this one is under way.
-    pub async fn batches_before_are_over(&self, epoch: Epoch) {
-        for batch in &self.batches {
-            let is_later = |under_way: &Option<Epoch>| under_way.is_none_or(|of| of >= epoch);
-            // The sender lives as long as this does.
-            drop(batch.subscribe().wait_for(is_later).await);
-        }
-    }
-
-    pub fn hints(&self) -> BTreeMap<NodeId, u64> {
-        lock(&self.hints).clone()
-    }
-
-    pub fn minter(&self) -> Minter {
-        let trusted = *lock(&self.trusted);
-        Minter { directory: self.identity.directory, run: self.run.counter, trusted }
-    }
-
-    pub fn disk_is_full(&self) -> bool {
-        self.engine.free_bytes().is_some_and(|free| free < self.limits.disk_reserve)
-    }
-
-    pub fn check_health(&self) -> Result<(), Refusal> {
-        match *self.health.borrow() {
-            Health::Serving => Ok(()),
-            Health::Failed { .. } => Err(Refusal::StorageFailed),
-            Health::Retired { .. } => Err(Refusal::NotAMember),
-        }
-    }
-
-    /// Commits a batch; if that fails the store has ended.
-    pub fn commit(&self, batch: Batch) -> Result<(), EngineError> {
-        self.engine.commit(batch).inspect_err(|error| self.fail(&error.to_string()))
-    }
-
-    pub fn count_hints(&self, changed: &BTreeMap<NodeId, i64>) {
-        let mut hints = lock(&self.hints);
-        for (target, change) in changed {
-            let count = hints.entry(*target).or_insert(0);
-            *count = count.saturating_add_signed(*change);
-        }
-        hints.retain(|_, count| *count > 0);
-    }
-
-    pub fn retire(&self, reason: &str) {
-        // Every peer says it, again and again.
-        if matches!(*self.health.borrow(), Health::Retired { .. }) {
-            return;
-        }
-        tracing::error!(reason, directory = %self.identity.directory, "this directory is retired; the node stops serving");
-        let mut batch = Batch::default();
-        meta::write_retired(&mut batch, reason);
-        // Whether or not it can be recorded, this process serves no more.
-        drop(self.engine.commit(batch));
-        self.health.send_replace(Health::Retired { reason: reason.to_owned() });
-    }
-
-    pub fn fail(&self, reason: &str) {
-        tracing::error!(reason, "the store has failed; the node stops serving until it is restarted");
-        self.health.send_if_modified(|health| {
-            // A retired directory stays retired: no restart will help it.
-            let served = *health == Health::Serving;
-            if served {
-                *health = Health::Failed { reason: reason.to_owned() };
-            }
-            served
-        });
-    }
-}
-
 fn claim(engine: &dyn Engine, identity: &Identity) -> Result<(), EngineError> {
     let mut batch = Batch::default();
     meta::write_identity(&mut batch, identity.node, identity.directory);
@@ -701,9 +583,4 @@ fn read_ring(engine: &dyn Engine) -> Result<Option<Ring>, EngineError> {
     let first = Ring::first(first).map_err(damaged)?;
     let entries = meta::read_entries(engine, first.epoch(), usize::MAX)?;
     entries.iter().try_fold(first, |ring, entry| ring.after(entry)).map(Some).map_err(damaged)
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere cannot leave these values half-changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -219,7 +219,7 @@ pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineEr
                 tracing::error!("a record cannot be read, and gets no leaf in the hash tree");
                 continue;
             };
-            let breadth = breadth_of(&key, layout);
+            let breadth = Breadth::of(key.bucket(), layout);
             let leaf = Leaf::of(key, &record.object, breadth, layout.partitions());
             if record.breadth.is_none() && leaf.is_some() {
                 trees.replace(&mut batch, partition, None, leaf);
@@ -231,11 +231,6 @@ pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineEr
             engine.commit(batch)?;
         }
     }
-}
-
-/// Under which breadth a bucket's keys stand.
-pub(crate) fn breadth_of(key: &ObjectKey, layout: &Layout) -> Breadth {
-    Breadth::of(key.bucket(), layout)
 }
 
 fn partition_start(kind: u8, partition: Partition) -> Vec<u8> {

@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::engine::Batch;
 use crate::error::StoreError;
 use crate::fold::{Confirmed, Fold, Minted, Place, Surroundings};
-use crate::store::Shared;
+use crate::shared::Shared;
 
 /// Bytes of user data after which a batch is closed.
 const BATCH_BYTES: usize = 8 << 20;
