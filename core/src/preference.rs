@@ -2,6 +2,7 @@
 //! layout changes there are several layouts in effect, and primaries in each.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -196,4 +197,31 @@ impl Preference {
 
 fn copies_in(primaries: &[NodeId]) -> ReplicaCount {
     ReplicaCount::MOST.at_most(primaries.len())
+}
+
+/// By that factor a node may be slower than another before it is asked behind it.
+const FAR_SLOWER: u32 = 4;
+
+/// Nodes with how long each usually takes, in their order but for those that take far longer than another: several who ask
+/// one after another would all wait for the same one in vain.
+pub fn slow_ones_last(nodes: Vec<(NodeId, Duration)>) -> Vec<NodeId> {
+    let far_longer = nodes.iter().map(|(_, usual)| *usual).min().unwrap_or_default() * FAR_SLOWER;
+    let (prompt, slow): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|(_, usual)| *usual <= far_longer);
+    prompt.into_iter().chain(slow).map(|(node, _)| node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_far_slower_than_another_is_asked_behind_it() {
+        let order = |usual: [u64; 3]| {
+            let nodes = (1..).map(NodeId).zip(usual.map(Duration::from_millis)).collect();
+            slow_ones_last(nodes).into_iter().map(|node| node.0).collect::<Vec<_>>()
+        };
+        assert_eq!(order([200, 50, 60]), [1, 2, 3], "first choice comes first, since clocks grow with coordinators");
+        assert_eq!(order([700, 50, 60]), [2, 3, 1]);
+        assert_eq!(order([700, 700, 700]), [1, 2, 3]);
+    }
 }

@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::clock::Clock;
 use crate::codec;
+use crate::ids::NodeId;
 use crate::layout::Layout;
 use crate::name::{BucketName, ObjectKey};
 use crate::quorum::ReplicaCount;
@@ -169,6 +170,29 @@ impl Breadth {
     pub fn shared_by(one: usize, other: usize) -> Breadth {
         Breadth(u8::try_from(one.max(other) + 1).unwrap_or(u8::MAX))
     }
+}
+
+/// By peer: the partitions that are compared with it, and of which of their keys it holds a replica too.
+pub type Pairs = BTreeMap<NodeId, Vec<(Partition, Breadth)>>;
+
+impl Layout {
+    /// What this node has to compare with whom by asking: each partition with the other primaries of it. Of two nodes one
+    /// asks the other, for about half of what they share.
+    pub fn compared_by(&self, node: NodeId) -> Pairs {
+        let mut pairs = Pairs::new();
+        for partition in self.partitions().all() {
+            let primaries: Vec<NodeId> = self.primaries(partition, self.replicas()).collect();
+            let Some(own) = primaries.iter().position(|primary| *primary == node) else { continue };
+            for (other, peer) in primaries.into_iter().enumerate().filter(|(_, peer)| asks(node, *peer, partition)) {
+                pairs.entry(peer).or_default().push((partition, Breadth::shared_by(own, other)));
+            }
+        }
+        pairs
+    }
+}
+
+fn asks(node: NodeId, peer: NodeId, partition: Partition) -> bool {
+    if partition.0.is_multiple_of(2) { node < peer } else { node > peer }
 }
 
 /// What a node holds of a partition, or of those of its keys that are compared.

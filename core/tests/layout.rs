@@ -77,6 +77,26 @@ fn refusal(input: FirstLayout) -> LayoutError {
 }
 
 proptest! {
+    /// And what they compare is what buckets of so many replicas have on both.
+    #[test]
+    fn any_two_primaries_of_a_partition_compare_it_once(layout in layouts()) {
+        let mut compared = BTreeSet::new();
+        for asker in layout.members() {
+            for (peer, partitions) in layout.compared_by(asker.node) {
+                for (partition, least) in partitions {
+                    let primaries: Vec<NodeId> = layout.primaries(partition, layout.replicas()).collect();
+                    let place = |node| primaries.iter().position(|primary| *primary == node).expect("a primary");
+                    prop_assert_eq!(usize::from(least.0), place(asker.node).max(place(peer)) + 1);
+                    prop_assert!(compared.insert((partition, asker.node.min(peer), asker.node.max(peer))));
+                }
+            }
+        }
+        let copies = layout.replicas().at_most(layout.members().len()).get();
+        prop_assert_eq!(compared.len(), copies * (copies - 1) / 2 * layout.partitions().get() as usize);
+    }
+}
+
+proptest! {
     #![proptest_config(cases(200))]
 
     #[test]

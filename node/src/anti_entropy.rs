@@ -19,7 +19,7 @@ use starling_core::object::Object;
 use starling_core::report::{Failure, Role};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::token::Partition;
-use starling_core::tree::{Answer, Branch, Breadth, Comparison, Difference, Fingerprint};
+use starling_core::tree::{Answer, Branch, Breadth, Comparison, Difference, Fingerprint, Pairs};
 use starling_proto::hello::Class;
 use starling_proto::peer::{MOST_BRANCHES, Store};
 use starling_storage::StoreError;
@@ -84,9 +84,6 @@ impl Comparisons {
     }
 }
 
-/// By peer: partitions, and of which of their keys that peer holds a replica too.
-pub type Pairs = BTreeMap<NodeId, Vec<(Partition, Breadth)>>;
-
 impl Node {
     /// Compares this node's partitions with their other primaries, for as long as the node runs.
     pub async fn compare_replicas(self: Arc<Self>) {
@@ -99,7 +96,7 @@ impl Node {
             if fault::is_on(Fault::NeverCompare) {
                 continue;
             }
-            let pairs = pairs(self.id(), &ring);
+            let pairs = ring.read().compared_by(self.id());
             self.comparisons.keep(&pairs);
             for (peer, partitions) in pairs.into_iter().filter(|(peer, _)| self.view().is_alive(*peer)) {
                 if let Err(failure) = self.compare_with(peer, &partitions, &ring, &Errand::default()).await {
@@ -265,39 +262,6 @@ impl Node {
         let under_way = || self.config.max_requests.saturating_sub(self.requests.available_permits());
         while under_way() >= MANY_REQUESTS && began.elapsed() < MOST_PATIENCE {
             tokio::time::sleep(GLANCE).await;
-        }
-    }
-}
-
-/// With whom this node has to compare which partitions, by asking, and what of them both hold.
-pub fn pairs(own: NodeId, ring: &Ring) -> Pairs {
-    let layout = ring.read();
-    let mut pairs = Pairs::new();
-    for partition in layout.partitions().all() {
-        let primaries: Vec<NodeId> = layout.primaries(partition, layout.replicas()).collect();
-        let Some(place) = primaries.iter().position(|primary| *primary == own) else { continue };
-        for (other, peer) in primaries.into_iter().enumerate().filter(|(_, peer)| asks(own, *peer, partition)) {
-            pairs.entry(peer).or_default().push((partition, Breadth::shared_by(place, other)));
-        }
-    }
-    pairs
-}
-
-/// Which of two nodes asks the other.
-fn asks(own: NodeId, peer: NodeId, partition: Partition) -> bool {
-    if partition.0.is_multiple_of(2) { own < peer } else { own > peer }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_two_nodes_one_asks_about_each_partition() {
-        for partition in (0..9).map(Partition) {
-            let (one, other) = (NodeId(3), NodeId(8));
-            assert_ne!(asks(one, other, partition), asks(other, one, partition));
-            assert!(!asks(one, one, partition), "nobody asks itself");
         }
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use starling_core::ids::NodeId;
 use starling_core::ring::Ring;
 use starling_core::token::Partition;
+use starling_core::tree::Pairs;
 use starling_proto::control::{ControlError, Flaw, FlawKind, RepairScope, Repairing, VerifiedPage};
 use starling_storage::Flaw as Found;
 
-use crate::anti_entropy::{Errand, Pairs, pairs};
+use crate::anti_entropy::Errand;
 use crate::node::Node;
 
 /// Repairs that are remembered.
@@ -80,7 +81,7 @@ impl Node {
         if let Some(partition) = partition {
             check_partition(&ring, partition)?;
         }
-        let mut pairs = pairs(self.id(), &ring);
+        let mut pairs = ring.read().compared_by(self.id());
         for partitions in pairs.values_mut() {
             partitions.retain(|(of, _)| partition.is_none_or(|wanted| wanted == *of));
         }

@@ -10,7 +10,7 @@ use starling_core::coordinate::{Coordinated, Write, WriteRefused};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::object::{Object, SiblingMode};
-use starling_core::preference::LayoutQuorum;
+use starling_core::preference::{LayoutQuorum, slow_ones_last};
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
 use starling_core::quorum::{Quorum, Tally};
 use starling_core::report::{Failure, Refusal, Role};
@@ -43,9 +43,6 @@ enum Forwarded {
     /// It may have been done.
     Silent,
 }
-
-/// By that factor a primary may be slower than another before it is asked behind it.
-const FAR_SLOWER: u32 = 4;
 
 impl Node {
     /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
@@ -177,14 +174,6 @@ impl Node {
     }
 }
 
-/// In their order, but for those that usually take far longer than another: nodes that are asked one after another would
-/// all wait for the same one in vain.
-fn slow_ones_last(primaries: Vec<(NodeId, Duration)>) -> Vec<NodeId> {
-    let far_longer = primaries.iter().map(|(_, pace)| *pace).min().unwrap_or_default() * FAR_SLOWER;
-    let (usual, slow): (Vec<_>, Vec<_>) = primaries.into_iter().partition(|(_, pace)| *pace <= far_longer);
-    usual.into_iter().chain(slow).map(|(node, _)| node).collect()
-}
-
 fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
     let copies = request.ring.read().replicas_of(put.key.bucket());
     Quorum::of_write(put.w, put.pw, copies).map_err(|error| RequestError::Invalid(error.to_string()))
@@ -308,21 +297,5 @@ fn own_store_failed(node: NodeId, error: StoreError) -> Result<Event, RequestErr
 fn tell(reply: &mut Option<oneshot::Sender<Outcome>>, outcome: Outcome) {
     if let Some(reply) = reply.take() {
         drop(reply.send(outcome));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_primary_that_is_far_slower_than_another_is_asked_behind_it() {
-        let order = |paces: [u64; 3]| {
-            let paced = (1..).map(NodeId).zip(paces.map(Duration::from_millis)).collect();
-            slow_ones_last(paced).into_iter().map(|node| node.0).collect::<Vec<_>>()
-        };
-        assert_eq!(order([200, 50, 60]), [1, 2, 3], "first choice comes first, since clocks grow with coordinators");
-        assert_eq!(order([700, 50, 60]), [2, 3, 1]);
-        assert_eq!(order([700, 700, 700]), [1, 2, 3]);
     }
 }
