@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures::future::join_all;
-use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
 use starling_core::token::Partition;
 use starling_proto::control::{NodeStatus, PeerView, VerifiedPage};
@@ -82,7 +81,7 @@ pub async fn run(args: NodeArgs, global: &Global, out: &Out) -> Result<ExitCode,
 async fn verify(node: Option<&str>, global: &Global, out: &Out) -> Result<VerifyReport, Failure> {
     let (control, view) = any_control(global, STATUS_LIMIT).await?;
     let asked = addresses(node, &roster(&control, &view).await)?;
-    let bar = if out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar = out.spinner();
     bar.set_message(format!("{} …", plural(asked.len() as u64, "node")));
     bar.enable_steady_tick(Duration::from_millis(100));
     let pages = join_all(asked.iter().map(|(_, address)| verify_one(address))).await;
@@ -94,16 +93,9 @@ async fn verify(node: Option<&str>, global: &Global, out: &Out) -> Result<Verify
             Err(reason) => silent.push(SilentShape { node, reason }),
         }
     }
-    match silent.as_slice() {
-        [SilentShape { node, reason }] if nodes.is_empty() => {
-            Err(Failure::new(Kind::Unreachable, format!("{node}: {reason}"))
-                .hint("`starling cluster status` shows who is up"))
-        }
-        _ => {
-            let flawless = silent.is_empty() && nodes.iter().all(|node| node.flaws.is_empty());
-            Ok(VerifyReport { flawless, nodes, silent })
-        }
-    }
+    require_some(nodes.len(), &silent)?;
+    let flawless = silent.is_empty() && nodes.iter().all(|node| node.flaws.is_empty());
+    Ok(VerifyReport { flawless, nodes, silent })
 }
 
 /// All pages of a node, as one.
@@ -135,12 +127,19 @@ async fn ask(node: Option<&str>, global: &Global) -> Result<(Vec<NodeStatus>, Ve
             Err(reason) => silent.push(SilentShape { node, reason }),
         }
     }
-    match silent.as_slice() {
-        [SilentShape { node, reason }] if answers.is_empty() => {
+    require_some(answers.len(), &silent)?;
+    Ok((answers, silent, names))
+}
+
+/// # Errors
+/// The only node that was asked has not answered.
+fn require_some(answers: usize, silent: &[SilentShape]) -> Result<(), Failure> {
+    match silent {
+        [SilentShape { node, reason }] if answers == 0 => {
             Err(Failure::new(Kind::Unreachable, format!("{node}: {reason}"))
                 .hint("`starling cluster status` shows who is up"))
         }
-        _ => Ok((answers, silent, names)),
+        _ => Ok(()),
     }
 }
 

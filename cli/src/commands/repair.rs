@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::future::join_all;
-use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
 use starling_core::name::BucketName;
 use starling_core::token::Partition;
@@ -74,7 +73,7 @@ pub async fn run(args: RepairArgs, global: &Global, out: &Out) -> Result<ExitCod
         let message = format!("no member compares; {}: {}", first.node, first.reason);
         return Err(Failure::new(Kind::Unreachable, message).hint("`starling cluster status` shows who is up"));
     }
-    let bar = if args.wait && out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar = out.spinner();
     let report = loop {
         let report = RepairReport::new(look(&begun, &names).await, silent.clone());
         if !args.wait || report.over {

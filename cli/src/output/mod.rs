@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::failure::{Failure, Kind};
@@ -97,6 +98,23 @@ impl Out {
         let paper = Paper::of(&io::stderr());
         if self.format == Format::Human {
             self.complain(paper.labelled("note:", Tone::Warn, text.as_ref()).trim_end());
+        }
+    }
+
+    /// A line that moves while something is waited for, if a person watches.
+    pub fn spinner(&self) -> ProgressBar {
+        if self.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() }
+    }
+
+    /// Asks on a terminal, where only yes is yes.
+    pub fn confirm(&self, question: &str, otherwise: &str) -> Result<(), Failure> {
+        let mut answer = String::new();
+        let asked = write!(io::stderr(), "{question} [y/N] ");
+        let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
+        read.map_err(|error| Failure::io("ask", &error))?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::failed(otherwise)),
         }
     }
 

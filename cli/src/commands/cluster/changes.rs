@@ -3,7 +3,7 @@
 //! What is staged is kept by the node that was asked, and by no other. So a command that finds nothing staged there looks
 //! at the others, and says where something is.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -270,7 +270,7 @@ pub async fn run_commit(args: CommitArgs, global: &Global, out: &Out) -> Result<
     }
     if args.plan.is_none() && !args.yes && io::stdin().is_terminal() && !out.is_json() {
         out.print(&desk.report(&plan).await)?;
-        confirm()?;
+        out.confirm("\nCommit this?", "nothing was committed; the changes are still staged")?;
     }
     let begun = Instant::now();
     let staged_on = desk.view.seen_by.to_string();
@@ -287,17 +287,6 @@ pub async fn run_commit(args: CommitArgs, global: &Global, out: &Out) -> Result<
     let changes = plan.changes.iter().map(ToString::to_string).collect();
     let (settled, took_ms) = (args.wait.limit().is_some(), millis(begun.elapsed()));
     out.print(&CommitReport { version: version.0, changes, settled, took_ms })
-}
-
-fn confirm() -> Result<(), Failure> {
-    let mut answer = String::new();
-    let asked = write!(io::stderr(), "\nCommit this? [y/N] ");
-    let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
-    read.map_err(|error| Failure::io("ask", &error))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("nothing was committed; the changes are still staged")),
-    }
 }
 
 fn overtaken(staged_on: &str, epoch: u64) -> Failure {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures::future::join_all;
-use indicatif::ProgressBar;
 use starling_client::{ClientError, ControlClient};
 use starling_core::ids::NodeId;
 use starling_core::layout::LayoutVersion;
@@ -131,7 +130,7 @@ pub async fn wait_settled(
     out: &Out,
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + limit;
-    let bar = if out.is_watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar = out.spinner();
     loop {
         let waits = waits_for(peers, leavers, version).await;
         let Some(waits) = waits else {

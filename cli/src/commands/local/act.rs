@@ -1,6 +1,6 @@
 //! What is done to the nodes' processes.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +9,11 @@ use starling_local::{Exit, LocalCluster, LocalError, NodeRef, NodeState};
 
 use crate::commands::local::wait::joined;
 use crate::failure::Failure;
+use crate::output::Out;
 use crate::report::local::{DoneNode, DoneReport};
+
+/// Said if the question is not answered with yes.
+const KEPT: &str = "nothing was removed";
 
 #[derive(Debug, Args)]
 pub struct WipeArgs {
@@ -44,12 +48,15 @@ pub fn stop(cluster: &mut LocalCluster, which: &[NodeRef], within: Duration) -> 
     each(cluster, "stopped", which, |cluster, name| cluster.stop(name, within).map(Some))
 }
 
-pub fn wipe(args: WipeArgs, mut cluster: LocalCluster) -> Result<DoneReport, Failure> {
+pub fn wipe(args: WipeArgs, mut cluster: LocalCluster, out: &Out) -> Result<DoneReport, Failure> {
     let ask = !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal();
     if !args.nodes.is_empty() {
         let names = resolve(&cluster, &args.nodes)?;
         if ask {
-            confirm(&format!("Remove all data of {}, which cannot come back into the cluster yet?", joined(&names)))?;
+            out.confirm(
+                &format!("Remove all data of {}, which cannot come back into the cluster yet?", joined(&names)),
+                KEPT,
+            )?;
         }
         return each(&mut cluster, "wiped", &args.nodes, |cluster, name| cluster.wipe_node(name).map(|()| None));
     }
@@ -58,7 +65,7 @@ pub fn wipe(args: WipeArgs, mut cluster: LocalCluster) -> Result<DoneReport, Fai
     let possible = present(&cluster)?.is_empty();
     if possible && ask {
         let (dir, count) = (cluster.view().dir().display(), cluster.view().names().len());
-        confirm(&format!("Remove {count} nodes and all their data in {dir}?"))?;
+        out.confirm(&format!("Remove {count} nodes and all their data in {dir}?"), KEPT)?;
     }
     cluster.wipe()?;
     Ok(DoneReport { done: "wiped", nodes })
@@ -125,16 +132,5 @@ fn pid_of(state: NodeState) -> Option<u32> {
     match state {
         NodeState::Running { pid } | NodeState::Paused { pid } => Some(pid),
         NodeState::Stopped | NodeState::Died { .. } => None,
-    }
-}
-
-fn confirm(question: &str) -> Result<(), Failure> {
-    let mut answer = String::new();
-    let asked = write!(io::stderr(), "{question} [y/N] ");
-    let read = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
-    read.map_err(|error| Failure::io("ask", &error))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::failed("nothing was removed")),
     }
 }

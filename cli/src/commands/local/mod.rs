@@ -111,7 +111,7 @@ pub async fn run(args: LocalArgs, out: &Out) -> Result<ExitCode, Failure> {
         }
         LocalCommand::Start(which) => out.print(&up::start(&mut LocalCluster::open(&dir)?, &which.nodes).await?)?,
         LocalCommand::Logs(args) => logs::run(args, &ClusterView::read(&dir)?, out).await?,
-        LocalCommand::Wipe(args) => out.print(&act::wipe(args, LocalCluster::open(&dir)?)?)?,
+        LocalCommand::Wipe(args) => out.print(&act::wipe(args, LocalCluster::open(&dir)?, out)?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
