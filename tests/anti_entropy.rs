@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use starling_client::Client;
-use starling_tests::{Cluster, Starling, eventually, usually};
+use starling_tests::{Cluster, Starling, eventually, text, usually};
 
 const BUCKET: &str = "carts";
 /// A node that is down is missed by so many writes.
@@ -118,8 +118,4 @@ async fn what_nodes_hold_is_verified() {
     }
     let one = starling.json(0, &["node", "verify", "n2"]);
     assert_eq!((&one["nodes"][0]["node"], one["nodes"].as_array().map(Vec::len)), (&"n2".into(), Some(1)));
-}
-
-fn text(value: &serde_json::Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::Value;
-use starling_tests::{Cluster, Starling, eventually, usually};
+use starling_tests::{Cluster, Starling, eventually, list, text, usually};
 
 /// Of an import that is killed in the middle: more than it can write before it first saves how far it came.
 const RECORDS: usize = 10_000;
@@ -266,14 +266,6 @@ async fn a_benchmark_measures_reads_and_writes() {
         assert!(operation["count"].as_u64().unwrap() > 0 && operation["per_second"].as_f64().unwrap() > 0.0);
         assert!(0 < latency("p50") && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
     }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 /// The values of a `get`, sorted.

@@ -1,7 +1,7 @@
 //! The ring moves by the commands that operators type.
 
 use serde_json::Value;
-use starling_tests::{Cluster, Ran, Starling, blocking, eventually};
+use starling_tests::{Cluster, Ran, Starling, blocking, eventually, list, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_staged_is_shown_and_forgotten_or_chosen() {
@@ -122,12 +122,4 @@ fn history(starling: &Starling) -> Vec<String> {
 fn member(plan: &Value, name: &str) -> Value {
     let found = list(&plan["members"]).iter().find(|member| member["node"] == name);
     found.unwrap_or_else(|| panic!("{name} is in neither layout: {plan}")).clone()
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().unwrap_or_else(|| panic!("no list: {value}"))
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }

@@ -33,7 +33,7 @@ pub use direct::{Direct, put_request};
 pub use patience::{eventually, usually};
 pub use recorded::{Bucket, Get, Write};
 pub use recorder::{Recorder, Session};
-pub use starling::{Ran, Starling};
+pub use starling::{Ran, Starling, list, text};
 
 const BUILD_FIRST: &str = "run `cargo build --workspace --bins` first";
 /// Of a change of the ring, until it is chosen.

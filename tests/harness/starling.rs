@@ -97,6 +97,16 @@ fn one_line(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
+/// Of JSON: a list.
+pub fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("no list: {value}"))
+}
+
+/// Of JSON: a text.
+pub fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
+}
+
 /// Beside this test, or in the folder above it, where cargo puts it.
 fn program() -> PathBuf {
     let test = env::current_exe().unwrap();
