@@ -58,8 +58,10 @@ async fn write_until_all_are_killed(cluster: &mut Cluster, bucket: &Bucket, roun
     acknowledged
 }
 
+/// That another directory stands for a member is a decree: without a majority there is none, and nobody takes the new one
+/// for what the old one was.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wiped_node_does_not_answer_as_a_member_and_says_why() {
+async fn a_wiped_node_does_not_answer_as_a_member_until_a_majority_has_registered_it() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     let recorder = Recorder::default();
@@ -67,20 +69,69 @@ async fn a_wiped_node_does_not_answer_as_a_member_and_says_why() {
     session.bucket("carts").put("alice", "apples").pw(level("all")).await.unwrap();
     cluster.kill(3);
     cluster.wipe(3);
-    recorder.lost_disk(&cluster, &client, 3);
+    recorder.replaced_disk(&cluster, &client, 3);
+    cluster.kill(2);
     cluster.launch(3);
-    let reason = cluster.wait_excluded(3).await;
-    assert!(reason.contains("wiped or replaced"), "{reason}");
+    let reason = excluded_for(&cluster, 3, "it takes 2 of 3 members").await;
+    assert!(reason.contains("which is new") && reason.contains("silent: "), "{reason}");
     let refused = cluster.own_copy(&client, 3, "carts", "alice").await.unwrap_err().to_string();
-    assert!(refused.contains("wiped or replaced"), "{refused}");
-    // The others go on without it.
-    session.bucket("carts").get("alice").pr(level("quorum")).await.unwrap();
-    check_counts_for_no_quorum(&mut cluster, &session).await;
-    recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, ReplicasDiffer]).await;
+    assert!(refused.contains("which is new"), "{refused}");
+    // The only one left goes on without it.
+    check_counts_for_no_quorum(&session).await;
+
+    cluster.restart(2).await;
+    cluster.wait_filled(3).await;
+    assert!(cluster.own_copy(&client, 3, "carts", "alice").await.unwrap().is_found());
+    recorder.judge_unread(&mut cluster, &[AcknowledgedWriteLost, ReplicasDiffer]).await;
+    cluster.verify(3).await;
+}
+
+/// What it acknowledged together with others it has again, and what only it and one other had is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_comes_back_under_load_and_has_again_what_it_had() {
+    let mut cluster = Cluster::start(3).await;
+    let client = cluster.client().await;
+    let recorder = Recorder::default();
+    let session = recorder.session(&client);
+    let bucket = session.bucket("carts");
+    let keys = usually(500, 20_000);
+    let write = |n: usize, round: usize| {
+        let bucket = bucket.clone();
+        async move {
+            let key = format!("k{n}");
+            let context = bucket.get(key.clone()).pr(level("quorum")).await.ok().and_then(|got| got.context());
+            let put = bucket.put(key, format!("v{n} of round {round}")).pw(level("quorum"));
+            let put = if let Some(context) = context { put.context(context) } else { put };
+            drop(put.await);
+        }
+    };
+    let all = |round| stream::iter(0..keys).for_each_concurrent(LANES, move |n| write(n, round));
+    all(1).await;
+    cluster.kill(3);
+    cluster.wipe(3);
+    recorder.replaced_disk(&cluster, &client, 3);
+    cluster.launch(3);
+    // Until it has been registered, and filled up, and killed in the midst of that.
+    futures::future::join(
+        all(2),
+        eventually("n3 stands for the member again", || async {
+            let counters = cluster.status(3).await?.counters;
+            if counters["objects_filled"] > 0 { Ok(()) } else { Err("nothing has come yet".to_owned()) }
+        }),
+    )
+    .await;
+    cluster.kill(3);
+    cluster.launch(3);
+    all(3).await;
+    cluster.wait_filled(3).await;
+    recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, Resurrected, ReplicasDiffer]).await;
+    for index in 1..=3 {
+        cluster.verify(index).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_says_why() {
+async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_is_begun_anew() {
     let mut cluster = Cluster::start(3).await;
     let client = cluster.client().await;
     let recorder = Recorder::default();
@@ -93,19 +144,24 @@ async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_says_why() {
 
     cluster.kill(3);
     put_back(&cluster, 3, &saved);
-    recorder.lost_disk(&cluster, &client, 3);
+    recorder.replaced_disk(&cluster, &client, 3);
+    cluster.kill(2);
     cluster.launch(3);
     let reason = cluster.wait_excluded(3).await;
     assert!(reason.contains("old copy"), "{reason}");
     let refused = cluster.own_copy(&client, 3, "carts", "alice").await.unwrap_err().to_string();
     assert!(refused.contains("old copy"), "{refused}");
-    // It stays so, and the others go on.
+    // It stays so while there is no majority.
     cluster.kill(3);
     cluster.launch(3);
     cluster.wait_excluded(3).await;
-    bucket.get("alice").pr(level("quorum")).await.unwrap();
-    check_counts_for_no_quorum(&mut cluster, &session).await;
-    recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, NotSuperseded, Resurrected, ReplicasDiffer]).await;
+    check_counts_for_no_quorum(&session).await;
+
+    cluster.restart(2).await;
+    cluster.wait_filled(3).await;
+    assert!(cluster.data_dir(3).join("db.old").exists(), "what it held is kept");
+    recorder.judge_unread(&mut cluster, &[AcknowledgedWriteLost, NotSuperseded, Resurrected, ReplicasDiffer]).await;
+    cluster.verify(3).await;
 }
 
 /// It was started once while nobody could object, so its next start has a higher number than anybody remembers.
@@ -123,17 +179,26 @@ async fn an_old_copy_that_was_started_unseen_is_found_out_all_the_same() {
 
     cluster.kill_all();
     put_back(&cluster, 3, &saved);
-    recorder.lost_disk(&cluster, &client, 3);
+    recorder.replaced_disk(&cluster, &client, 3);
     cluster.launch(3);
     eventually("n3 runs", || async { cluster.status(3).await.map(|_| ()) }).await;
     cluster.kill(3);
     cluster.restart(1).await;
     cluster.restart(2).await;
     cluster.launch(3);
-    let reason = cluster.wait_excluded(3).await;
-    assert!(reason.contains("old copy"), "{reason}");
+    cluster.wait_filled(3).await;
+    assert!(cluster.log_of(3).contains("old copy"));
     bucket.get("alice").pr(level("quorum")).await.unwrap();
     recorder.judge(&mut cluster, &[StaleRead, AcknowledgedWriteLost, Resurrected, ReplicasDiffer]).await;
+}
+
+/// Waits until a node says that it does not serve, for that reason.
+async fn excluded_for(cluster: &Cluster, index: usize, why: &str) -> String {
+    eventually("the node says why it does not serve", || async move {
+        let reason = cluster.wait_excluded(index).await;
+        if reason.contains(why) { Ok(reason) } else { Err(reason) }
+    })
+    .await
 }
 
 /// Copies the directory while its node is stopped, and starts the node again.
@@ -152,10 +217,9 @@ fn put_back(cluster: &Cluster, index: usize, saved: &Path) {
     std::fs::rename(saved, &live).unwrap();
 }
 
-/// Of three nodes n3 is there and excluded. With n2 dead as well, one is left that counts.
-async fn check_counts_for_no_quorum(cluster: &mut Cluster, session: &Session) {
+/// Of three nodes n3 is there and excluded, and n2 is dead: one is left that counts.
+async fn check_counts_for_no_quorum(session: &Session) {
     let bucket = session.bucket("carts");
-    cluster.kill(2);
     match bucket.put("alice", "plums").w(level("2")).await.unwrap_err() {
         ClientError::WriteQuorumNotMet { acknowledged, .. } => assert_eq!(acknowledged.primaries, 1),
         other => panic!("expected a missed write quorum, got {other}"),

@@ -8,8 +8,8 @@ use starling_core::ring::{Entry, Epoch};
 use starling_core::token::Partition;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceClient, Init, NodeStatus, Plan, RepairScope, Repairing,
-    Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlServiceClient, FillingUp, Init, NodeStatus, Plan, RepairScope,
+    Repairing, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
@@ -149,6 +149,14 @@ impl ControlClient {
     /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
     pub async fn repairing(&self, number: u64, within: Duration) -> Result<Option<Repairing>, ClientError> {
         self.client.repairing(call_within(within), number).await.map_err(|error| self.silent(&error))
+    }
+
+    /// What this node has yet to be compared with before it counts in reads, since its directory is new (R8).
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn filling(&self, within: Duration) -> Result<FillingUp, ClientError> {
+        self.client.filling(call_within(within)).await.map_err(|error| self.silent(&error))
     }
 
     /// Checks what this node holds against itself, some partitions from this one on.

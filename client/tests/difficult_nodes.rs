@@ -16,8 +16,8 @@ use starling_core::ring::{Entry, Epoch};
 use starling_core::token::{Partition, PartitionCount};
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, Init, NodeStatus, PeerView, Plan, RepairScope, Repairing,
-    Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlService, FillingUp, Init, NodeStatus, NotRegistered, PeerView, Plan,
+    Registration, RepairScope, Repairing, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
@@ -174,6 +174,14 @@ impl ControlService for Node {
     }
 
     async fn verify(self, _: CallContext, _: Partition) -> Result<VerifiedPage, ControlError> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn register(self, _: CallContext, _: Registration) -> Result<NodeId, NotRegistered> {
+        unreachable!("no test asks for it")
+    }
+
+    async fn filling(self, _: CallContext) -> FillingUp {
         unreachable!("no test asks for it")
     }
 }

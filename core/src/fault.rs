@@ -85,6 +85,8 @@ faults! {
     CountFallbackNotFound = "count-fallback-notfound",
     /// R8: a replica that is filling counts towards `r`.
     CountFilling = "count-filling",
+    /// R8: a directory that is filling up again takes itself for full once it was compared with one other primary.
+    FillFromOne = "fill-from-one",
     /// R15: an acceptor forgets what it has promised.
     ForgetfulAcceptor = "forgetful-acceptor",
     /// R16: a new layout is read before its primaries have confirmed their copies.

@@ -8,10 +8,11 @@
 //!
 //! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
 //! - how that changes: [`change`] → [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
+//! - how replicas become equal: [`tree`]; and how one that lost its disk comes back: [`filling`];
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
-//! Left out on purpose: storage, the wire, gossip. Missing still: hash trees, reaping of tombstones, expiry.
+//! Left out on purpose: storage, the wire, gossip. Missing still: reaping of tombstones, expiry.
 
 mod attempt;
 pub mod change;
@@ -21,6 +22,7 @@ pub mod codec;
 pub mod context;
 pub mod coordinate;
 pub mod fault;
+pub mod filling;
 pub mod get;
 pub mod ids;
 pub mod layout;

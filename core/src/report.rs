@@ -42,6 +42,8 @@ pub enum Refusal {
     ClockDrift,
     /// What it holds of the key cannot be read.
     Damaged,
+    /// Its directory is new, and it may lack writes that were acknowledged (R8).
+    Filling,
 }
 
 impl Refusal {
@@ -57,7 +59,8 @@ impl Refusal {
             | Refusal::NotAMember
             | Refusal::OtherLayout
             | Refusal::DeadlinePassed
-            | Refusal::ClockDrift => false,
+            | Refusal::ClockDrift
+            | Refusal::Filling => false,
         }
     }
 }
@@ -76,6 +79,7 @@ impl fmt::Display for Refusal {
             Refusal::TooLarge => "cannot send or take an object this large",
             Refusal::ClockDrift => "has a clock too far ahead of its peers'",
             Refusal::Damaged => "cannot read what it holds of the key",
+            Refusal::Filling => "is filling up again",
         })
     }
 }

@@ -145,6 +145,8 @@ pub enum InvalidDecree {
     UnderWay(LayoutVersion),
     #[error("{0} is no member")]
     NoMember(NodeId),
+    #[error("{0} is declared dead, with all that it held")]
+    DeclaredDead(NodeId),
     #[error("`{0}` is declared dead and named as a member")]
     DeadMember(NodeName),
     #[error("`{0}` was a member before and has left, or was removed: it can come back with a new data directory only")]
@@ -384,6 +386,9 @@ impl Ring {
 
     fn register(&mut self, node: NodeId, directory: DirectoryId) -> Result<(), InvalidDecree> {
         self.check_member(node)?;
+        if self.is_dead(node) {
+            return Err(InvalidDecree::DeclaredDead(node));
+        }
         self.check_new(directory)?;
         self.retired.extend(self.directories.insert(node, directory));
         Ok(())

@@ -34,7 +34,14 @@ fn the_models_find_machines_that_are_broken_on_purpose() {
     println!("{fault}: {}", found(fault, put_world::worlds(), put_world::World::run));
     let fault = Fault::ForgetfulAcceptor;
     println!("{fault}: {}", found(fault, choice_world::worlds(), choice_world::World::run));
-    for fault in [Fault::SwitchBeforeCopied, Fault::WriteToOneLayout, Fault::PullTooEarly] {
+    let of_rings = [
+        Fault::SwitchBeforeCopied,
+        Fault::WriteToOneLayout,
+        Fault::PullTooEarly,
+        Fault::CountFilling,
+        Fault::FillFromOne,
+    ];
+    for fault in of_rings {
         println!("{fault}: {}", found(fault, ring_world::worlds(), ring_world::World::run));
     }
 }

@@ -110,6 +110,13 @@ fn while_a_layout_is_coming_only_the_dead_are_taken_out() {
 }
 
 #[test]
+fn no_directory_stands_for_a_member_that_is_declared_dead() {
+    let dual = begun(&ring_of(&[1, 2, 3]), &[2, 3], &[1]).unwrap();
+    let wiped = Decree::Register { node: NodeId(1), directory: DirectoryId(201) };
+    assert_eq!(decreed(&dual, wiped), Err(InvalidDecree::DeclaredDead(NodeId(1))));
+}
+
+#[test]
 fn what_is_read_already_is_not_given_up_and_the_oldest_is_written_to_the_end() {
     let switch = switched(&begun(&ring_of(&[1, 2, 3]), &[1, 2, 4], &[]).unwrap());
     let dual = begun(&switch, &[1, 4, 5], &[2]).unwrap();

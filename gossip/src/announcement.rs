@@ -38,6 +38,8 @@ pub struct Announcement {
     /// How much of the layout log it has durably adopted, and the checksum of the last entry.
     pub log: Option<(Epoch, EntryChecksum)>,
     pub hints_for: HintTargets,
+    /// It lacks writes that were acknowledged before its directory came.
+    pub is_filling: bool,
     pub standing: Standing,
 }
 

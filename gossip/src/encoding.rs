@@ -14,9 +14,10 @@
 //! | `v1.log`      | epoch in decimal and checksum of the last entry, or `-`                   |
 //! | `v1.hints`    | node ids, or `-` for none, or `*` for anyone                              |
 //! | `v1.standing` | `starting`, `serving`, `leaving`, or `retired` with the reason behind it  |
+//! | `v1.filling`  | `filling` or `-`; taken for `-` where it is missing                       |
 //!
 //! A later program adds keys and may not change these: unknown keys are passed over. All of these keys are always
-//! written, so an announcement that lacks one has not arrived in full.
+//! written, so an announcement that lacks one of those before the last has not arrived in full.
 
 use std::ops::RangeInclusive;
 
@@ -32,6 +33,7 @@ pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 const NONE: &str = "-";
 const ANYONE: &str = "*";
+const FILLING: &str = "filling";
 
 /// Why nothing is known of a node that was heard of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +47,21 @@ pub enum Unreadable {
 
 /// The keys and values of an announcement, each key once.
 pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)> {
-    let Announcement { name, zone, run, address, protocol, features, build, cluster, layout, log, hints_for, standing } =
-        announcement;
+    let Announcement {
+        name,
+        zone,
+        run,
+        address,
+        protocol,
+        features,
+        build,
+        cluster,
+        layout,
+        log,
+        hints_for,
+        is_filling,
+        standing,
+    } = announcement;
     vec![
         ("v1.name", name.to_string()),
         ("v1.zone", zone.to_string()),
@@ -60,6 +75,7 @@ pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)>
         ("v1.log", log.map_or_else(|| NONE.to_owned(), |(epoch, checksum)| format!("{epoch} {checksum}"))),
         ("v1.hints", write_targets(hints_for)),
         ("v1.standing", write_standing(standing)),
+        ("v1.filling", if *is_filling { FILLING } else { NONE }.to_owned()),
     ]
 }
 
@@ -79,6 +95,7 @@ pub(crate) fn decode<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Announ
         log: fields.read("v1.log", unless_none(read_log))?,
         hints_for: fields.read("v1.hints", read_targets)?,
         standing: fields.read("v1.standing", read_standing)?,
+        is_filling: (fields.get)("v1.filling") == Some(FILLING),
     })
 }
 

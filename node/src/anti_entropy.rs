@@ -214,7 +214,7 @@ impl Node {
         sent.try_collect::<()>().await
     }
 
-    async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<(), Failure> {
+    pub(crate) async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<(), Failure> {
         match self.store.merge(epoch, key, object, Role::Primary).await {
             Ok(()) => {
                 self.counters.objects_repaired.add(1);

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use starling_core::change::Change;
-use starling_core::ids::ClusterId;
+use starling_core::ids::{ClusterId, NodeId};
 use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_core::ring::{Entry, Epoch};
 use starling_core::token::Partition;
 use starling_gossip::Standing;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, HintsFor, Init, NodeStatus, PeerView, Plan, RepairScope,
-    Repairing, Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlService, FillingUp, HintsFor, Init, NodeStatus, NotRegistered,
+    PeerView, Plan, Registration, RepairScope, Repairing, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -132,15 +132,27 @@ impl ControlService for Control {
         self.node.verify_from(from).await
     }
 
+    async fn register(self, _: CallContext, request: Registration) -> Result<NodeId, NotRegistered> {
+        let node = Arc::clone(&self.node);
+        // Goes on when whoever asked is gone, as a commit does.
+        let registered = self.node.spawn_for_request(async move { node.register(request).await });
+        registered.await.unwrap_or_else(|panic| Err(NotRegistered::Unavailable(panic.to_string())))
+    }
+
+    async fn filling(self, _: CallContext) -> FillingUp {
+        self.node.filling_up()
+    }
+
     async fn layout(self, _: CallContext) -> Option<Layout> {
         self.node.store.layout().map(|layout| Layout::clone(&layout))
     }
 }
 
-/// What it counts, and for how long the comparison with a peer is overdue that has waited longest.
+/// What it counts, for how long the comparison with a peer is overdue that has waited longest, and how much is filling.
 fn counters_of(node: &Node) -> BTreeMap<String, u64> {
     let overdue = node.comparisons.oldest().map(|since| ("oldest_comparison_s".to_owned(), since.as_secs()));
-    node.counters.snapshot().into_iter().chain(overdue).collect()
+    let filling = ("filling_partitions".to_owned(), node.store.filling_count() as u64);
+    node.counters.snapshot().into_iter().chain(overdue).chain([filling]).collect()
 }
 
 fn peer_view(peer: &starling_gossip::Peer) -> PeerView {
@@ -148,6 +160,7 @@ fn peer_view(peer: &starling_gossip::Peer) -> PeerView {
     let standing = match &said.standing {
         Standing::Starting => "starting".to_owned(),
         Standing::Serving if said.layout.is_none() => "uninitialised".to_owned(),
+        Standing::Serving if said.is_filling => "filling".to_owned(),
         Standing::Serving => "serving".to_owned(),
         Standing::Retired { reason } => format!("excluded: {}", reason.as_str()),
         Standing::Leaving => "stopping".to_owned(),

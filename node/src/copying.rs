@@ -36,9 +36,9 @@ use crate::link::{as_failure, new_trace};
 use crate::node::Node;
 
 /// Partitions that are copied at once.
-const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
 /// Objects of a page that are taken in at once, so that they share syncs.
-const OBJECTS_AT_ONCE: usize = 64;
+pub const OBJECTS_AT_ONCE: usize = 64;
 pub const PAGE_BYTES: usize = 1 << 20;
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Before what has failed is tried again.
@@ -89,24 +89,24 @@ impl CopyingLog {
 
 /// Sources that have failed in a round.
 #[derive(Default)]
-struct Round(Mutex<BTreeMap<NodeId, Failure>>);
+pub struct Round(Mutex<BTreeMap<NodeId, Failure>>);
 
 impl Round {
-    fn has_failed(&self, source: NodeId) -> bool {
+    pub fn has_failed(&self, source: NodeId) -> bool {
         self.failures().contains_key(&source)
     }
 
-    fn fail(&self, source: NodeId, failure: Failure) {
+    pub fn fail(&self, source: NodeId, failure: Failure) {
         self.failures().insert(source, failure);
     }
 
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<NodeId, Failure>> {
+    pub fn failures(&self) -> MutexGuard<'_, BTreeMap<NodeId, Failure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why a pull cannot go on.
-enum Stopped {
+pub enum Stopped {
     /// This node cannot.
     Here(Failure),
     /// Its source does not give what it has.
@@ -119,7 +119,10 @@ impl Node {
         let mut rings = self.ring.subscribe();
         loop {
             rings.mark_unchanged();
-            let copied = self.copy_for_the_coming_layout().await;
+            let copied = tokio::select! {
+                copied = self.copy_for_the_coming_layout() => copied,
+                () = self.stopping.cancelled() => return,
+            };
             if let Err(failure) = &copied {
                 tracing::debug!(%failure, "copying is put off");
             }

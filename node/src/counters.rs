@@ -48,6 +48,8 @@ counters! {
     differences_found,
     /// Objects that anti-entropy has merged here or sent.
     objects_repaired,
+    /// Objects that came while it filled up again.
+    objects_filled,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
     /// Histories in the longest clock of any object that was read or written here.

@@ -5,9 +5,9 @@
 //! takes it in there → the store makes it durable. The read path is the same with `core/get`.
 //!
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
-//! held copies home), [`anti_entropy`] (replicas compare, by
-//! [`comparing`]; [`repairing`] at once), [`listing`], changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`],
-//! [`phases`] and [`readdressing`]), [`control`] (administration), [`config`], [`environment`] (what a node needs of the
+//! held copies home), [`anti_entropy`] (replicas compare, by [`comparing`]; [`repairing`] at once), [`registering`] and
+//! [`filling`] (coming back after a disk was lost), [`listing`], changes of the ring ([`changing`] → [`choosing`] →
+//! [`decrees`] → [`copying`], [`phases`] and [`readdressing`]), [`control`] (administration), [`config`], [`environment`] (what a node needs of the
 //! world), [`lifecycle`] which starts and ends it all, and `run` which makes a process of it.
 //!
 //! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still:
@@ -26,6 +26,7 @@ pub mod copying;
 mod counters;
 pub mod decrees;
 pub mod environment;
+pub mod filling;
 pub mod handoff;
 pub mod init;
 mod latency;
@@ -38,6 +39,7 @@ pub mod node;
 mod peers;
 pub mod phases;
 pub mod readdressing;
+pub mod registering;
 pub mod repairing;
 pub mod replica;
 #[cfg(feature = "rocksdb")]

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use crate::config::Config;
 use crate::environment::{Environment, WallClock};
 use crate::node::Node;
+use crate::registering::Anew;
 use crate::server::accept_connections;
 
 /// Requests under way have this long to end when the node stops.
@@ -31,6 +32,15 @@ pub struct Parts {
     pub gossip: Gossip,
     /// At which others reach the configuration's `advertise`.
     pub listener: Box<dyn Listener>,
+}
+
+/// How a node has come to its end that nothing was wrong with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop.
+    Stopped,
+    /// It has to be started anew, as somebody else.
+    Superseded(Anew),
 }
 
 /// A node at work. Dropping it stops nothing: see [`Running::run_until`].
@@ -55,6 +65,8 @@ impl Running {
         node.spawn(Arc::clone(&node).readdress());
         node.spawn(Arc::clone(&node).hand_off());
         node.spawn(Arc::clone(&node).compare_replicas());
+        node.spawn(Arc::clone(&node).fill_up());
+        node.spawn(Arc::clone(&node).begin_anew_once_retired());
         Running { node }
     }
 
@@ -62,15 +74,16 @@ impl Running {
         &self.node
     }
 
-    /// Runs until `stop`, or until the node cannot go on; then stops in order.
+    /// Runs until `stop`, or until the node cannot go on, or not as who it is; then stops in order.
     ///
     /// # Errors
     /// Why it could not go on.
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
         let node = &self.node;
         async {
             let ended = tokio::select! {
-                () = stop => Ok(()),
+                () = stop => Ok(Ended::Stopped),
+                anew = superseded(node) => Ok(Ended::Superseded(anew)),
                 failure = broken(node) => Err(failure),
             };
             shut_down(node).await;
@@ -102,6 +115,7 @@ pub async fn gossip_parts(
         layout: store.layout().map(|layout| layout.version()),
         log: store.ring().map(|ring| (ring.epoch(), ring.tip())),
         hints_for: store.hints().into_keys().collect::<HintTargets>(),
+        is_filling: store.filling_count() > 0,
         standing: Standing::Starting,
     };
     let settings = Settings {
@@ -132,6 +146,20 @@ fn tell_of_the_start(node: &Node) {
         tracing::warn!(%listen, "connections are neither encrypted nor authenticated: use trusted networks only");
     }
     tracing::info!(%listen, id = %node.id(), directory = %run.directory, start = run.counter, build = BUILD, "started");
+}
+
+/// Returns once the node has to be started anew.
+async fn superseded(node: &Node) -> Anew {
+    let mut anew = node.anew.subscribe();
+    loop {
+        if let Some(anew) = &*anew.borrow_and_update() {
+            return anew.clone();
+        }
+        if anew.changed().await.is_err() {
+            // The node, which is borrowed here, has the sender.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Returns once the node cannot go on, and why. A failed store ends it, since only a restart can tell what survived (R13),

@@ -18,7 +18,7 @@ use starling_core::layout::Layout;
 use starling_core::name::BucketName;
 use starling_core::object::Object;
 use starling_core::quorum::ReplicaCount;
-use starling_core::report::Failure;
+use starling_core::report::{Failure, Refusal};
 use starling_core::token::Partition;
 use starling_proto::data::{Keys, KeysPage, MAX_PAGE, RequestError};
 use starling_proto::hello::Class;
@@ -39,6 +39,9 @@ const STRAGGLERS: Duration = Duration::from_millis(250);
 /// The partitions are merged as they are read, a few records of each at a time, so that a page costs little more than what
 /// is on it, however many partitions there are.
 pub fn list_own(store: &Store, request: &List) -> Result<ListReply, StoreError> {
+    if request.partitions.iter().any(|partition| store.is_filling(*partition)) {
+        return Err(StoreError::Refused(Refusal::Filling));
+    }
     let limit = request.limit.clamp(1, MAX_PAGE);
     let at_once = (limit / request.partitions.len().max(1)).clamp(4, limit.max(4));
     let left_out = usize::from(fault::is_on(Fault::ListTooLittle));
@@ -102,6 +105,9 @@ impl Cursor {
 
 /// The buckets of which this node holds records. Blocks on the disk.
 pub fn own_buckets(store: &Store, layout: &Layout) -> Result<Vec<BucketName>, StoreError> {
+    if store.filling_count() > 0 {
+        return Err(StoreError::Refused(Refusal::Filling));
+    }
     let mut buckets = BTreeSet::new();
     for partition in layout.partitions().all() {
         // One more tells that there are too many.

@@ -1,12 +1,14 @@
 //! `starling-node`: one node of a Starling cluster.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command};
 use starling_node::config::{Config, KEYS, Settings};
+use starling_node::lifecycle::Ended;
 use starling_node::{logging, run};
 use starling_proto::BUILD;
 
@@ -94,5 +96,19 @@ fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(run(config))
+    let ended = runtime.block_on(run(config))?;
+    // Whatever still runs has nothing to do any more.
+    drop(runtime);
+    match ended {
+        Ended::Stopped => Ok(()),
+        Ended::Superseded(_) => start_anew(),
+    }
+}
+
+/// Becomes a new process of the same id: nothing of what this one has open is left, and nobody has to start it.
+fn start_anew() -> anyhow::Result<()> {
+    tracing::info!("starting anew");
+    let program = std::env::current_exe().context("cannot find this program, to start it anew")?;
+    let error = std::process::Command::new(program).args(std::env::args_os().skip(1)).exec();
+    Err(error).context("cannot start this program anew")
 }

@@ -14,6 +14,7 @@ use starling_proto::network::dial;
 use starling_storage::{AdoptError, Store, StoreError};
 
 use crate::node::Node;
+use crate::registering::member_named;
 
 /// A starting node serves after this long even if some peer has not yet said whether it knows a later run.
 const INTRODUCTION_LIMIT: Duration = Duration::from_millis(1000);
@@ -80,16 +81,16 @@ impl Node {
     }
 
     /// While this node has no layout: looks among its peers for a log that names it, which it then adopts, or that names
-    /// another directory under its name, which excludes it.
+    /// another directory under its name, in whose place it asks to be registered.
     pub async fn look_for_layout(self: Arc<Self>) {
         let mut gossip = self.gossip.clone();
-        while self.store.layout().is_none() && !self.stopping.is_cancelled() {
+        while self.store.layout().is_none() && self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
             let view = Arc::clone(&gossip.borrow_and_update());
             let known = view.live().find(|peer| peer.node != self.id() && peer.announcement.layout.is_some());
             if let Some(peer) = known {
                 let address = peer.announcement.address.as_str().to_owned();
                 match self.fetch_log(&address, Epoch(0)).await.map(|log| read(&log).map(|ring| (ring, log))) {
-                    Ok(Some((ring, log))) => self.consider(&ring, log).await,
+                    Ok(Some((ring, log))) => self.consider(&ring, log, &address).await,
                     Ok(None) => {}
                     Err(error) => tracing::debug!(address, %error, "cannot fetch the layout log"),
                 }
@@ -103,7 +104,7 @@ impl Node {
         }
     }
 
-    async fn consider(self: &Arc<Self>, ring: &Ring, log: Vec<Entry>) {
+    async fn consider(self: &Arc<Self>, ring: &Ring, log: Vec<Entry>, address: &str) {
         let own = self.store.identity();
         if ring.membership_of(own.node, own.directory) == Membership::Member {
             if !self.reservation.take(ring.cluster(), Instant::now()) {
@@ -114,17 +115,9 @@ impl Node {
             }
             return;
         }
-        let (cluster, name) = (ring.cluster(), &own.name);
-        if let Some(member) = ring.newest().member_named(name) {
-            let reason = format!(
-                "cluster {cluster} knows `{name}` with directory {}, and this is directory {}: the data directory was \
-                 wiped or replaced, so what `{name}` has acknowledged is not here",
-                member.directory, own.directory
-            );
-            let before = self.excluded.send_replace(Some(reason.clone()));
-            if before.as_ref() != Some(&reason) {
-                tracing::error!(reason, "this node does not serve");
-            }
+        match member_named(ring, &own.name) {
+            Some(member) => self.ask_to_stand_for(ring, member, address).await,
+            None => drop(self.excluded.send_replace(None)),
         }
     }
 
@@ -134,12 +127,14 @@ impl Node {
         while !self.stopping.is_cancelled() {
             let ring = self.store.ring();
             let hints: HintTargets = self.store.hints().into_keys().collect();
+            let is_filling = self.store.filling_count() > 0;
             let standing = announced(&self.standing());
             gossip.update(|announcement| {
                 announcement.cluster = ring.as_ref().map(|ring| ring.cluster());
                 announcement.layout = ring.as_ref().map(|ring| ring.read().version());
                 announcement.log = ring.as_ref().map(|ring| (ring.epoch(), ring.tip()));
                 announcement.hints_for = hints;
+                announcement.is_filling = is_filling;
                 announcement.standing = standing;
             });
             tokio::select! {

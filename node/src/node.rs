@@ -26,9 +26,11 @@ use crate::config::Config;
 use crate::copying::CopyingLog;
 use crate::counters::Counters;
 use crate::environment::Environment;
+use crate::filling::FillingLog;
 use crate::handoff::Handoff;
 use crate::init::Reservation;
 use crate::peers::Peers;
+use crate::registering::Anew;
 use crate::repairing::Repairs;
 
 /// Reads of the disk that run at once; in production each occupies a thread.
@@ -43,6 +45,7 @@ pub struct Node {
     pub hedges: Budget,
     pub handoff: Handoff,
     pub copying: CopyingLog,
+    pub filling: FillingLog,
     pub comparisons: Comparisons,
     pub repairs: Repairs,
     pub started: Instant,
@@ -61,6 +64,8 @@ pub struct Node {
     pub excluded: watch::Sender<Option<String>>,
     /// True once peers have had the chance to object to this run.
     pub introduced: watch::Sender<bool>,
+    /// Set once this node has to be started anew, as another than it is.
+    pub anew: watch::Sender<Option<Anew>>,
     pub gossip: watch::Receiver<Arc<View>>,
     /// Cancelled when the node takes no new requests.
     pub draining: CancellationToken,
@@ -85,6 +90,7 @@ impl Node {
             hedges: Budget::default(),
             handoff: Handoff::new(config.handoff_rate),
             copying: CopyingLog::default(),
+            filling: FillingLog::default(),
             comparisons: Comparisons::default(),
             repairs: Repairs::default(),
             started: Instant::now(),
@@ -96,6 +102,7 @@ impl Node {
             catching_up: AsyncMutex::new(()),
             excluded: watch::Sender::new(None),
             introduced: watch::Sender::new(false),
+            anew: watch::Sender::new(None),
             gossip,
             draining: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -242,11 +249,18 @@ impl Node {
     /// Those of the read; [`Refusal::OtherLayout`] if this node is in another epoch by the end of it.
     pub async fn read_own(&self, epoch: Epoch, key: ObjectKey) -> Result<(Completeness, Option<Object>), StoreError> {
         let completeness = match self.store.ring() {
-            Some(ring) if ring.primaries(&key).is_read_from(self.id()) => Completeness::Complete,
+            Some(ring) if ring.primaries(&key).is_read_from(self.id()) && !self.is_filling(&ring, &key) => {
+                Completeness::Complete
+            }
             Some(_) | None => Completeness::Filling,
         };
         let object = self.read_in(epoch, move |store| store.get(&key)).await?;
         Ok((completeness, object))
+    }
+
+    /// Whether this node may lack writes of a key of which it is a primary (R8).
+    pub fn is_filling(&self, ring: &Ring, key: &ObjectKey) -> bool {
+        self.store.is_filling(ring.read().partition_of(key))
     }
 
     /// As [`Node::read_store`], in that epoch and no other: an old ring's reads must not go on when a new one has come.

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use starling_core::fault;
 use starling_gossip::Gossip;
-use starling_storage::Store;
+use starling_storage::{DataDirectory, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::environment::Environment;
-use crate::lifecycle::{Parts, Running, gossip_parts};
+use crate::lifecycle::{Ended, Parts, Running, gossip_parts};
+use crate::registering::Anew;
 
-/// Runs a node until it is told to stop, or its store fails.
+/// Runs a node until it is told to stop, or its store fails, or it has to be started anew: as whom, its directory knows by
+/// then.
 ///
 /// # Errors
 /// Why it could not start, or had to stop.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config) -> anyhow::Result<Ended> {
     if fault::ARE_POSSIBLE {
         tracing::warn!("this build has deliberate faults in it, for tests: do not keep data with it");
     }
@@ -28,8 +30,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let environment = Environment::production();
     let store = open_store(&config, &environment).await?;
     let gossip = start_gossip(&config, &environment, &store).await?;
+    let path = config.data_dir.clone();
     let parts = Parts { config, environment, store, gossip, listener: Box::new(listener) };
-    Running::start(parts).run_until(stop.asked()).await
+    let ended = Running::start(parts).run_until(stop.asked()).await?;
+    if let Ended::Superseded(Anew::EmptyDirectory(identity)) = &ended {
+        // Still locked by this process.
+        DataDirectory::begin_anew(&path, identity)?;
+    }
+    Ok(ended)
 }
 
 async fn open_store(config: &Config, environment: &Environment) -> anyhow::Result<Arc<Store>> {

@@ -17,7 +17,7 @@ use starling_gossip::Gossip;
 use starling_gossip::transport::ChannelTransport;
 use starling_node::config::{Config, Settings};
 use starling_node::environment::{Blocking, Environment, Unfinished, WallClock, Work};
-use starling_node::lifecycle::{Parts, Running, gossip_parts};
+use starling_node::lifecycle::{Ended, Parts, Running, gossip_parts};
 use starling_node::node::Node;
 use starling_proto::control::Init;
 use starling_proto::network::{BoxedStream, Listener, Network};
@@ -96,7 +96,7 @@ struct World {
 struct Started {
     node: Arc<Node>,
     stop: oneshot::Sender<()>,
-    ended: JoinHandle<anyhow::Result<()>>,
+    ended: JoinHandle<anyhow::Result<Ended>>,
 }
 
 fn address(number: u16) -> String {
@@ -189,7 +189,7 @@ async fn a_cluster_of_nodes_in_memory_serves_and_stops_cleanly() {
             *seen.lock().unwrap() = if change.space == Space::Meta { change.key.clone() } else { Vec::new() };
         }));
         stop.send(()).unwrap();
-        ended.await.unwrap().unwrap();
+        assert_eq!(ended.await.unwrap().unwrap(), Ended::Stopped);
         drop(node);
         assert_eq!(*last.lock().unwrap(), b"run", "the clean stop is recorded behind all else");
         let engine = MemoryEngine::open(disk.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use starling_core::change::Change;
-use starling_core::ids::{ClusterId, NodeId, Run};
+use starling_core::ids::{ClusterId, DirectoryId, NodeId, Run};
 use starling_core::layout::{BucketRules, Layout, LayoutChecksum, LayoutVersion, Member};
 use starling_core::name::{BucketName, NodeName, ObjectKey, Zone};
 use starling_core::quorum::ReplicaCount;
@@ -46,6 +46,46 @@ pub trait ControlService {
     async fn repairing(number: u64) -> Option<Repairing>;
     /// Checks what this node holds against itself, some partitions at a time, from this one on.
     async fn verify(from: Partition) -> Result<VerifiedPage, ControlError>;
+    /// Has a directory stand for a member from now on, in the place of one that was lost; tells the member's id. To be asked
+    /// again by whoever is not sure of the answer.
+    async fn register(request: Registration) -> Result<NodeId, NotRegistered>;
+    /// What this node has yet to be compared with, since its directory is new; nothing if it is full.
+    async fn filling() -> FillingUp;
+}
+
+/// A directory that is to stand for the member of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    pub name: NodeName,
+    pub directory: DirectoryId,
+    /// The member's own, if it is the member itself that asks: its directory must not serve any more.
+    pub in_place_of: Option<DirectoryId>,
+}
+
+/// Why it does not, for now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum NotRegistered {
+    #[error("no member is named `{0}`")]
+    NoMember(NodeName),
+    /// Two at once would each take the other's writes for its own.
+    #[error("another node named `{0}` is alive: stop one of the two")]
+    Alive(NodeName),
+    /// It has stood for a member, until another took its place.
+    #[error("directory {0} has belonged to a member before")]
+    Retired(DirectoryId),
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// How far a node is with filling up again (R8).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FillingUp {
+    /// Partitions for which it counts in no read yet.
+    pub partitions: usize,
+    /// In how many of them it has yet to be compared with whom.
+    pub left: BTreeMap<NodeId, usize>,
+    /// Peers that do not give what they have, and why.
+    pub stalled: BTreeMap<NodeId, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,9 +31,9 @@ use starling_core::transition::{Lack, Progress};
 use starling_core::tree::{Answer, Branch, Breadth, Fingerprint, Position, Sum};
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, Flaw, FlawKind,
-    HintsFor, Init, NodeStanding, NodeStatus, PeerView, Plan, RepairScope, Repairing, Transfers, Transition,
-    VerifiedPage,
+    ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, FillingUp, Flaw,
+    FlawKind, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan, Registration, RepairScope,
+    Repairing, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -171,6 +171,8 @@ fn control(table: &mut Table) {
         Repair => ControlServiceRequest::Repair { scope: RepairScope { bucket: None, partition: Some(Partition(300)) } },
         Repairing => ControlServiceRequest::Repairing { number: 7 },
         Verify => ControlServiceRequest::Verify { from: Partition(300) },
+        Register => ControlServiceRequest::Register { request: registration() },
+        Filling => ControlServiceRequest::Filling {},
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -208,6 +210,12 @@ fn control(table: &mut Table) {
                 flaw(None, FlawKind::Misplaced),
             ],
         })),
+        Register => ControlServiceResponse::Register(Ok(NodeId(4))),
+        Filling => ControlServiceResponse::Filling(FillingUp {
+            partitions: 1,
+            left: [(NodeId(4), 2)].into(),
+            stalled: [(NodeId(4), text())].into(),
+        }),
     });
     table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
 }
@@ -238,6 +246,13 @@ fn errors(table: &mut Table) {
         Internal => ControlError::Internal(text()),
         Waiting => ControlError::Waiting(text()),
     });
+    table.heading("NotRegistered");
+    every!(table, NotRegistered {
+        NoMember => NotRegistered::NoMember("n1".parse().unwrap()),
+        Alive => NotRegistered::Alive("n1".parse().unwrap()),
+        Retired => NotRegistered::Retired(DirectoryId(2)),
+        Unavailable => NotRegistered::Unavailable(text()),
+    });
     table.heading("VoteRefused");
     every!(table, VoteRefused {
         Overtaken => VoteRefused::Overtaken(ballot()),
@@ -259,6 +274,7 @@ fn errors(table: &mut Table) {
         TooLarge => Refusal::TooLarge,
         ClockDrift => Refusal::ClockDrift,
         Damaged => Refusal::Damaged,
+        Filling => Refusal::Filling,
     });
     table.heading("Failure");
     every!(table, Failure {
@@ -570,6 +586,11 @@ fn layout() -> Layout {
         buckets: rules(),
     })
     .unwrap()
+}
+
+fn registration() -> Registration {
+    let name = "n1".parse().unwrap();
+    Registration { name, directory: DirectoryId(2), in_place_of: Some(DirectoryId(3)) }
 }
 
 fn member() -> Member {

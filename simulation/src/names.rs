@@ -1,6 +1,7 @@
 //! Names for everything that has only a number: the transcript is for people.
 
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
 
 use rand::RngExt as _;
 use starling_core::clock::{Clock, Dot, History};
@@ -22,7 +23,7 @@ pub struct Names {
     second: Vec<Identity>,
     clients: usize,
     nodes: BTreeMap<NodeId, String>,
-    directories: BTreeMap<DirectoryId, String>,
+    directories: RwLock<BTreeMap<DirectoryId, String>>,
 }
 
 impl Names {
@@ -44,7 +45,7 @@ impl Names {
         Names {
             clients: plan.clients,
             nodes: all.iter().map(|(identity, name)| (identity.node, name.clone())).collect(),
-            directories: all.iter().map(|(identity, name)| (identity.directory, name.clone())).collect(),
+            directories: RwLock::new(all.iter().map(|(identity, name)| (identity.directory, name.clone())).collect()),
             first,
             second,
         }
@@ -72,13 +73,20 @@ impl Names {
         self.nodes.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 
-    pub fn directories(&self) -> impl Iterator<Item = (DirectoryId, String)> {
-        self.directories.iter().map(|(directory, name)| (*directory, name.clone()))
+    pub fn directories(&self) -> BTreeMap<DirectoryId, String> {
+        self.directories.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node has drawn another directory for itself.
+    pub fn note_directory(&self, identity: &Identity) {
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
+        directories.insert(identity.directory, format!("{}''", identity.name));
     }
 
     pub fn history(&self, history: &History) -> String {
         let directory = history.directory;
-        let owner = self.directories.get(&directory).cloned().unwrap_or_else(|| directory.to_string());
+        let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner);
+        let owner = directories.get(&directory).cloned().unwrap_or_else(|| directory.to_string());
         // Four digits tell the few births of a key apart.
         format!("{owner}/{:04x}", history.birth.0 >> 48)
     }

@@ -18,6 +18,7 @@ use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
 use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::token::PartitionCount;
+use starling_node::registering::Anew;
 use starling_proto::control::{Init, NodeStanding};
 use starling_storage::MemoryDisk;
 
@@ -73,8 +74,8 @@ pub struct World {
     desk: Arc<Mutex<Desk>>,
     state: Vec<Keeping>,
     copies: BTreeMap<usize, (Moment, MemoryDisk)>,
-    /// Of which node a disk was lost.
-    lost: BTreeMap<usize, Loss>,
+    /// Of which node disks were lost.
+    lost: BTreeMap<usize, Vec<Loss>>,
     /// What is planned and has not come yet, the next last.
     agenda: Vec<Turn>,
     /// Troubles that are there now, by number.
@@ -285,8 +286,19 @@ impl World {
     /// Cleans up after a process that has ended of itself, and starts it again in time.
     fn supervise(&mut self, index: usize) {
         if self.servers[index].ended().is_some() {
-            let left = self.state[index].left_after_failure;
+            let (left, anew) = (self.state[index].left_after_failure, self.servers[index].anew());
             self.servers[index].kill(&self.network, true, left);
+            match anew {
+                Some(Anew::SameDirectory(identity)) => {
+                    lock(&self.witness).is_now(HostId(index), &identity);
+                    self.servers[index].identity = identity;
+                }
+                Some(Anew::EmptyDirectory(identity)) => {
+                    self.names.note_directory(&identity);
+                    self.lose_disk(index, identity);
+                }
+                None => {}
+            }
             if std::mem::take(&mut self.state[index].copy_when_stopped) {
                 self.copies.insert(index, (self.now, self.servers[index].disk.memory.copy()));
                 self.state[index].down = self.state[index].down.saturating_sub(1);
@@ -441,27 +453,27 @@ impl World {
         self.servers[index].node().is_some_and(|node| node.standing() == NodeStanding::Serving)
     }
 
-    /// In the end, whoever lost a disk must not serve, where enough others could tell, and must, where nobody could.
-    fn wrongly_here_or_away(&self) -> Option<String> {
-        self.lost.iter().find_map(|(index, loss)| {
+    /// In the end nobody serves from a disk that was lost, where enough others could tell.
+    fn wrongly_here(&self) -> Option<String> {
+        self.lost.iter().find_map(|(index, losses)| {
+            let was_told = losses.iter().any(|loss| loss.told_by == ToldBy::Enough);
+            let is_as_before = self.servers[*index].identity == *self.names.identity(HostId(*index));
             let name = self.names.host(HostId(*index));
-            match (loss.told_by, self.serves(*index)) {
-                (ToldBy::Enough, true) => Some(format!("{name} serves, although its disk was lost and others know")),
-                // Unless it has left.
-                (ToldBy::Nobody, false) if lock(&self.witness).standing_of(HostId(*index)) == NodeStanding::Serving => {
-                    Some(format!("{name} does not serve, although nobody can tell that its disk is an old copy"))
-                }
-                (_, false) | (ToldBy::Nobody | ToldBy::Some, true) => None,
-            }
+            (was_told && is_as_before && self.serves(*index)).then(|| {
+                format!("{name} serves as if nothing had happened, although its disk was lost and others know")
+            })
         })
     }
 
     /// Why the replicas do not agree yet, if they do not.
     fn disagreement(&self) -> Option<String> {
-        for index in (0..self.servers.len()).filter(|index| !self.lost.contains_key(index)) {
+        for index in 0..self.servers.len() {
             let standing = self.servers[index].node().map(|node| node.standing());
             let expected = lock(&self.witness).standing_of(HostId(index));
-            if standing.as_ref() != Some(&expected) {
+            // Nobody registers another directory for an old copy that has left.
+            let may_be_excluded = expected == NodeStanding::Left && self.lost.contains_key(&index);
+            let is_excluded = may_be_excluded && matches!(standing, Some(NodeStanding::Excluded(_)));
+            if standing.as_ref() != Some(&expected) && !is_excluded {
                 return Some(format!("n{} should be {expected:?} and is {standing:?}", index + 1));
             }
         }
@@ -487,7 +499,14 @@ impl World {
             }
         }
         drop(witness);
-        self.hint_left()
+        self.still_filling().or_else(|| self.hint_left())
+    }
+
+    /// Whoever has lost a disk has again what it had.
+    fn still_filling(&self) -> Option<String> {
+        let is_filling = |index: &usize| self.servers[*index].node().is_some_and(|node| node.store.filling_count() > 0);
+        let index = (0..self.servers.len()).filter(|index| self.serves(*index)).find(is_filling)?;
+        Some(format!("n{} is still filling up", index + 1))
     }
 
     /// There is one ring, on every node that serves.
@@ -517,7 +536,7 @@ impl World {
         if let Some(problem) = problem {
             lock(&self.witness).breach(Invariant::Progress, problem);
         }
-        if let Some(wrongly) = self.wrongly_here_or_away() {
+        if let Some(wrongly) = self.wrongly_here() {
             lock(&self.witness).breach(Invariant::Progress, wrongly);
         }
         let away: BTreeSet<usize> = (0..self.servers.len()).filter(|index| self.is_away(*index)).collect();

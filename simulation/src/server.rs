@@ -10,8 +10,9 @@ use rand::RngExt as _;
 use starling_gossip::Gossip;
 use starling_node::config::{Config, Settings};
 use starling_node::environment::{Blocking, Environment, Unfinished, WallClock, Work};
-use starling_node::lifecycle::{Parts, Running as RunningNode, gossip_parts};
+use starling_node::lifecycle::{Ended, Parts, Running as RunningNode, gossip_parts};
 use starling_node::node::Node;
+use starling_node::registering::Anew;
 use starling_storage::{Identity, MemoryDisk, MemoryEngine, Store, Writer};
 use tokio_util::sync::CancellationToken;
 
@@ -132,6 +133,8 @@ struct Fate(Arc<Mutex<FateInner>>);
 struct FateInner {
     node: Option<Arc<Node>>,
     ended: Option<String>,
+    /// As what the node has to be started anew.
+    anew: Option<Anew>,
 }
 
 impl Fate {
@@ -149,6 +152,8 @@ pub struct Server {
     max_siblings: usize,
     /// The ring will change.
     moves: bool,
+    /// How many disks it has had.
+    disks: usize,
     running: Option<Running>,
 }
 
@@ -169,6 +174,7 @@ impl Server {
             nodes: plan.nodes,
             max_siblings: plan.max_siblings,
             moves: plan.members < plan.nodes,
+            disks: 1,
             running: None,
         }
     }
@@ -185,6 +191,11 @@ impl Server {
     /// Why the process has ended of itself, if it has.
     pub fn ended(&self) -> Option<String> {
         self.running.as_ref()?.fate.lock().ended.clone()
+    }
+
+    /// As what it is to be started anew, if it has ended for that.
+    pub fn anew(&self) -> Option<Anew> {
+        self.running.as_ref()?.fate.lock().anew.clone()
     }
 
     pub fn start(&mut self, network: &Network, transcript: &Transcript) {
@@ -236,7 +247,8 @@ impl Server {
 
     /// An empty disk, and with it a new identity.
     pub fn wipe(&mut self, identity: Identity, seed: u64) {
-        self.disk = Disk::new(stream(seed, &format!("second disk {}", self.host.0)));
+        self.disks += 1;
+        self.disk = Disk::new(stream(seed, &format!("disk {} of {}", self.disks, self.host.0)));
         self.identity = identity;
     }
 
@@ -266,14 +278,18 @@ struct Life {
 impl Life {
     async fn live(self) {
         let ended = match self.serve().await {
-            Ok(()) => "stopped".to_owned(),
+            Ok(Ended::Stopped) => "stopped".to_owned(),
+            Ok(Ended::Superseded(anew)) => {
+                self.fate.lock().anew = Some(anew);
+                "has to be started anew".to_owned()
+            }
             Err(error) => format!("{error:#}"),
         };
         self.transcript.note(&self.name, format!("has ended: {ended}"));
         self.fate.lock().ended = Some(ended);
     }
 
-    async fn serve(&self) -> anyhow::Result<()> {
+    async fn serve(&self) -> anyhow::Result<Ended> {
         let config = self.config();
         let environment = Environment {
             network: Arc::new(self.plug.clone()),

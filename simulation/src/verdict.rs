@@ -28,7 +28,7 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How the world was left.
 pub struct Ending {
     /// Of which nodes disks were lost.
-    pub lost: BTreeMap<usize, Loss>,
+    pub lost: BTreeMap<usize, Vec<Loss>>,
     /// Of those, the nodes that do not serve any more.
     pub away: BTreeSet<usize>,
     /// Troubles, as often as they came.
@@ -77,7 +77,7 @@ impl Verdict {
             }
         }
         let once = |times: u64| Times { tested: times, ..Times::default() };
-        for loss in ending.lost.values() {
+        for loss in ending.lost.values().flatten() {
             *tested.entry(loss.told_by.duty()).or_default() += once(1);
         }
         *tested.entry("listings and refusals in the end").or_default() += once(u64::from(ending.examined));
@@ -175,7 +175,7 @@ impl Judge<'_> {
         for identity in self.names.members() {
             history.name_node(identity.node, identity.name.to_string());
         }
-        self.names.directories().for_each(|(directory, name)| history.name_directory(directory, name));
+        self.names.directories().into_iter().for_each(|(directory, name)| history.name_directory(directory, name));
         for written in done.iter().filter_map(Done::value) {
             history.name_value(ValueId::of(written), String::from_utf8_lossy(written));
         }
@@ -264,13 +264,16 @@ impl Judge<'_> {
 
     fn lost_disks(&self) -> Vec<LostDisk> {
         // A node that is away in the end may have answered for a while from what its disk went back to.
-        let lost = |(index, loss): (&usize, &Loss)| {
-            let (node, at) = (self.names.identity(HostId(*index)).node, loss.at.0);
+        let lost = |(index, losses): (&usize, &Vec<Loss>)| {
+            let node = self.names.identity(HostId(*index)).node;
             // What it took meanwhile is lost with it too.
             let is_away = self.ending.away.contains(index);
             let away = is_away.then_some(LostDisk { node, at: self.ending.ended.0, since: Since::Away });
-            let went_back = LostDisk { node, at, since: Since::RolledBack(loss.to.0) };
-            away.into_iter().chain((!loss.is_new).then_some(went_back))
+            let once = losses.iter().map(|loss| {
+                let since = if loss.is_new { Since::Filled } else { Since::RolledBack(loss.to.0) };
+                LostDisk { node, at: loss.at.0, since }
+            });
+            away.into_iter().chain(once).collect::<Vec<LostDisk>>()
         };
         self.ending.lost.iter().flat_map(lost).collect()
     }

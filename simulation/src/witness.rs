@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::clock::Clock;
-use starling_core::ids::{NodeId, RequestId};
+use starling_core::ids::{DirectoryId, NodeId, RequestId};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Sibling, SiblingMode};
@@ -26,7 +26,7 @@ use starling_core::ring::{Epoch, Membership, Ring};
 use starling_core::token::{Partition, Token};
 use starling_proto::control::NodeStanding;
 use starling_storage::inspect::HeldRecord;
-use starling_storage::{Batch, Identity};
+use starling_storage::{Batch, Identity, Space, inspect};
 
 use crate::kernel::network::HostId;
 use crate::kernel::time::{self, Moment};
@@ -58,11 +58,15 @@ pub struct Witness {
     rings: Rings,
     /// What each node held when it took up a layout that was coming.
     held_at_first: BTreeMap<(LayoutVersion, usize), BTreeMap<ObjectKey, Clock>>,
+    /// And when it heard that a directory stands for a member.
+    held_at_registration: BTreeMap<(DirectoryId, usize), BTreeMap<ObjectKey, Clock>>,
     mirrors: Vec<Mirror>,
     /// What each node has last dropped of a key on proof.
     gone: BTreeMap<(usize, ObjectKey), Clock>,
     /// Of the members; by their ids.
     members: BTreeMap<NodeId, usize>,
+    /// Who each node is now.
+    identities: Vec<Identity>,
     accounts: Accounts,
     /// Writes whose answer is awaited, by connection and call.
     asked: BTreeMap<(u64, u64), Asked>,
@@ -82,9 +86,11 @@ impl Witness {
         Witness {
             rings: Rings::of(identities.len()),
             held_at_first: BTreeMap::new(),
+            held_at_registration: BTreeMap::new(),
             mirrors: identities.iter().map(|identity| Mirror::new(identity.directory)).collect(),
             gone: BTreeMap::new(),
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
+            identities: identities.to_vec(),
             accounts: Accounts::new(Arc::clone(&names)),
             asked: BTreeMap::new(),
             breaches: Vec::new(),
@@ -124,9 +130,9 @@ impl Witness {
         self.rings.newest()
     }
 
-    /// What a node has to be in the end, whose disk was not lost.
+    /// What a node has to be in the end.
     pub fn standing_of(&self, host: HostId) -> NodeStanding {
-        let Identity { node, directory, .. } = self.names.identity(host);
+        let Identity { node, directory, .. } = &self.identities[host.0];
         match self.ring().map(|ring| ring.membership_of(*node, *directory)) {
             Some(Membership::Member) => NodeStanding::Serving,
             Some(Membership::Left) => NodeStanding::Left,
@@ -145,6 +151,12 @@ impl Witness {
         let lost = self.note_loss(host);
         self.mirrors[host.0] = Mirror::after_loss(identity.directory, lost);
         self.rings.forget(host, Epoch(0));
+        self.is_now(host, identity);
+    }
+
+    /// The node goes by that identity from its next start on.
+    pub fn is_now(&mut self, host: HostId, identity: &Identity) {
+        self.identities[host.0] = identity.clone();
     }
 
     /// The disk holds what it held when it had been started so often. Says who can tell: whoever has met a later start, and
@@ -174,10 +186,11 @@ impl Witness {
 
     /// What is on a disk that is about to be lost was there: it counts as kept.
     fn note_loss(&mut self, host: HostId) -> Lost {
-        let mut held = BTreeMap::new();
-        for record in self.mirrors[host.0].records() {
+        let mirror = &self.mirrors[host.0];
+        let mut held = mirror.lost_before();
+        for record in mirror.records() {
             self.accounts.note_loss(host.0, &record.place.key, record.object.clock());
-            held.insert(record.place.key.clone(), record.object.clock().clone());
+            held.entry(record.place.key.clone()).or_default().merge(record.object.clock());
         }
         Lost { at: time::now(), held }
     }
@@ -205,17 +218,53 @@ impl Witness {
             }
             self.check_markers(host, &key);
         }
+        let meta = batch.changes().iter().filter(|change| change.space == Space::Meta);
+        meta.filter_map(|change| inspect::filled(&change.key, change.value.as_deref()))
+            .for_each(|partition| self.check_filled(host, partition));
     }
 
     fn ring_adopted(&mut self, host: HostId, news: News) {
         match news {
             News::Coming(version) => {
-                let held = self.mirrors[host.0].records();
-                let held = held.map(|record| (record.place.key.clone(), record.object.clock().clone())).collect();
-                self.held_at_first.insert((version, host.0), held);
+                self.held_at_first.insert((version, host.0), self.mirrors[host.0].clocks());
+            }
+            News::Registered(directory) => {
+                self.held_at_registration.insert((directory, host.0), self.mirrors[host.0].clocks());
             }
             News::Read(before, now) => self.check_copied(&before, &now),
             News::Nothing => {}
+        }
+    }
+
+    /// A partition is full whose directory has come in the place of a lost one: it has what every other primary held when
+    /// that stopped to take what counted the lost one.
+    fn check_filled(&mut self, host: HostId, partition: Partition) {
+        let Identity { node, directory, .. } = self.identities[host.0].clone();
+        let Some(ring) = self.rings.by(None, host).cloned() else { return };
+        let primaries: Vec<NodeId> = ring.read().primaries(partition, ring.read().replicas()).collect();
+        if !primaries.contains(&node) {
+            return;
+        }
+        self.check(Invariant::FilledFirst);
+        for source in primaries.into_iter().filter(|source| *source != node && !ring.is_dead(*source)) {
+            let index = self.members[&source];
+            if self.mirrors[index].has_lost_a_disk() {
+                continue;
+            }
+            let lacks = |(key, clock): (&ObjectKey, &Clock)| {
+                let is_own =
+                    ring.read().partition_of(key) == partition && ring.read().primaries_of(key).contains(&node);
+                (is_own && !self.mirrors[host.0].covers(key, clock)).then(|| names::key(key))
+            };
+            let lacking = match self.held_at_registration.get(&(directory, index)) {
+                Some(held) => held.iter().find_map(lacks),
+                None => Some("what it took before it knew of that".to_owned()),
+            };
+            if let Some(lacking) = lacking {
+                let (host, source) = (self.names.host(host), self.names.node(source));
+                let what = format!("{host} takes itself for full again, and lacks what {source} held of {lacking}");
+                self.breach(Invariant::FilledFirst, what);
+            }
         }
     }
 

@@ -128,10 +128,13 @@ impl Store {
             return Err(AdoptError::OtherCluster { ours: ours.cluster(), theirs: beginning.cluster() });
         }
         let ring = rest.iter().try_fold(beginning, |ring, entry| ring.after(entry))?;
+        let filling = self.lacking_by(rest, &ring);
         self.record(|batch| {
             meta::write_first_layout(batch, layout);
             rest.iter().for_each(|entry| meta::write_entry(batch, entry));
+            filling.partitions().for_each(|at| meta::write_filling(batch, at, filling.compared(at)));
         })?;
+        *lock(&self.shared.filling) = filling;
         self.put_into_effect(ring);
         Ok(())
     }

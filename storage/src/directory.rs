@@ -4,12 +4,17 @@
 //! DIR/STARLING   who this is, for people and for the next start; written last, so that its presence means "complete"
 //! DIR/lock       held while a node runs
 //! DIR/db/        RocksDB
+//! DIR/db.old/    what was there before, if this directory was begun anew; it may be deleted
 //! ```
 //!
 //! A directory is made in an order that no crash can leave ambiguous: the store is built as `db.new`, then `STARLING.new`
 //! is written, then the one is renamed and then the other, each step synced before the next. Whoever finds the directory
 //! after a crash either finishes the renames or starts over; a store without its `STARLING` is never taken for an empty
 //! one.
+//!
+//! A directory that may not serve any more, being an old copy (R3), is begun anew under another id: a `STARLING.new` beside
+//! the present one says so. The next to open it builds the new store, sets the old one aside, and takes the renames from
+//! there. `db.old` is removed before `STARLING.new` is written, so its presence says how far that is.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -22,9 +27,12 @@ use starling_core::name::NodeName;
 const FORMAT: u32 = 1;
 const IDENTITY: &str = "STARLING";
 const IDENTITY_NEW: &str = "STARLING.new";
+/// While it is written.
+const IDENTITY_DRAFT: &str = "STARLING.draft";
 const LOCK: &str = "lock";
 const STORE: &str = "db";
 const STORE_NEW: &str = "db.new";
+const STORE_OLD: &str = "db.old";
 
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -81,7 +89,7 @@ impl DataDirectory {
         path: &Path,
         name: &NodeName,
         fresh: (NodeId, DirectoryId),
-        build: impl FnOnce(&Path, &Identity) -> Result<(), E>,
+        build: impl Fn(&Path, &Identity) -> Result<(), E>,
     ) -> Result<DataDirectory, E> {
         let at = |source| DirectoryError::Io { path: path.to_owned(), source };
         create_durably(path).map_err(at)?;
@@ -90,20 +98,21 @@ impl DataDirectory {
         let identity_path = path.join(IDENTITY);
         if !identity_path.exists() && !path.join(STORE).exists() {
             let identity = Identity { name: name.clone(), node: fresh.0, directory: fresh.1 };
-            let store = path.join(STORE_NEW);
-            if store.exists() {
-                // A first start that did not finish. Nothing in it was ever served.
-                fs::remove_dir_all(&store).map_err(at)?;
-            }
-            build(&store, &identity)?;
+            // Of a first start that did not finish. Nothing in it was ever served.
+            remove_store(path, STORE_NEW).map_err(at)?;
+            build(&path.join(STORE_NEW), &identity)?;
             write_identity(path, &identity).map_err(at)?;
-            sync_directory(path).map_err(at)?;
-            fs::rename(store, path.join(STORE)).map_err(at)?;
-            sync_directory(path).map_err(at)?;
+            rename(path, STORE_NEW, STORE).map_err(at)?;
         }
-        if !identity_path.exists() && path.join(IDENTITY_NEW).exists() {
-            fs::rename(path.join(IDENTITY_NEW), &identity_path).map_err(at)?;
-            sync_directory(path).map_err(at)?;
+        if identity_path.exists() && path.join(IDENTITY_NEW).exists() {
+            finish_renewal(path, build)?;
+        }
+        if path.join(IDENTITY_NEW).exists() {
+            rename(path, IDENTITY_NEW, IDENTITY).map_err(at)?;
+        }
+        let old = path.join(STORE_OLD);
+        if old.exists() {
+            tracing::info!(path = %old.display(), "the store that was here before is kept; it may be deleted");
         }
         let identity = read_identity(&identity_path)?;
         if identity.name != *name {
@@ -111,6 +120,32 @@ impl DataDirectory {
             return Err(DirectoryError::OtherNode { path: path.to_owned(), owner, asked }.into());
         }
         Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Has the directory begun anew under that identity by whoever opens it next. What it holds is set aside.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`]; it may be done all the same.
+    pub fn begin_anew(path: &Path, identity: &Identity) -> Result<(), DirectoryError> {
+        let at = |source| DirectoryError::Io { path: path.to_owned(), source };
+        remove_store(path, STORE_OLD).map_err(at)?;
+        write_identity(path, identity).map_err(at)
+    }
+
+    /// Says from now on that it belongs to that node, as its store does.
+    ///
+    /// # Errors
+    /// [`DirectoryError::Io`].
+    pub fn belong_to(&mut self, node: NodeId) -> Result<(), DirectoryError> {
+        if self.identity.node == node {
+            return Ok(());
+        }
+        let at = |source| DirectoryError::Io { path: self.path.clone(), source };
+        let identity = Identity { node, ..self.identity.clone() };
+        draft_identity(&self.path, &identity).map_err(at)?;
+        rename(&self.path, IDENTITY_DRAFT, IDENTITY).map_err(at)?;
+        self.identity = identity;
+        Ok(())
     }
 
     pub fn identity(&self) -> &Identity {
@@ -133,6 +168,40 @@ fn create_durably(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts the new store in the place of the old one, up to the last rename.
+fn finish_renewal<E: From<DirectoryError>>(
+    path: &Path,
+    build: impl Fn(&Path, &Identity) -> Result<(), E>,
+) -> Result<(), E> {
+    let at = |source| DirectoryError::Io { path: path.to_owned(), source };
+    let identity = read_identity(&path.join(IDENTITY_NEW))?;
+    if !path.join(STORE_OLD).exists() {
+        remove_store(path, STORE_NEW).map_err(at)?;
+        build(&path.join(STORE_NEW), &identity)?;
+        sync_directory(path).map_err(at)?;
+        rename(path, STORE, STORE_OLD).map_err(at)?;
+    }
+    if path.join(STORE_NEW).exists() {
+        rename(path, STORE_NEW, STORE).map_err(at)?;
+    }
+    Ok(())
+}
+
+fn remove_store(path: &Path, store: &str) -> io::Result<()> {
+    let store = path.join(store);
+    if store.exists() {
+        fs::remove_dir_all(store)?;
+        sync_directory(path)?;
+    }
+    Ok(())
+}
+
+/// Durable when this returns.
+fn rename(path: &Path, from: &str, to: &str) -> io::Result<()> {
+    fs::rename(path.join(from), path.join(to))?;
+    sync_directory(path)
+}
+
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -146,7 +215,8 @@ fn check_contents(path: &Path) -> Result<(), DirectoryError> {
     let unfinished = path.join(IDENTITY_NEW).exists();
     for entry in fs::read_dir(path).map_err(at)? {
         let file = entry.map_err(at)?.file_name().to_string_lossy().into_owned();
-        let expected = matches!(file.as_str(), LOCK | STORE_NEW | IDENTITY_NEW) || (file == STORE && unfinished);
+        let expected =
+            matches!(file.as_str(), LOCK | STORE_NEW | IDENTITY_NEW | IDENTITY_DRAFT) || (file == STORE && unfinished);
         if !expected {
             return Err(DirectoryError::Foreign { path: path.to_owned(), file });
         }
@@ -164,10 +234,16 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     }
 }
 
+/// As what the directory is to be. Whole, or not there.
 fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
+    draft_identity(path, identity)?;
+    rename(path, IDENTITY_DRAFT, IDENTITY_NEW)
+}
+
+fn draft_identity(path: &Path, identity: &Identity) -> io::Result<()> {
     let file = IdentityFile { format: FORMAT, identity: identity.clone() };
     let text = toml::to_string(&file).map_err(io::Error::other)?;
-    let mut file = File::create(path.join(IDENTITY_NEW))?;
+    let mut file = File::create(path.join(IDENTITY_DRAFT))?;
     writeln!(file, "# The identity of a Starling data directory. Do not edit, and do not start a copy of it.")?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
@@ -266,5 +342,60 @@ mod tests {
         open(half_named.path(), "n1").unwrap();
         fs::rename(half_named.path().join(IDENTITY), half_named.path().join(IDENTITY_NEW)).unwrap();
         assert!(open(half_named.path(), "n1").is_ok());
+    }
+
+    const ANEW: DirectoryId = DirectoryId(7);
+
+    /// A directory with something in its store, which is to begin anew.
+    fn to_begin_anew() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path(), "n1").unwrap());
+        fs::write(dir.path().join(STORE).join("data"), "").unwrap();
+        let identity = Identity { name: name("n1"), node: NodeId(1), directory: ANEW };
+        DataDirectory::begin_anew(dir.path(), &identity).unwrap();
+        dir
+    }
+
+    fn assert_begun_anew(path: &Path) {
+        for _ in 0..2 {
+            assert_eq!(open(path, "n1").unwrap().identity().directory, ANEW);
+            assert!(!path.join(STORE).join("data").exists() && path.join(STORE_OLD).join("data").exists());
+            assert!(!path.join(STORE_NEW).exists() && !path.join(IDENTITY_NEW).exists());
+        }
+    }
+
+    #[test]
+    fn a_directory_begins_anew_and_keeps_what_it_held_once() {
+        let dir = to_begin_anew();
+        assert_begun_anew(dir.path());
+        let again = Identity { name: name("n1"), node: NodeId(1), directory: DirectoryId(8) };
+        DataDirectory::begin_anew(dir.path(), &again).unwrap();
+        assert_eq!(open(dir.path(), "n1").unwrap().identity().directory, DirectoryId(8));
+        assert!(!dir.path().join(STORE_OLD).join("data").exists(), "of two it keeps the last");
+    }
+
+    #[test]
+    fn beginning_anew_may_be_cut_short_anywhere() {
+        let half_built = to_begin_anew();
+        fs::create_dir(half_built.path().join(STORE_NEW)).unwrap();
+        assert_begun_anew(half_built.path());
+
+        let set_aside = to_begin_anew();
+        fs::create_dir(set_aside.path().join(STORE_NEW)).unwrap();
+        fs::rename(set_aside.path().join(STORE), set_aside.path().join(STORE_OLD)).unwrap();
+        assert_begun_anew(set_aside.path());
+
+        let in_place = to_begin_anew();
+        fs::rename(in_place.path().join(STORE), in_place.path().join(STORE_OLD)).unwrap();
+        fs::create_dir(in_place.path().join(STORE)).unwrap();
+        assert_begun_anew(in_place.path());
+    }
+
+    #[test]
+    fn a_directory_goes_by_the_node_that_its_store_belongs_to() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path(), "n1").unwrap().belong_to(NodeId(5)).unwrap();
+        let identity = open(dir.path(), "n1").unwrap().identity().clone();
+        assert_eq!((identity.node, identity.directory), (NodeId(5), DirectoryId(2)));
     }
 }

@@ -169,6 +169,11 @@ pub fn log_entry(key: &[u8], value: &[u8]) -> Result<Option<LogEntry>, InspectEr
     Ok(meta::as_log_entry(key, value)?)
 }
 
+/// The partition that is full from then on, if that is what a change of [`Space::Meta`] says.
+pub fn filled(key: &[u8], value: Option<&[u8]>) -> Option<Partition> {
+    meta::partition_filling(key).filter(|_| value.is_none())
+}
+
 fn entries(engine: &dyn Engine, space: Space) -> impl Iterator<Item = Result<Entry, InspectError>> {
     let mut from = Some(Vec::new());
     let pages = std::iter::from_fn(move || {

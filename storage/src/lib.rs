@@ -5,8 +5,8 @@
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
 //! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
-//! ring changes; [`directory`] for the files; [`inspect`] for a look at what lies in an
-//! engine, past the store, and `verify.rs` for the store's own.
+//! ring changes and `filling.rs` for coming back after a disk was lost; [`directory`] for the files; [`inspect`] for a look at
+//! what lies in an engine, past the store, and `verify.rs` for the store's own.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still:
 //! reaping, expiry, repair of damaged records.
@@ -15,6 +15,7 @@ mod decrees;
 pub mod directory;
 pub mod engine;
 mod error;
+mod filling;
 mod fold;
 pub mod inspect;
 mod keys;

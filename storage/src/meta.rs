@@ -1,5 +1,5 @@
-//! The node's own affairs on disk: its runs, its peers' runs, the layout log, its votes, how far it has copied. The log
-//! begins with the layout that `init` made; decrees follow, by their epoch. Each value starts with a format byte.
+//! The node's own affairs on disk: its runs, its peers' runs, the layout log, its votes, how far it has copied or filled up
+//! again. The log begins with the layout that `init` made; decrees follow, by their epoch. Each value starts with a format byte.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use starling_core::change::Change;
 use starling_core::choice::Vote;
 use starling_core::codec;
+use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
+use starling_core::token::Partition;
 use starling_core::transition::Pull;
 
 use crate::decrees::Pulled;
@@ -30,10 +32,13 @@ const PULL: &[u8] = b"pull/";
 const PULL_END: &[u8] = b"pull0";
 const STAGED: &[u8] = b"staged";
 const TREES: &[u8] = b"trees";
+const FILLING: &[u8] = b"filling/";
+const SUCCESSOR: &[u8] = b"successor";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
 const DECREE_END: &[u8] = b"decree0";
+const FILLING_END: &[u8] = b"filling0";
 const MAX_PEER_RUNS: usize = 100_000;
 /// A vote may hold a layout, and little else.
 const MAX_VALUE_BYTES: usize = MAX_LAYOUT_BYTES + (1 << 16);
@@ -193,6 +198,38 @@ pub(crate) fn has_trees(engine: &dyn Engine) -> Result<bool, EngineError> {
 
 pub(crate) fn write_has_trees(batch: &mut Batch) {
     write(batch, TREES, &());
+}
+
+/// The partitions that are filling, each with whom it has been compared.
+pub(crate) fn read_filling(engine: &dyn Engine) -> Result<Filling, EngineError> {
+    let found = engine.scan(Space::Meta, FILLING, Some(FILLING_END), usize::MAX)?;
+    let compared: Result<_, _> =
+        found.iter().map(|(_, bytes)| decode::<(Partition, BTreeSet<NodeId>)>(bytes)).collect();
+    compared.map(Filling::from_parts)
+}
+
+/// How far a partition is that is filling; nothing is kept of one that is full.
+pub(crate) fn write_filling(batch: &mut Batch, partition: Partition, compared: Option<&BTreeSet<NodeId>>) {
+    let at = [FILLING, &partition.0.to_be_bytes()].concat();
+    match compared {
+        Some(compared) => write(batch, &at, &(partition, compared)),
+        None => batch.delete(Space::Meta, at),
+    }
+}
+
+/// The partition of which a key tells how far it is filled, if it is such a key.
+pub(crate) fn partition_filling(key: &[u8]) -> Option<Partition> {
+    let number = key.strip_prefix(FILLING)?.try_into().ok()?;
+    Some(Partition(u16::from_be_bytes(number)))
+}
+
+/// The directory that is to come in the place of this one.
+pub(crate) fn read_successor(engine: &dyn Engine) -> Result<Option<DirectoryId>, EngineError> {
+    read(engine, SUCCESSOR)
+}
+
+pub(crate) fn write_successor(batch: &mut Batch, directory: DirectoryId) {
+    write(batch, SUCCESSOR, &directory);
 }
 
 fn in_order(prefix: &[u8], number: u64) -> Vec<u8> {

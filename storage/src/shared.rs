@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwapOption;
+use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
 use starling_core::mark::{Minter, TrustedMarks};
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     /// The newest epoch of which it is known that no batch of an earlier one is under way.
     pub adopted: AtomicU64,
     pub copied: Mutex<Option<LayoutVersion>>,
+    /// What this directory lacks, if it has come in the place of one that was lost (R8).
+    pub filling: Mutex<Filling>,
     pub met: Mutex<Met>,
     pub hints: Mutex<BTreeMap<NodeId, u64>>,
     pub health: watch::Sender<Health>,

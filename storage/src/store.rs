@@ -144,8 +144,11 @@ impl Store {
             let engine = RocksEngine::open(store, Expect::Nothing, options)?;
             Ok(claim(&engine, identity)?)
         };
-        let directory = DataDirectory::open(path, name, fresh, build)?;
+        let mut directory = DataDirectory::open(path, name, fresh, build)?;
         let engine = RocksEngine::open(&directory.store(), Expect::Store, options)?;
+        if let Some((node, _)) = meta::read_identity(&engine)?.filter(|(_, of)| *of == directory.identity().directory) {
+            directory.belong_to(node)?;
+        }
         let identity = directory.identity().clone();
         let (store, writers) = Store::open(Arc::new(engine), identity, limits, Some(directory))?;
         store.with_threads(writers)
@@ -210,6 +213,7 @@ impl Store {
             deciding: Mutex::new(()),
             batches: (0..SHARDS).map(|_| watch::Sender::new(None)).collect(),
             copied: Mutex::new(meta::read_copied(&*engine)?),
+            filling: Mutex::new(meta::read_filling(&*engine)?),
             met: Mutex::new(Met { runs: meta::read_peer_runs(&*engine)?, forked: meta::read_forked(&*engine)? }),
             hints: Mutex::new(count_hints(&*engine)?),
             health: watch::Sender::new(health),

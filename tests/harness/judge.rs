@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use futures::{StreamExt as _, stream};
-use starling_checker::{Assertion, FinalState, HeldHints, History, OwnCopy, Replica, Tested, ValueId, Verdict};
+use starling_checker::{Assertion, FinalState, HeldHints, History, OwnCopy, Replica, Since, Tested, ValueId, Verdict};
 use starling_client::Client;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
@@ -205,7 +205,7 @@ impl<'a> Judge<'a> {
 }
 
 fn lost_nodes(log: &Log) -> BTreeSet<NodeId> {
-    log.lost.iter().map(|lost| lost.node).collect()
+    log.lost.iter().filter(|lost| lost.since == Since::Away).map(|lost| lost.node).collect()
 }
 
 fn agree(replicas: &[Replica]) -> bool {

@@ -354,6 +354,18 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a node serves that has lost its disk, and lacks nothing any more.
+    pub async fn wait_filled(&mut self, index: usize) {
+        self.up.insert(index);
+        self.wait_whole().await;
+        let cluster = &*self;
+        eventually("the node has filled up again", || async move {
+            let filling = cluster.status(index).await?.counters["filling_partitions"];
+            if filling == 0 { Ok(()) } else { Err(format!("n{index} is filling {filling} partitions")) }
+        })
+        .await;
+    }
+
     /// Whether `seen_by` takes `index` for alive now.
     pub async fn sees_alive(&self, seen_by: usize, index: usize) -> Result<bool, String> {
         let view = self.view(seen_by).await?;

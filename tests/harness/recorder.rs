@@ -71,8 +71,21 @@ impl Recorder {
 
     /// The disk of this node is gone, or back at an earlier state, and the node stays away from now on.
     pub fn lost_disk(&self, cluster: &Cluster, client: &Client, index: usize) {
-        let lost = LostDisk { node: cluster.id_of(client, index), at: self.now(), since: Since::Away };
+        self.note_loss(cluster, client, index, Since::Away);
+    }
+
+    /// The disk of this node is gone, or back at an earlier state; the node is to fill up again.
+    pub fn replaced_disk(&self, cluster: &Cluster, client: &Client, index: usize) {
+        self.note_loss(cluster, client, index, Since::Filled);
+    }
+
+    fn note_loss(&self, cluster: &Cluster, client: &Client, index: usize, since: Since) {
+        let lost = LostDisk { node: cluster.id_of(client, index), at: self.now(), since };
         self.change(|log| log.lost.push(lost));
+    }
+
+    fn lost(&self) -> Vec<LostDisk> {
+        self.change(|log| log.lost.clone())
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -223,11 +236,14 @@ impl PendingWrite {
         });
     }
 
-    /// A primary coordinates itself; any other node sends the write on, to one primary after another if they are silent.
-    /// So only of a single attempt at a primary it is known that it was carried out just once.
+    /// A primary coordinates itself, unless it is filling; any other node sends the write on, to one primary after another
+    /// if they are silent. So only of a single attempt at a primary it is known that it was carried out just once.
     fn count_tries(&mut self, attempts: u32, via: &str) {
         let list = self.layout.preference_list(&self.key);
-        let is_primary = |node: &NodeId| self.layout.member(*node).is_some_and(|member| member.address == via);
+        let lost = self.session.recorder.lost();
+        let may_be_filling = |node: &NodeId| lost.iter().any(|lost| lost.node == *node);
+        let is_via = |node: &NodeId| self.layout.member(*node).is_some_and(|member| member.address == via);
+        let is_primary = |node: &NodeId| is_via(node) && !may_be_filling(node);
         let at_primary = list.primaries().iter().any(is_primary);
         self.write.tries = if attempts == 1 && at_primary { 1 } else { ANY_NUMBER };
     }

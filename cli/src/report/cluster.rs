@@ -44,6 +44,9 @@ pub struct NodeShape {
     pub layout: Option<u64>,
 }
 
+/// The state of a node that is no member any more.
+pub const LEFT: &str = "left";
+
 /// What a node said of itself, or why nothing.
 pub type Answer = Result<NodeStatus, String>;
 
@@ -97,7 +100,7 @@ impl NodeShape {
         let member = layout.and_then(|layout| layout.member(peer.node));
         let status = answer.as_ref().ok();
         let (state, reason) = match answer {
-            Ok(status) => state(&status.standing),
+            Ok(status) => state(status),
             Err(reason) => ("silent", Some(reason.clone())),
         };
         NodeShape {
@@ -123,7 +126,7 @@ impl NodeShape {
     fn state_tone(&self) -> Tone {
         match self.state {
             "serving" => Tone::Good,
-            "uninitialised" | "stopping" => Tone::Warn,
+            "uninitialised" | "stopping" | "filling" => Tone::Warn,
             _ => Tone::Bad,
         }
     }
@@ -140,16 +143,22 @@ impl NodeShape {
     }
 }
 
-/// A standing's word, and its reason.
-pub fn state(standing: &NodeStanding) -> (&'static str, Option<String>) {
-    match standing {
+/// How a node stands, in a word, and the reason.
+pub fn state(status: &NodeStatus) -> (&'static str, Option<String>) {
+    match &status.standing {
         NodeStanding::Uninitialised => ("uninitialised", None),
+        NodeStanding::Serving if is_filling(status) => ("filling", None),
         NodeStanding::Serving => ("serving", None),
         NodeStanding::Excluded(reason) => ("excluded", Some(reason.clone())),
         NodeStanding::Failed(reason) => ("failed", Some(reason.clone())),
         NodeStanding::Stopping => ("stopping", None),
-        NodeStanding::Left => ("left", None),
+        NodeStanding::Left => (LEFT, None),
     }
+}
+
+/// It serves, and counts in reads of some partitions only.
+fn is_filling(status: &NodeStatus) -> bool {
+    status.counters.get("filling_partitions").is_some_and(|partitions| *partitions > 0)
 }
 
 pub fn millis(duration: Duration) -> u64 {

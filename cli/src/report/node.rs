@@ -75,7 +75,7 @@ impl InfoShape {
     fn new(status: &NodeStatus, names: &Names) -> InfoShape {
         let mut connected: Vec<String> = status.connected.iter().map(|node| names.node(*node)).collect();
         connected.sort_by_key(|name| natural(name));
-        let (state, reason) = state(&status.standing);
+        let (state, reason) = state(status);
         InfoShape {
             node: status.name.to_string(),
             id: status.node.to_string(),

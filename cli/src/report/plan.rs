@@ -11,7 +11,7 @@ use starling_core::layout::{Layout, Member};
 use starling_core::name::Zone;
 use starling_proto::control::Plan;
 
-use crate::commands::cluster::Said;
+use crate::commands::cluster::{Moving, Said};
 use crate::output::paper::{Paper, Tone, finish};
 use crate::output::units::{age, count, plural, size};
 use crate::report::Report;
@@ -211,7 +211,7 @@ impl Facts {
     fn new(before: &Layout, said: &[Said]) -> Facts {
         let (mut used, mut replicas) = (0, 0);
         let (mut rates, mut free) = (BTreeMap::new(), BTreeMap::new());
-        for (status, transfers) in said.iter().filter_map(|(_, said)| said.as_ref()) {
+        for Moving { status, transfers, .. } in said.iter().filter_map(|(_, said)| said.as_ref()) {
             if before.member(status.node).is_some() {
                 used += status.disk_used_bytes;
                 replicas += status.partitions;
@@ -352,7 +352,7 @@ impl Report for CommitReport {
 pub mod tests {
     use starling_core::ids::DirectoryId;
     use starling_core::layout::NextLayout;
-    use starling_proto::control::{NodeStanding, Transfers};
+    use starling_proto::control::{FillingUp, NodeStanding, Transfers};
 
     use super::*;
     use crate::report::cluster::tests::{peer, status};
@@ -375,7 +375,8 @@ pub mod tests {
         ];
         let said = |number: u64| {
             let transfers = Transfers { epoch: None, copying: None, held: 0, most_bytes_a_second: 1 << 20 };
-            let answers = (number != 2).then(|| (status(number, NodeStanding::Serving), transfers));
+            let status = status(number, NodeStanding::Serving);
+            let answers = (number != 2).then_some(Moving { status, transfers, filling: FillingUp::default() });
             (peer(number, number != 2), answers)
         };
         let plan = Plan { changes, before, after, dead: [NodeId(5)].into() };

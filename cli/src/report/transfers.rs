@@ -1,19 +1,20 @@
 //! What moves because the ring changes, and what that waits for.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
 use starling_core::ids::NodeId;
 use starling_core::ring::Phase;
-use starling_proto::control::{Copying, NodeStanding, Transition};
+use starling_proto::control::{Copying, FillingUp, Transition};
 
 use crate::commands::cluster::Said;
 use crate::names::Names;
 use crate::output::paper::{Paper, Tone, finish};
 use crate::output::units::{age, count, plural, size};
 use crate::report::Report;
-use crate::report::cluster::{millis, state};
+use crate::report::cluster::{LEFT, millis, state};
 use crate::report::ring::natural;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,7 +35,22 @@ pub struct NodeTransfers {
     pub epoch: Option<u64>,
     pub waited_for: Option<String>,
     pub copying: Option<CopyingShape>,
+    pub filling: Option<FillingShape>,
     pub held: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FillingShape {
+    pub partitions: usize,
+    /// With whom it has yet to be compared.
+    pub left: Vec<LeftShape>,
+    pub stalled: Vec<Stall>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftShape {
+    pub source: String,
+    pub partitions: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -60,11 +76,12 @@ impl TransfersReport {
         let lack_of = |node: NodeId| waiting.get(&node).map(ToString::to_string);
         let row = |(peer, said): &Said| NodeTransfers {
             node: peer.name.to_string(),
-            state: said.as_ref().map_or("silent", |(status, _)| state(&status.standing).0),
-            epoch: said.as_ref().and_then(|(_, transfers)| transfers.epoch).map(|epoch| epoch.0),
+            state: said.as_ref().map_or("silent", |said| state(&said.status).0),
+            epoch: said.as_ref().and_then(|said| said.transfers.epoch).map(|epoch| epoch.0),
             waited_for: lack_of(peer.node),
-            copying: said.as_ref().and_then(|(_, transfers)| transfers.copying.as_ref()).map(|it| shape(it, names)),
-            held: said.as_ref().map(|(_, transfers)| transfers.held),
+            copying: said.as_ref().and_then(|said| said.transfers.copying.as_ref()).map(|it| shape(it, names)),
+            filling: said.as_ref().and_then(|said| FillingShape::new(&said.filling, names)),
+            held: said.as_ref().map(|said| said.transfers.held),
         };
         let mut nodes: Vec<NodeTransfers> = said.iter().map(row).collect();
         let is_known = |node: NodeId| said.iter().any(|(peer, _)| peer.node == node);
@@ -74,6 +91,7 @@ impl TransfersReport {
             epoch: None,
             waited_for: lack_of(*node),
             copying: None,
+            filling: None,
             held: None,
         });
         nodes.extend(unknown);
@@ -84,7 +102,8 @@ impl TransfersReport {
 
     /// Nothing moves, and nobody is waited for.
     pub fn is_over(&self) -> bool {
-        let done = |node: &NodeTransfers| node.held.unwrap_or(0) == 0 && !node.is_behind(self.epoch);
+        let moves = |node: &NodeTransfers| node.held.unwrap_or(0) > 0 || node.filling.is_some();
+        let done = |node: &NodeTransfers| !moves(node) && !node.is_behind(self.epoch);
         self.phase == phase_word(Phase::Settled) && self.nodes.iter().all(done)
     }
 
@@ -126,6 +145,10 @@ impl TransfersReport {
                 let line = format!("{} cannot copy from {}: it {}", node.node, stall.source, stall.reason);
                 text.push_str(&paper.labelled("stalled:", Tone::Bad, &line));
             }
+            for stall in node.filling.iter().flat_map(|filling| &filling.stalled) {
+                let line = format!("{} cannot fill up from {}: it {}", node.node, stall.source, stall.reason);
+                text.push_str(&paper.labelled("stalled:", Tone::Bad, &line));
+            }
         }
         text
     }
@@ -133,7 +156,8 @@ impl TransfersReport {
 
 impl NodeTransfers {
     fn is_of_interest(&self) -> bool {
-        self.copying.is_some() || self.waited_for.is_some() || self.held.unwrap_or(0) > 0 || self.has_left()
+        let moves = self.copying.is_some() || self.filling.is_some() || self.held.unwrap_or(0) > 0;
+        moves || self.waited_for.is_some() || self.has_left()
     }
 
     /// It answers, and has not learnt yet what others know.
@@ -151,7 +175,7 @@ impl NodeTransfers {
     }
 
     fn has_left(&self) -> bool {
-        self.state == state(&NodeStanding::Left).0
+        self.state == LEFT
     }
 
     fn progress(&self) -> String {
@@ -165,11 +189,33 @@ impl NodeTransfers {
         match (&self.waited_for, self.has_left(), self.held) {
             (Some(lack), ..) => lack.clone(),
             _ if self.is_behind(epoch) => "does not know yet".to_owned(),
+            _ if self.filling.is_some() => {
+                let partitions = self.filling.as_ref().map_or(0, |filling| filling.partitions);
+                format!("is filling up: {} left", plural(partitions as u64, "partition"))
+            }
             (None, true, Some(0)) => "has left, and can be stopped".to_owned(),
             (None, true, _) => "has left, and brings home what it holds".to_owned(),
             (None, false, _) => String::new(),
         }
     }
+}
+
+impl FillingShape {
+    /// None of a node that lacks nothing.
+    fn new(filling: &FillingUp, names: &Names) -> Option<FillingShape> {
+        let FillingUp { partitions, left, stalled } = filling;
+        let left =
+            left.iter().map(|(source, partitions)| LeftShape { source: names.node(*source), partitions: *partitions });
+        (*partitions > 0).then(|| FillingShape {
+            partitions: *partitions,
+            left: left.collect(),
+            stalled: stalls(stalled, names),
+        })
+    }
+}
+
+fn stalls(stalled: &BTreeMap<NodeId, String>, names: &Names) -> Vec<Stall> {
+    stalled.iter().map(|(source, reason)| Stall { source: names.node(*source), reason: reason.clone() }).collect()
 }
 
 fn phase_word(phase: Phase) -> &'static str {
@@ -192,10 +238,7 @@ fn shape(copying: &Copying, names: &Names) -> CopyingShape {
         bytes_a_second: (*bytes as f64 / seconds) as u64,
         // As fast as so far.
         left_ms: (*finished > 0 || left == 0).then(|| millis(lasting.mul_f64(left as f64 / (*finished).max(1) as f64))),
-        stalled: stalled
-            .iter()
-            .map(|(source, reason)| Stall { source: names.node(*source), reason: reason.clone() })
-            .collect(),
+        stalled: stalls(stalled, names),
     }
 }
 
@@ -241,9 +284,10 @@ pub mod tests {
     use starling_core::layout::LayoutVersion;
     use starling_core::ring::Epoch;
     use starling_core::transition::Lack;
-    use starling_proto::control::Transfers;
+    use starling_proto::control::{NodeStanding, Transfers};
 
     use super::*;
+    use crate::commands::cluster::Moving;
     use crate::report::cluster::tests::{peer, status};
 
     fn transition(phase: Phase, waiting: &[(u64, Lack)]) -> Transition {
@@ -253,7 +297,16 @@ pub mod tests {
     }
 
     fn said(number: u64, standing: NodeStanding, transfers: Transfers) -> Said {
-        (peer(number, true), Some((status(number, standing), transfers)))
+        let said = Moving { status: status(number, standing), transfers, filling: FillingUp::default() };
+        (peer(number, true), Some(said))
+    }
+
+    /// It has lost its disk, and one of two others does not give what it has.
+    fn filling(number: u64) -> Said {
+        let left = [(NodeId(1), 3), (NodeId(2), 8)].into();
+        let stalled = [(NodeId(2), "could not be reached".to_owned())].into();
+        let (peer, said) = said(number, NodeStanding::Serving, holding(0));
+        (peer, said.map(|said| Moving { filling: FillingUp { partitions: 8, left, stalled }, ..said }))
     }
 
     fn holding(held: u64) -> Transfers {
@@ -279,6 +332,7 @@ pub mod tests {
             (peer(2, false), None),
             said(3, NodeStanding::Serving, holding(0)),
             said(4, NodeStanding::Serving, copying()),
+            filling(5),
         ];
         let peers: Vec<_> = all.iter().map(|(peer, _)| peer.clone()).collect();
         let names = Names::of_peers(&peers);
@@ -294,7 +348,9 @@ node     copied    keys     bytes  a second  left  holds
 n1            -       -         -         -     -      7
 n2            -       -         -         -     -      -  does not answer
 n4    30 of 120  12,345  20.0 MiB   2.0 MiB   45s      0  is copying
+n5            -       -         -         -     -      0  is filling up: 8 partitions left
 stalled: n4 cannot copy from n2: it could not be reached
+stalled: n5 cannot fill up from n2: it could not be reached
 
 7 keys at least lie where they do not belong; handoff brings them home, and drops them
 ";

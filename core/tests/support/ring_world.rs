@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use starling_core::fault::{self, Fault};
+use starling_core::filling::Filling;
 use starling_core::ids::{ClusterId, DirectoryId, NodeId};
 use starling_core::layout::{BucketRules, FirstLayout, Layout, LayoutVersion, Member, NextLayout};
 use starling_core::name::ObjectKey;
@@ -14,7 +16,7 @@ use starling_core::object::SiblingMode;
 use starling_core::preference::Preference;
 use starling_core::quorum::Level;
 use starling_core::ring::{Decree, Entry, Epoch, Phase, Ring};
-use starling_core::token::PartitionCount;
+use starling_core::token::{Partition, PartitionCount};
 use starling_core::transition::{Progress, Pull};
 
 use crate::support::{copies, ensure};
@@ -59,6 +61,12 @@ enum Happening {
     Crashes(Index),
     /// A disk is lost for good.
     DiskLost(Index),
+    /// A member that has lost its disk begins again with another directory.
+    Register {
+        by: Index,
+    },
+    /// A node that is filling compares itself with others.
+    Compare(Index),
 }
 
 #[derive(Debug, Clone)]
@@ -95,6 +103,8 @@ pub fn worlds() -> impl Strategy<Value = World> {
         2 => which().prop_map(Happening::Offer),
         1 => which().prop_map(Happening::Crashes),
         1 => which().prop_map(Happening::DiskLost),
+        2 => which().prop_map(|by| Happening::Register { by }),
+        4 => which().prop_map(Happening::Compare),
     ];
     (1u64..=4, 1usize..=3, any::<u8>(), prop::collection::vec(happening, 0..600))
         .prop_map(|(members, replicas, key, happenings)| World { members, replicas, key, happenings })
@@ -102,8 +112,10 @@ pub fn worlds() -> impl Strategy<Value = World> {
 
 /// What is durable, and what a node has in mind.
 struct Node {
+    directory: DirectoryId,
     ring: Ring,
     disk_lost: bool,
+    filling: Filling,
     held: Writes,
     /// Who has to confirm, and who has, by the ring of that epoch.
     owed: BTreeSet<NodeId>,
@@ -139,7 +151,9 @@ enum Message {
     Store { from: NodeId, to: NodeId, request: usize, epoch: Epoch, write: Write },
     Stored { to: NodeId, by: NodeId, request: usize },
     Read { from: NodeId, to: NodeId, request: usize, epoch: Epoch },
-    Found { to: NodeId, by: NodeId, request: usize, held: Writes },
+    Found { to: NodeId, by: NodeId, request: usize, held: Writes, is_full: bool },
+    Compare { from: NodeId, to: NodeId, epoch: Epoch },
+    Compared { to: NodeId, by: NodeId, epoch: Epoch, held: Writes },
     Pull { from: NodeId, epoch: Epoch, pull: Pull },
     Pulled { to: NodeId, epoch: Epoch, pull: Pull, held: Writes },
     AskProgress { from: NodeId, to: NodeId },
@@ -164,8 +178,9 @@ struct Run {
     nodes: BTreeMap<NodeId, Node>,
     under_way: Vec<Message>,
     requests: usize,
-    /// Who ever held what durably.
-    takers: BTreeMap<Write, BTreeSet<NodeId>>,
+    /// Which directories ever held what durably.
+    takers: BTreeMap<Write, BTreeSet<DirectoryId>>,
+    lost: BTreeSet<DirectoryId>,
     acknowledged: BTreeMap<Write, Acknowledged>,
 }
 
@@ -185,11 +200,12 @@ impl World {
         let mut run = Run {
             key,
             log: vec![Ring::first_entry(layout)],
-            nodes: (1..=NODES).map(|node| (NodeId(node), Node::with(ring.clone()))).collect(),
+            nodes: (1..=NODES).map(|node| (NodeId(node), Node::with(DirectoryId(node), ring.clone()))).collect(),
             ring,
             under_way: Vec::new(),
             requests: 0,
             takers: BTreeMap::new(),
+            lost: BTreeSet::new(),
             acknowledged: BTreeMap::new(),
         };
         for happening in &self.happenings {
@@ -212,11 +228,13 @@ fn member(number: u64) -> Member {
 }
 
 impl Node {
-    fn with(ring: Ring) -> Node {
+    fn with(directory: DirectoryId, ring: Ring) -> Node {
         Node {
+            directory,
             owed_in: ring.epoch(),
             ring,
             disk_lost: false,
+            filling: Filling::default(),
             held: Writes::new(),
             owed: BTreeSet::new(),
             confirmed: BTreeSet::new(),
@@ -226,6 +244,11 @@ impl Node {
             requests: BTreeMap::new(),
             progress: BTreeMap::new(),
         }
+    }
+
+    /// Its disk has all that it had, or has it again.
+    fn is_whole(&self) -> bool {
+        !self.disk_lost && self.filling.partitions().next().is_none()
     }
 
     fn id_of(nodes: &BTreeMap<NodeId, Node>, which: &Index) -> NodeId {
@@ -265,13 +288,16 @@ impl Run {
                 node.requests.clear();
                 node.progress.clear();
             }
-            // Two lost disks out of three copies may lose what two were asked for: one is what every write survives.
+            // Two lost disks out of three copies may lose what two were asked for: one at a time.
             Happening::DiskLost(which) => {
                 let node = of(which);
-                if self.nodes.values().all(|node| !node.disk_lost) && self.ring.members().len() > 1 {
+                if self.ring.is_member(node) && self.nodes.values().all(Node::is_whole) && self.ring.members().len() > 1
+                {
                     self.lose_disk(node);
                 }
             }
+            Happening::Register { by } => self.register(of(by)),
+            Happening::Compare(by) => self.compare(of(by)),
         }
         Ok(())
     }
@@ -281,12 +307,49 @@ impl Run {
         node.disk_lost = true;
         node.held.clear();
         node.requests.clear();
+        let directory = node.directory;
+        self.lost.insert(directory);
+    }
+
+    /// Another directory stands for whoever has lost its disk, and knows the log as far as that.
+    fn register(&mut self, by: NodeId) {
+        let lost = self.nodes.iter().find(|(node, state)| state.disk_lost && self.ring.is_member(**node));
+        let Some((node, state)) = lost.map(|(node, state)| (*node, state)) else { return };
+        let directory = DirectoryId(state.directory.0 + 100);
+        self.append(by, Decree::Register { node, directory });
+        if self.ring.directory_of(node) == Some(directory) {
+            // The other partitions hold nothing here, and are never compared.
+            let (all, here) = (Filling::begin(&self.ring, node), self.here());
+            let filling = all.compared(here).map(|compared| (here, compared.clone())).into_iter().collect();
+            let begun = Node::with(directory, self.ring.clone());
+            *self.node(node) = Node { filling: Filling::from_parts(filling), ..begun };
+            self.settle_filling(node);
+        }
+    }
+
+    fn compare(&mut self, by: NodeId) {
+        self.settle_filling(by);
+        let node = &self.nodes[&by];
+        let epoch = node.ring.epoch();
+        let left = node.filling.left(&node.ring, by).remove(&self.here()).unwrap_or_default();
+        self.under_way.extend(left.into_iter().map(|to| Message::Compare { from: by, to, epoch }));
+    }
+
+    fn settle_filling(&mut self, id: NodeId) {
+        let node = self.node(id);
+        node.filling.take_full(&node.ring, id);
+    }
+
+    /// The partition of the key.
+    fn here(&self) -> Partition {
+        self.ring.read().partition_of(&self.key)
     }
 
     /// Whether a node takes part in requests.
     fn serves(&self, id: NodeId) -> bool {
         let node = &self.nodes[&id];
-        !node.disk_lost && node.ring.is_member(id) && node.ring.departure_of(id).is_none()
+        let is_registered = node.ring.directory_of(id) == Some(node.directory);
+        !node.disk_lost && is_registered && node.ring.departure_of(id).is_none()
     }
 
     fn write(&mut self, by: NodeId) {
@@ -327,7 +390,7 @@ impl Run {
 
     /// How many lost disks ever held a write.
     fn lost_of(&self, write: Write) -> usize {
-        self.takers[&write].iter().filter(|taker| self.nodes[taker].disk_lost).count()
+        self.takers[&write].intersection(&self.lost).count()
     }
 
     fn change(&mut self, by: NodeId, change: &Change) {
@@ -340,6 +403,9 @@ impl Run {
         let lost: BTreeSet<NodeId> = self.nodes.iter().filter(|(_, node)| node.disk_lost).map(|(id, _)| *id).collect();
         let dead: BTreeSet<NodeId> = lost.into_iter().filter(|node| self.ring.is_member(*node)).collect();
         next.members.retain(|member| !dead.contains(&member.node));
+        for member in &mut next.members {
+            member.directory = self.ring.directory_of(member.node).unwrap_or(member.directory);
+        }
         match change {
             Change::Join(which) => next.members.extend(self.free(which).map(|node| member(node.0))),
             Change::Leave(which) if !next.members.is_empty() => {
@@ -360,7 +426,11 @@ impl Run {
         if next.members.is_empty() {
             // Those who were to leave have to stay.
             let may_stay = |member: &&Member| !dead.contains(&member.node) && !self.ring.is_dead(member.node);
-            next.members = self.ring.members().into_values().filter(may_stay).cloned().collect();
+            let registered = |member: &Member| Member {
+                directory: self.ring.directory_of(member.node).unwrap_or(member.directory),
+                ..member.clone()
+            };
+            next.members = self.ring.members().into_values().filter(may_stay).map(registered).collect();
         }
         for rules in next.buckets.values_mut() {
             rules.replicas = rules.replicas.map(|asked| asked.min(next.replicas));
@@ -456,8 +526,9 @@ impl Run {
             node.confirmed.clear();
             node.owed_in = node.ring.epoch();
         }
+        let directory = node.directory;
         for write in writes {
-            self.takers.entry(*write).or_default().insert(id);
+            self.takers.entry(*write).or_default().insert(directory);
         }
     }
 
@@ -479,11 +550,28 @@ impl Run {
             Message::Stored { to, by, request } => self.stored(to, by, request),
             Message::Read { from, to, request, epoch } => {
                 if self.serves(to) && self.nodes[&to].ring.epoch() == epoch {
-                    let held = self.nodes[&to].held.clone();
-                    self.under_way.push(Message::Found { to: from, by: to, request, held });
+                    let (held, is_full) = (self.nodes[&to].held.clone(), self.is_full(to));
+                    self.under_way.push(Message::Found { to: from, by: to, request, held, is_full });
                 }
             }
-            Message::Found { to, by, request, held } => self.found(to, by, request, held)?,
+            Message::Found { to, by, request, held, is_full } => {
+                let counts = is_full || fault::is_on(Fault::CountFilling);
+                self.found(to, counts.then_some(by), request, held)?;
+            }
+            Message::Compare { from, to, epoch } => {
+                if self.serves(to) && self.nodes[&to].ring.epoch() == epoch {
+                    let held = self.nodes[&to].held.clone();
+                    self.under_way.push(Message::Compared { to: from, by: to, epoch, held });
+                }
+            }
+            Message::Compared { to, by, epoch, held } => {
+                if !self.nodes[&to].disk_lost && self.nodes[&to].ring.epoch() == epoch {
+                    self.take(to, &held, true);
+                    let here = self.here();
+                    self.node(to).filling.note(here, by);
+                    self.settle_filling(to);
+                }
+            }
             Message::Pull { from, epoch, pull } => {
                 let source = &self.nodes[&pull.source];
                 let concerns = source.ring.is_pulled(&self.key, from) || source.ring.epoch() < epoch;
@@ -510,7 +598,7 @@ impl Run {
                 let node = &self.nodes[&to];
                 if !node.disk_lost {
                     let progress =
-                        Progress { directory: DirectoryId(to.0), adopted: node.ring.epoch(), copied: node.copied };
+                        Progress { directory: node.directory, adopted: node.ring.epoch(), copied: node.copied };
                     self.under_way.push(Message::Progress { to: from, by: to, progress });
                 }
             }
@@ -562,12 +650,20 @@ impl Run {
         }
     }
 
-    fn found(&mut self, to: NodeId, by: NodeId, request: usize, held: Writes) -> Result<(), String> {
+    fn is_full(&self, id: NodeId) -> bool {
+        !self.nodes[&id].filling.is_filling(self.here())
+    }
+
+    /// `by` whom, if that counts.
+    fn found(&mut self, to: NodeId, by: Option<NodeId>, request: usize, held: Writes) -> Result<(), String> {
         let Some(pending) = self.node(to).requests.get_mut(&request) else { return Ok(()) };
         let What::Read { due, seen } = &mut pending.what else { return Ok(()) };
-        pending.answered.insert(by);
-        seen.extend(held);
         let majority = pending.preference.reads().primaries().len() / 2 + 1;
+        if pending.answered.len() == majority {
+            return Ok(());
+        }
+        pending.answered.extend(by);
+        seen.extend(held);
         if pending.answered.len() == majority {
             let missed: Vec<&Write> = due.difference(seen).collect();
             let (epoch, by) = (pending.epoch, &pending.answered);
@@ -623,14 +719,13 @@ impl Run {
                 }
             }
             let by = *all.iter().find(|id| self.serves(**id)).ok_or("nobody is left")?;
-            let dead =
-                self.ring.members().into_keys().any(|node| self.nodes[&node].disk_lost && !self.ring.is_dead(node));
-            if dead && round == 0 {
-                self.change(by, &Change::RemoveDead);
+            if round == 0 {
+                self.register(by);
                 continue;
             }
             self.compare_primaries();
             for id in &all {
+                self.compare(*id);
                 self.pull(*id);
                 self.offer(*id);
                 self.deliver_all()?;
@@ -640,6 +735,8 @@ impl Run {
             self.advance(by);
         }
         ensure!(self.ring.phase() == Phase::Settled, "the ring is still in phase {}", self.ring.phase());
+        let filling = self.nodes.iter().find(|(id, node)| self.serves(**id) && !node.is_whole());
+        ensure!(filling.is_none(), "{:?} is still filling", filling.map(|(id, _)| id));
         let primaries = self.ring.primaries(&self.key).all();
         for (id, node) in &self.nodes {
             if primaries.contains(id) && !node.disk_lost {

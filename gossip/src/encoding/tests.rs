@@ -20,6 +20,7 @@ fn example() -> Announcement {
         layout: Some(LayoutVersion(7)),
         log: Some((Epoch(9), EntryChecksum(0xabc))),
         hints_for: [NodeId(2), NodeId(3)].into_iter().collect(),
+        is_filling: true,
         standing: Standing::Retired { reason: ShortText::new("sync failed") },
     }
 }
@@ -43,6 +44,7 @@ fn the_keys_and_values_stay_as_they_are() {
         ("v1.log", "9 0000000000000abc"),
         ("v1.hints", "0000000000000002 0000000000000003"),
         ("v1.standing", "retired sync failed"),
+        ("v1.filling", "filling"),
     ];
     assert_eq!(encode(&example()), expected.map(|(key, value)| (key, value.to_owned())));
 }
@@ -54,11 +56,12 @@ fn what_a_fresh_node_lacks_is_written_as_a_dash() {
         layout: None,
         log: None,
         hints_for: HintTargets::none(),
+        is_filling: false,
         standing: Standing::Starting,
         ..example()
     };
     let values: BTreeMap<_, _> = encode(&fresh).into_iter().collect();
-    for key in ["v1.cluster", "v1.layout", "v1.log", "v1.hints"] {
+    for key in ["v1.cluster", "v1.layout", "v1.log", "v1.hints", "v1.filling"] {
         assert_eq!(values[key], "-", "{key}");
     }
     assert_eq!(read_back(&encode(&fresh)), Ok(fresh));
@@ -87,7 +90,12 @@ fn an_announcement_that_lacks_a_key_has_not_arrived() {
     for index in 0..encode(&example()).len() {
         let mut values = encode(&example());
         let (key, _) = values.remove(index);
-        assert_eq!(read_back(&values), Err(Unreadable::Missing(key)));
+        let read = read_back(&values);
+        match key {
+            // Earlier programs do not write it.
+            "v1.filling" => assert_eq!(read, Ok(Announcement { is_filling: false, ..example() })),
+            key => assert_eq!(read, Err(Unreadable::Missing(key))),
+        }
     }
 }
 
@@ -144,6 +152,7 @@ prop_compose! {
         build in any_text(),
         (cluster, layout, log) in any::<(Option<u64>, Option<u64>, Option<(u64, u64)>)>(),
         hints_for in any_targets(),
+        is_filling in any::<bool>(),
         standing in any_standing(),
     ) -> Announcement {
         Announcement {
@@ -158,6 +167,7 @@ prop_compose! {
             layout: layout.map(LayoutVersion),
             log: log.map(|(epoch, checksum)| (Epoch(epoch), EntryChecksum(checksum))),
             hints_for,
+            is_filling,
             standing,
         }
     }

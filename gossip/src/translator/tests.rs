@@ -70,6 +70,7 @@ fn announcement(name: &str) -> Announcement {
         layout: None,
         log: None,
         hints_for: HintTargets::none(),
+        is_filling: false,
         standing: Standing::Serving,
     }
 }

@@ -39,6 +39,7 @@ pub fn announcement(name: &str) -> Announcement {
         layout: None,
         log: None,
         hints_for: HintTargets::none(),
+        is_filling: false,
         standing: Standing::Serving,
     }
 }

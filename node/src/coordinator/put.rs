@@ -45,8 +45,8 @@ enum Forwarded {
 }
 
 impl Node {
-    /// Has a write coordinated: here if this node is a primary, else by the first primary that can be reached, else here
-    /// as a fallback. A forwarded write that went astray is tried again under the same request id, which is safe; so is one
+    /// Has a write coordinated: here if this node is a primary that has all it should have, else by the first such primary
+    /// that can be reached, else here all the same. A forwarded write that went astray is tried again under the same request id, which is safe; so is one
     /// that meets another ring.
     pub async fn write(self: Arc<Self>, mut request: Request, put: Put) -> Result<Written, RequestError> {
         let mut unknown = None;
@@ -68,12 +68,12 @@ impl Node {
     /// Has a write coordinated by the request's ring.
     async fn write_by(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
         let list = request.ring.read().preference_list(&put.key);
-        if list.is_primary(self.id()) {
+        if list.is_primary(self.id()) && !self.is_filling(&request.ring, &put.key) {
             return self.coordinate(request, put).await;
         }
         let quorum = quorum_of(&request, &put)?;
-        let (alive, silent): (Vec<NodeId>, Vec<NodeId>) =
-            list.primaries().iter().partition(|node| self.is_available(**node));
+        let others = list.primaries().iter().filter(|primary| **primary != self.id());
+        let (alive, silent): (Vec<NodeId>, Vec<NodeId>) = others.partition(|node| self.is_available(**node));
         let mut may_be_done = false;
         let pace = |node: NodeId| self.peers.get(node, Class::Peer).map_or(Duration::ZERO, |link| link.pace());
         let alive = alive.into_iter().map(|node| (node, pace(node))).collect();
@@ -89,10 +89,14 @@ impl Node {
         if may_be_done { written.map_err(|error| as_unknown(error, quorum)) } else { written }
     }
 
-    /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice.
+    /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice, and none
+    /// that is filling: it would be outdone by what it lacks (R6, R8).
     pub async fn coordinate_forwarded(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
         if !request.ring.read().preference_list(&put.key).is_primary(self.id()) {
             return Err(RequestError::Refused(Refusal::OtherLayout));
+        }
+        if self.is_filling(&request.ring, &put.key) {
+            return Err(RequestError::Refused(Refusal::Filling));
         }
         self.coordinate(request, put).await
     }

@@ -1,4 +1,4 @@
-//! The operator moves the ring: asks members for changes, and sees to it in the end that none is left half done.
+//! The operator moves the ring: asks members for changes. In the end none is left half done.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use starling_client::{ClientError, ControlClient};
 use starling_core::change::Change;
-use starling_core::name::NodeName;
 use starling_core::ring::Phase;
 use starling_proto::control::Committed;
 
@@ -18,8 +17,6 @@ const CALL: Duration = Duration::from_secs(5);
 const COMMIT: Duration = Duration::from_secs(15);
 /// Whoever has been asked for a change goes on with it for that long, also when nobody waits for it.
 const DECISIONS: Duration = Duration::from_secs(12);
-/// So long a change may take by itself where nothing is wrong.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(700);
 
@@ -40,19 +37,12 @@ impl World {
         lock(&self.desk).moves.push_back(changes);
     }
 
-    /// Waits until no change of the ring is under way. Whoever has lost its disk and holds one up is declared dead.
+    /// Waits until no change of the ring is under way.
     pub(super) fn await_settled(&mut self) -> Option<String> {
         if self.plan.members == self.plan.nodes {
             return None;
         }
-        let plug = self.new_operator();
-        let nodes = self.plan.nodes;
-        let lost = self.lost.keys().filter(|index| !self.serves(**index));
-        let lost: Vec<NodeName> = lost.map(|index| self.names.identity(HostId(*index)).name.clone()).collect();
         lock(&self.desk).moves.clear();
-        let process = Process::start("op");
-        process.spawn(async move { settle(&plug, nodes, &lost).await });
-        self.operator = Some(process);
         let (limit, mut since) = (self.now + PEACE, self.now);
         while self.now < limit {
             self.tick();
@@ -85,23 +75,4 @@ async fn change(plug: &Plug, through: usize, changes: Vec<Change>) -> Result<Com
     control.unstage(CALL).await?;
     let plan = control.stage(changes, CALL).await?;
     control.commit(plan.after.checksum(), COMMIT).await
-}
-
-async fn settle(plug: &Plug, nodes: usize, lost: &[NodeName]) {
-    // At first it is given the time to come to its end by itself.
-    tokio::time::sleep(PATIENCE).await;
-    for round in 0.. {
-        tokio::time::sleep(PAUSE).await;
-        let through = round % nodes;
-        if matches!(is_settled(plug, through).await, Ok(false)) {
-            for name in lost {
-                drop(change(plug, through, vec![Change::Remove(name.clone())]).await);
-            }
-        }
-    }
-}
-
-async fn is_settled(plug: &Plug, through: usize) -> Result<bool, ClientError> {
-    let control = ControlClient::connect_over(plug, &HostId(through).address().to_string()).await?;
-    Ok(control.transition(CALL).await?.phase == Phase::Settled)
 }

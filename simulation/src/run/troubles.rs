@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use starling_storage::{MemoryEngine, inspect};
+use starling_storage::{Identity, MemoryEngine, inspect};
 
 use super::{Loss, World, lock};
 use crate::kernel::network::{HostId, Weather, Wire};
@@ -143,12 +143,18 @@ impl World {
 
     fn wipe(&mut self, index: usize) {
         let identity = self.names.after_wipe(HostId(index)).clone();
+        self.lose_disk(index, identity);
+    }
+
+    /// An empty disk takes the place of the one that was there.
+    pub(super) fn lose_disk(&mut self, index: usize, identity: Identity) {
         lock(&self.witness).wiped(HostId(index), &identity);
         self.servers[index].wipe(identity, self.plan.seed);
         let to = Moment::default();
         let loss = Loss { at: self.now, to, is_new: true, told_by: ToldBy::Enough };
-        self.lost.insert(index, loss);
+        self.lost.entry(index).or_default().push(loss);
         self.watch_disk(index);
+        self.set_conditions();
     }
 
     /// Puts an old copy in the place of the disk, if there is one.
@@ -166,7 +172,8 @@ impl World {
         let records: Vec<_> = inspect::records(&engine).filter_map(Result::ok).collect();
         let epoch = inspect::epoch(&engine).expect("the product reads what it writes");
         let told_by = lock(&self.witness).rolled_back(HostId(index), started, epoch, records);
-        self.lost.insert(index, Loss { at: self.now, to, is_new: false, told_by });
+        let loss = Loss { at: self.now, to, is_new: false, told_by };
+        self.lost.entry(index).or_default().push(loss);
         self.start_if_wanted(index);
         true
     }

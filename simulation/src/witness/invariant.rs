@@ -23,13 +23,15 @@ pub enum Invariant {
     OneLog,
     /// 8. A layout is read only once its primaries have what the old ones had (R16).
     CopiedFirst,
+    /// 8. A directory that has come in the place of a lost one counts once it has what the others had (R8).
+    FilledFirst,
     /// 10. Whatever can be done is done, and everything ends.
     Progress,
 }
 
 impl Invariant {
     /// Those that are looked at whenever something happens.
-    pub const SEEN_INSIDE: [Invariant; 10] = [
+    pub const SEEN_INSIDE: [Invariant; 11] = [
         Invariant::OneValue,
         Invariant::NothingVanishes,
         Invariant::Kept,
@@ -40,6 +42,7 @@ impl Invariant {
         Invariant::QuorumMet,
         Invariant::OneLog,
         Invariant::CopiedFirst,
+        Invariant::FilledFirst,
     ];
 
     pub fn number(self) -> u8 {
@@ -50,7 +53,7 @@ impl Invariant {
             Invariant::NothingInvented => 4,
             Invariant::DroppedOnProof => 6,
             Invariant::MarkersMatch | Invariant::TreesMatch => 7,
-            Invariant::QuorumMet | Invariant::OneLog | Invariant::CopiedFirst => 8,
+            Invariant::QuorumMet | Invariant::OneLog | Invariant::CopiedFirst | Invariant::FilledFirst => 8,
             Invariant::Progress => 10,
         }
     }
@@ -67,6 +70,7 @@ impl Invariant {
             Invariant::QuorumMet => "an answer means that its quorum was met",
             Invariant::OneLog => "of each epoch there is one decree",
             Invariant::CopiedFirst => "a layout is read once its primaries have what the old ones had",
+            Invariant::FilledFirst => "a new directory counts once it has what the others had",
             Invariant::Progress => "what can be done is done, what must not be done is refused, and everything ends",
         }
     }

@@ -12,7 +12,7 @@ use starling_storage::{Batch, Space};
 
 use crate::kernel::time::Moment;
 
-/// What a disk held when it was lost.
+/// What a node's disks held when they were lost, the last of them at that time.
 pub struct Lost {
     pub at: Moment,
     pub held: BTreeMap<ObjectKey, Clock>,
@@ -44,12 +44,22 @@ impl Mirror {
         self.lost.is_some()
     }
 
+    /// What disks held that were lost before this one came.
+    pub fn lost_before(&self) -> BTreeMap<ObjectKey, Clock> {
+        self.lost.as_ref().map(|lost| lost.held.clone()).unwrap_or_default()
+    }
+
     pub fn record(&self, key: &ObjectKey) -> Option<&HeldRecord> {
         self.records.get(key)
     }
 
     pub fn records(&self) -> impl Iterator<Item = &HeldRecord> {
         self.records.values()
+    }
+
+    /// What is held of each key.
+    pub fn clocks(&self) -> BTreeMap<ObjectKey, Clock> {
+        self.records().map(|record| (record.place.key.clone(), record.object.clock().clone())).collect()
     }
 
     pub fn hints_of(&self, key: &ObjectKey) -> BTreeSet<NodeId> {

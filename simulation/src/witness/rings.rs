@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use starling_core::ids::NodeId;
+use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
@@ -15,6 +15,8 @@ use crate::kernel::network::HostId;
 pub enum News {
     /// The node knows of a layout that is coming.
     Coming(LayoutVersion),
+    /// The node knows that this directory stands for a member from now on.
+    Registered(DirectoryId),
     /// For the first time: from one ring to the next another layout is read.
     Read(Arc<Ring>, Arc<Ring>),
     Nothing,
@@ -85,7 +87,8 @@ impl Rings {
         self.epochs[host.0] = epoch;
         let coming = match &entry.decree {
             Decree::Begin { layout, .. } => News::Coming(layout.version()),
-            Decree::Switch(_) | Decree::End(_) | Decree::Register { .. } => News::Nothing,
+            Decree::Register { directory, .. } => News::Registered(*directory),
+            Decree::Switch(_) | Decree::End(_) => News::Nothing,
         };
         if let Some(known) = self.log.get(&epoch) {
             let is_same = *known == entry;

@@ -20,7 +20,7 @@ impl ToldBy {
     /// What has to become of the node.
     pub fn duty(self) -> &'static str {
         match self {
-            ToldBy::Enough => "node that has lost its disk, and must not serve",
+            ToldBy::Enough => "node that has lost its disk, and must not serve from it",
             ToldBy::Some => "node that has lost its disk, and may be found out",
             ToldBy::Nobody => "node that has lost its disk, and must serve, since nobody can tell",
         }

@@ -10,6 +10,7 @@ mod decrees;
 mod directories;
 mod driven;
 mod failures;
+mod filling;
 mod hints;
 mod layouts;
 mod limits;

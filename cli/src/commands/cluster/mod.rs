@@ -22,7 +22,7 @@ use crate::session::{STATUS_LIMIT, Session, any_control, roster};
 
 pub use changes::{commit, stage};
 pub use init::{Rules, init};
-pub use transfers::{Said, wait_settled};
+pub use transfers::{Moving, Said, wait_settled};
 
 const EXAMPLES: &str = "\
 Examples:

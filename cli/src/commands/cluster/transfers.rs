@@ -9,7 +9,7 @@ use futures::future::join_all;
 use starling_client::{ClientError, ControlClient};
 use starling_core::ids::NodeId;
 use starling_core::layout::LayoutVersion;
-use starling_proto::control::{NodeStatus, PeerView, Transfers, Transition};
+use starling_proto::control::{FillingUp, NodeStatus, PeerView, Transfers, Transition};
 
 use crate::args::Global;
 use crate::failure::{Failure, Kind};
@@ -54,8 +54,15 @@ impl WaitArgs {
     }
 }
 
-/// A node, and what it says of itself if it answers.
-pub type Said = (PeerView, Option<(NodeStatus, Transfers)>);
+/// What a node says of itself and of what it moves.
+pub struct Moving {
+    pub status: NodeStatus,
+    pub transfers: Transfers,
+    pub filling: FillingUp,
+}
+
+/// A node, and what it says if it answers.
+pub type Said = (PeerView, Option<Moving>);
 
 pub async fn run(args: TransfersArgs, global: &Global, out: &Out) -> Result<(), Failure> {
     let mut last: Option<TransfersReport> = None;
@@ -97,7 +104,7 @@ async fn look(global: &Global) -> Result<TransfersReport, Failure> {
 /// Asks all how far they are, and one that knows most how the change stands; none if nobody knows of any ring.
 async fn survey(peers: &[PeerView], names: &Names) -> Option<TransfersReport> {
     let said = join_all(peers.iter().cloned().map(ask)).await;
-    let epoch_of = |said: &Said| said.1.as_ref().and_then(|(_, transfers)| transfers.epoch);
+    let epoch_of = |said: &Said| said.1.as_ref().and_then(|said| said.transfers.epoch);
     let newest = said.iter().filter_map(epoch_of).max()?;
     for (peer, _) in said.iter().filter(|said| epoch_of(said) == Some(newest)) {
         let asked = async { ControlClient::connect(&peer.address).await?.transition(2 * STATUS_LIMIT).await };
@@ -112,10 +119,10 @@ async fn survey(peers: &[PeerView], names: &Names) -> Option<TransfersReport> {
 pub async fn ask(peer: PeerView) -> Said {
     let asked = async {
         let control = ControlClient::connect(&peer.address).await?;
-        futures::try_join!(control.status(STATUS_LIMIT), control.transfers(STATUS_LIMIT))
+        futures::try_join!(control.status(STATUS_LIMIT), control.transfers(STATUS_LIMIT), control.filling(STATUS_LIMIT))
     };
-    let said = asked.await.ok().filter(|(status, _)| status.node == peer.node);
-    (peer, said)
+    let said = asked.await.ok().filter(|(status, ..)| status.node == peer.node);
+    (peer, said.map(|(status, transfers, filling)| Moving { status, transfers, filling }))
 }
 
 /// Waits until a layout is the only one that is left, and those who leave by it have said that they hold nothing any more.

@@ -134,5 +134,5 @@ async fn standing(process: &NodeStatus) -> Option<&'static str> {
     }
     let status = status_of(&process.address.to_string()).await.ok()?;
     // Another program's node may have taken the port.
-    (status.name == process.name).then(|| state(&status.standing).0)
+    (status.name == process.name).then(|| state(&status).0)
 }

@@ -59,10 +59,15 @@ pub fn address_of(cluster: &LocalCluster, name: &NodeName) -> Result<String, Fai
 fn hopeless(cluster: &LocalCluster, status: &NodeStatus) -> Option<Failure> {
     let name = &status.name;
     match &status.standing {
-        NodeStanding::Excluded(reason) | NodeStanding::Failed(reason) => {
+        NodeStanding::Failed(reason) => {
             Some(Failure::failed(format!("{name} does not serve: {reason}")).hint(see_log(cluster, name)))
         }
-        NodeStanding::Uninitialised | NodeStanding::Serving | NodeStanding::Stopping | NodeStanding::Left => None,
+        // A directory that has come in the place of a lost one is excluded until it is registered.
+        NodeStanding::Excluded(_)
+        | NodeStanding::Uninitialised
+        | NodeStanding::Serving
+        | NodeStanding::Stopping
+        | NodeStanding::Left => None,
     }
 }
 
@@ -74,7 +79,10 @@ fn late(
     answer: &Result<NodeStatus, String>,
 ) -> Failure {
     let last = match answer {
-        Ok(status) => format!("it is {}", state(&status.standing).0),
+        Ok(status) => {
+            let (state, reason) = state(status);
+            format!("it is {state}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default())
+        }
         Err(reason) => reason.clone(),
     };
     let message = format!("{name} is started, but not yet so far that it {what} after {} s: {last}", limit.as_secs());

@@ -1,0 +1,181 @@
+//! Coming back after a disk was lost (R3, R15): another directory stands for the member from then on, and fills up again
+//! (`filling.rs`).
+//!
+//! A member is known by its name. A node whose directory is new finds its name in the log of a cluster that it hears of, and
+//! asks a member to have its directory registered there: that is a decree, chosen by a majority. From then on it goes by
+//! the member's id, for which it has to be started anew, as this process sees to by itself. Whoever finds that it runs on an
+//! old copy of its directory (R3) asks for a directory that it has drawn for the purpose, and begins that one empty.
+//!
+//! It is refused while the member is at work elsewhere: two nodes of one name would each take the other's acknowledgements
+//! for its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use starling_core::ids::NodeId;
+use starling_core::layout::Member;
+use starling_core::name::NodeName;
+use starling_core::ring::{Decree, Ring};
+use starling_gossip::{Conflict, Standing};
+use starling_proto::call_within;
+use starling_proto::control::{NotRegistered, Registration};
+use starling_proto::hello::Class;
+use starling_storage::{Health, Identity};
+
+use crate::node::Node;
+
+/// Having a decree chosen takes as long at the most.
+const DECISION_LIMIT: Duration = Duration::from_secs(10);
+/// Before somebody is asked again.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// As what a node has to be started anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anew {
+    /// Its directory belongs to this node now.
+    SameDirectory(Identity),
+    /// Of what its directory holds nothing may be used: it begins empty, as another one.
+    EmptyDirectory(Identity),
+}
+
+impl Node {
+    /// Has a directory stand for the member of a name.
+    ///
+    /// # Errors
+    /// [`NotRegistered`]. Where no majority has answered in time it may still come to that.
+    pub async fn register(self: &Arc<Self>, asked: Registration) -> Result<NodeId, NotRegistered> {
+        let Registration { name, directory, in_place_of } = asked;
+        let ring = self.serving_ring().map_err(|not| NotRegistered::Unavailable(not.reason))?;
+        let node = member_named(&ring, &name).ok_or_else(|| NotRegistered::NoMember(name.clone()))?.node;
+        if ring.directory_of(node) == Some(directory) {
+            return Ok(node);
+        }
+        if ring.is_retired(directory) {
+            return Err(NotRegistered::Retired(directory));
+        }
+        let is_its_own_wish = in_place_of.is_some() && in_place_of == ring.directory_of(node);
+        if self.is_at_work(node, is_its_own_wish) {
+            return Err(NotRegistered::Alive(name));
+        }
+        let decree = Decree::Register { node, directory };
+        let chosen = self.decide(decree, Instant::now() + DECISION_LIMIT).await;
+        let choice = chosen.map_err(|error| NotRegistered::Unavailable(error.to_string()))?;
+        if !choice.is_ours {
+            return Err(NotRegistered::Unavailable("another change of the ring came first".to_owned()));
+        }
+        tracing::warn!(%node, %name, %directory, "another directory stands for a member whose own was lost");
+        Ok(node)
+    }
+
+    /// Whether a member may still be serving with the directory that stands for it. One that says of itself that it may not
+    /// does not.
+    fn is_at_work(&self, node: NodeId, says_it_is_not: bool) -> bool {
+        let view = self.view();
+        let is_twice = |conflict: &Conflict| matches!(conflict, Conflict::Runs { node: of, .. } if *of == node);
+        if node == self.id() || view.conflicts.iter().any(is_twice) {
+            return true;
+        }
+        match view.peer(node).filter(|peer| peer.alive) {
+            Some(peer) => !(says_it_is_not && matches!(peer.announcement.standing, Standing::Retired { .. })),
+            None => self.peers.all(Class::Peer).iter().any(|link| link.node == node && link.is_connected()),
+        }
+    }
+
+    /// This node's directory is new, and the cluster knows its name with another one.
+    pub(crate) async fn ask_to_stand_for(&self, ring: &Ring, member: &Member, address: &str) {
+        let (own, cluster) = (self.store.identity().clone(), ring.cluster());
+        let asked = Registration { name: own.name.clone(), directory: own.directory, in_place_of: None };
+        match self.ask_to_register(address, asked).await {
+            // Whoever has said so knows more of the log than the one whose log was read.
+            Ok(node) if node == own.node => {}
+            Ok(node) => match self.change_store(move |store| store.stand_for(node)).await {
+                Ok(()) => {
+                    tracing::warn!(%node, %cluster, "this directory, which is new, stands for a member that had another one");
+                    self.anew.send_replace(Some(Anew::SameDirectory(Identity { node, ..own })));
+                }
+                Err(error) => tracing::error!(%error, "cannot take the place of the member that this node was"),
+            },
+            Err(refused) => self.exclude(format!(
+                "cluster {cluster} knows `{}` with directory {}, and this is directory {}, which is new; it takes that one's \
+                 place once it may: {refused}",
+                own.name,
+                ring.directory_of(member.node).unwrap_or(member.directory),
+                own.directory
+            )),
+        }
+    }
+
+    /// Once this directory is found to be an old copy: has an empty one take its place, as soon as a majority agrees.
+    pub async fn begin_anew_once_retired(self: Arc<Self>) {
+        let mut health = self.store.health();
+        tokio::select! {
+            () = self.stopping.cancelled() => return,
+            // The sender lives as long as the store, which this node holds.
+            _ = health.wait_for(|health| matches!(health, Health::Retired { .. })) => {}
+        }
+        let mut last = None;
+        while self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
+            if let Err(reason) = self.try_to_begin_anew().await
+                && last.as_ref() != Some(&reason)
+            {
+                tracing::warn!(reason, "an empty directory cannot take the place of this one yet");
+                last = Some(reason);
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// # Errors
+    /// What the last of those says who were asked.
+    async fn try_to_begin_anew(&self) -> Result<(), String> {
+        let ring = self.store.ring().ok_or("it belongs to no cluster")?;
+        let own = self.store.identity().clone();
+        let directory = self.change_store(|store| store.successor()).await.map_err(|error| error.to_string())?;
+        let mut last = Err("no other member is alive".to_owned());
+        for address in self.live_members(&ring) {
+            let (name, in_place_of) = (own.name.clone(), Some(own.directory));
+            match self.ask_to_register(&address, Registration { name, directory, in_place_of }).await {
+                Ok(node) => {
+                    tracing::warn!(%directory, "an empty directory takes the place of this one");
+                    self.anew.send_replace(Some(Anew::EmptyDirectory(Identity { node, directory, ..own })));
+                    return Ok(());
+                }
+                Err(reason) => last = Err(reason),
+            }
+        }
+        last
+    }
+
+    /// Where other members can be asked that gossip takes for alive.
+    fn live_members(&self, ring: &Ring) -> Vec<String> {
+        let view = self.view();
+        let others = view.live().filter(|peer| peer.node != self.id() && ring.is_member(peer.node));
+        others.map(|peer| peer.announcement.address.as_str().to_owned()).collect()
+    }
+
+    async fn ask_to_register(&self, address: &str, asked: Registration) -> Result<NodeId, String> {
+        let control = self.control_of(address).await.map_err(|error| error.to_string())?;
+        // It has to answer, also when it has waited for a majority in vain.
+        let limit = DECISION_LIMIT + INTERVAL;
+        let answer = control.register(call_within(limit), asked).await.map_err(|error| error.to_string())?;
+        answer.map_err(|refused| refused.to_string())
+    }
+
+    /// From now on this node says why it does not serve.
+    fn exclude(&self, reason: String) {
+        let before = self.excluded.send_replace(Some(reason.clone()));
+        if before.as_ref() != Some(&reason) {
+            tracing::error!(reason, "this node does not serve");
+        }
+    }
+}
+
+/// The member of that name in any layout in effect, unless it is declared dead; where two have had it, the newer one.
+pub(crate) fn member_named<'a>(ring: &'a Ring, name: &NodeName) -> Option<&'a Member> {
+    let newest = ring.newest().member_named(name);
+    let any = || ring.members().into_values().find(|member| member.name == *name);
+    newest.or_else(any).filter(|member| !ring.is_dead(member.node))
+}
