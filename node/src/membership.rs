@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use starling_core::layout::Layout;
 use starling_core::ring::{Decree, Entry, Epoch, Membership, Ring};
-use starling_gossip::{Gossip, HintTargets, ShortText, Standing};
+use starling_gossip::{Gossip, HintTargets, Peer, ShortText, Standing};
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
 use starling_proto::hello::{Class, Hello, HelloError};
@@ -83,11 +83,15 @@ impl Node {
     /// While this node has no layout: looks among its peers for a log that names it, which it then adopts, or that names
     /// another directory under its name, in whose place it asks to be registered.
     pub async fn look_for_layout(self: Arc<Self>) {
-        let mut gossip = self.gossip.clone();
+        let (mut gossip, mut asked) = (self.gossip.clone(), 0);
         while self.store.layout().is_none() && self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
             let view = Arc::clone(&gossip.borrow_and_update());
-            let known = view.live().find(|peer| peer.node != self.id() && peer.announcement.layout.is_some());
-            if let Some(peer) = known {
+            let knows = |peer: &&Peer| peer.node != self.id() && peer.announcement.layout.is_some();
+            let serves = |peer: &&Peer| !matches!(peer.announcement.standing, Standing::Retired { .. });
+            let known: Vec<&Peer> = view.live().filter(knows).filter(serves).collect();
+            // One after another: what one refuses another may grant.
+            if let Some(peer) = known.get(asked % known.len().max(1)) {
+                asked += 1;
                 let address = peer.announcement.address.as_str().to_owned();
                 match self.fetch_log(&address, Epoch(0)).await.map(|log| read(&log).map(|ring| (ring, log))) {
                     Ok(Some((ring, log))) => self.consider(&ring, log, &address).await,
@@ -110,8 +114,10 @@ impl Node {
             if !self.reservation.take(ring.cluster(), Instant::now()) {
                 return tracing::debug!(cluster = %ring.cluster(), "kept free for another cluster, for the moment");
             }
-            if let Err(error) = self.adopt_by(move |store| store.adopt_log(&log)).await {
-                tracing::warn!(%error, "cannot adopt the log that names this node");
+            match self.adopt_by(move |store| store.adopt_log(&log)).await {
+                // Whoever did not know yet that this directory is registered may have refused it.
+                Ok(()) => drop(self.excluded.send_replace(None)),
+                Err(error) => tracing::warn!(%error, "cannot adopt the log that names this node"),
             }
             return;
         }

@@ -4,7 +4,8 @@
 //! A member is known by its name. A node whose directory is new finds its name in the log of a cluster that it hears of, and
 //! asks a member to have its directory registered there: that is a decree, chosen by a majority. From then on it goes by
 //! the member's id, for which it has to be started anew, as this process sees to by itself. Whoever finds that it runs on an
-//! old copy of its directory (R3) asks for a directory that it has drawn for the purpose, and begins that one empty.
+//! old copy of its directory (R3) asks for a directory that it has drawn for the purpose, and begins that one empty. Whoever
+//! meets damage on its disk does the same, but votes for it itself, and takes over what it can read.
 //!
 //! It is refused while the member is at work elsewhere: two nodes of one name would each take the other's acknowledgements
 //! for its own.
@@ -36,6 +37,8 @@ pub enum Anew {
     SameDirectory(Identity),
     /// Of what its directory holds nothing may be used: it begins empty, as another one.
     EmptyDirectory(Identity),
+    /// As another directory, which takes over what can be read of this one.
+    SalvagedDirectory(Identity),
 }
 
 impl Node {
@@ -147,6 +150,75 @@ impl Node {
             }
         }
         last
+    }
+
+    /// Once a read has met damage on the disk: has a directory take the place of this one that takes over what can be read,
+    /// and gets the rest from its peers. Until a majority agrees this one serves what it can.
+    pub async fn begin_anew_once_damaged(self: Arc<Self>) {
+        let mut damage = self.store.damage();
+        let met = async {
+            // The sender lives as long as the store, which this node holds.
+            let reason = damage.wait_for(Option::is_some).await.ok()?.clone()?;
+            tracing::error!(reason, "the disk is damaged");
+            Some(())
+        };
+        tokio::select! {
+            () = self.stopping.cancelled() => return,
+            Some(()) = met => {}
+            () = self.was_succeeded() => {}
+        }
+        let mut last = None;
+        while self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
+            if let Err(reason) = self.try_to_be_salvaged().await
+                && last.as_ref() != Some(&reason)
+            {
+                tracing::warn!(reason, "nothing can take the place of this damaged directory yet");
+                last = Some(reason);
+            }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Returns once the log says that the directory stands for this node which this one has drawn: also if that was said
+    /// before this process began.
+    async fn was_succeeded(&self) {
+        let mut rings = self.ring.subscribe();
+        loop {
+            let ring = rings.borrow_and_update().clone();
+            let registered = ring.and_then(|ring| ring.directory_of(self.id()));
+            let drawn = self.read_store(|store| store.drawn_successor()).await.ok().flatten();
+            let is_retired = matches!(*self.store.health().borrow(), Health::Retired { .. });
+            if drawn.is_some() && drawn == registered && !is_retired {
+                return;
+            }
+            if rings.changed().await.is_err() {
+                // The node, which is borrowed here, has the sender.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn try_to_be_salvaged(self: &Arc<Self>) -> Result<(), String> {
+        let ring = self.store.ring().ok_or("it belongs to no cluster")?;
+        let own = self.store.identity().clone();
+        if ring.members().len() < 2 {
+            return Err("there is no other member that could have what is damaged here".to_owned());
+        }
+        let directory = self.change_store(|store| store.successor()).await.map_err(|error| error.to_string())?;
+        if ring.directory_of(own.node) != Some(directory) {
+            self.serving_ring().map_err(|not| not.reason)?;
+            let decree = Decree::Register { node: own.node, directory };
+            let chosen = self.decide(decree, Instant::now() + DECISION_LIMIT).await;
+            if !chosen.map_err(|error| error.to_string())?.is_ours {
+                return Err("another change of the ring came first".to_owned());
+            }
+        }
+        tracing::warn!(%directory, "a directory that takes over what can be read takes the place of this one");
+        self.anew.send_replace(Some(Anew::SalvagedDirectory(Identity { directory, ..own })));
+        Ok(())
     }
 
     /// Where other members can be asked that gossip takes for alive.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use starling_core::fault;
 use starling_gossip::Gossip;
-use starling_storage::{DataDirectory, Store};
+use starling_storage::{DataDirectory, Inheritance, Store};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,9 +33,15 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let path = config.data_dir.clone();
     let parts = Parts { config, environment, store, gossip, listener: Box::new(listener) };
     let ended = Running::start(parts).run_until(stop.asked()).await?;
-    if let Ended::Superseded(Anew::EmptyDirectory(identity)) = &ended {
-        // Still locked by this process.
-        DataDirectory::begin_anew(&path, identity)?;
+    // The directory is still locked by this process.
+    match &ended {
+        Ended::Superseded(Anew::EmptyDirectory(identity)) => {
+            DataDirectory::begin_anew(&path, identity, Inheritance::Nothing)?;
+        }
+        Ended::Superseded(Anew::SalvagedDirectory(identity)) => {
+            DataDirectory::begin_anew(&path, identity, Inheritance::Objects)?;
+        }
+        Ended::Superseded(Anew::SameDirectory(_)) | Ended::Stopped => {}
     }
     Ok(ended)
 }

@@ -113,6 +113,7 @@ fn strikes(plan: &Plan, trouble: &Trouble) -> Option<BTreeSet<HostId>> {
         | Trouble::ClockJump { node, .. }
         | Trouble::ClockDrift { node, .. }
         | Trouble::Wipe { node }
+        | Trouble::Rot { node, .. }
         | Trouble::OldCopy { node, .. } => Some(BTreeSet::from([*node])),
         Trouble::PowerCut { nodes, .. } => Some(nodes.clone()),
         Trouble::Partition { cuts: wires, .. } | Trouble::Weather { wires, .. } => only_node_of(plan, wires),

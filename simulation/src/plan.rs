@@ -114,6 +114,11 @@ pub enum Trouble {
     Wipe {
         node: HostId,
     },
+    /// An entry of the disk cannot be read any more: of all records the one at that share of them.
+    Rot {
+        node: HostId,
+        at: f64,
+    },
     /// A copy is made of the disk when the episode begins, and put in its place at the end. `clean` copies are made while
     /// the node is stopped, others while it runs.
     OldCopy {
@@ -180,6 +185,7 @@ impl Trouble {
                 (false, false) => "nodes join and leave",
             },
             Trouble::Wipe { .. } => "wiped disk",
+            Trouble::Rot { .. } => "damaged disk",
             Trouble::OldCopy { clean: true, .. } => "old copy of a stopped directory",
             Trouble::OldCopy { clean: false, .. } => "old copy of a running directory",
         }
@@ -187,7 +193,7 @@ impl Trouble {
 
     /// A disk that took writes is lost by it.
     pub fn loses_a_disk(&self) -> bool {
-        matches!(self, Trouble::Wipe { .. } | Trouble::OldCopy { .. })
+        matches!(self, Trouble::Wipe { .. } | Trouble::Rot { .. } | Trouble::OldCopy { .. })
     }
 }
 
@@ -291,6 +297,7 @@ impl Plan {
             | Trouble::Restart { node: of }
             | Trouble::FullDisk { node: of }
             | Trouble::Wipe { node: of }
+            | Trouble::Rot { node: of, .. }
             | Trouble::OldCopy { node: of, .. } => node(of),
             Trouble::PowerCut { nodes, left } => {
                 let nodes: Vec<String> = nodes.iter().map(node).collect();
@@ -427,7 +434,8 @@ impl Plan {
             82..85 => Trouble::FullDisk { node },
             85..87 => Trouble::ClockJump { node, millis: chance.random_range(-60_000..=60_000) },
             87..89 => Trouble::ClockDrift { node, millis: chance.random_range(-300..=300) },
-            89..92 => Trouble::Wipe { node: member },
+            89..91 => Trouble::Wipe { node: member },
+            91..93 => Trouble::Rot { node: member, at: chance.random_range(0.0..1.0) },
             _ => Trouble::OldCopy { node: member, clean: chance.random_bool(0.6) },
         }
     }

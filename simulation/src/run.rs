@@ -297,6 +297,10 @@ impl World {
                     self.names.note_directory(&identity);
                     self.lose_disk(index, identity);
                 }
+                Some(Anew::SalvagedDirectory(identity)) => {
+                    self.names.note_directory(&identity);
+                    self.salvage(index, identity);
+                }
                 None => {}
             }
             if std::mem::take(&mut self.state[index].copy_when_stopped) {

@@ -13,7 +13,7 @@ use starling_node::environment::{Blocking, Environment, Unfinished, WallClock, W
 use starling_node::lifecycle::{Ended, Parts, Running as RunningNode, gossip_parts};
 use starling_node::node::Node;
 use starling_node::registering::Anew;
-use starling_storage::{Identity, MemoryDisk, MemoryEngine, Store, Writer};
+use starling_storage::{Identity, MemoryDisk, MemoryEngine, Space, Store, Writer, inspect};
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::entropy::{Stream, stream};
@@ -54,6 +54,17 @@ impl Disk {
 
     pub fn fill(&self, is_full: bool) {
         self.memory.set_free_bytes(if is_full { 0 } else { ROOM });
+    }
+
+    /// One of its records cannot be read from now on. False if there is none.
+    pub fn rot(&self, at: f64) -> bool {
+        let engine = MemoryEngine::open(self.memory.clone());
+        let places: Vec<_> = inspect::records(&engine).filter_map(Result::ok).map(|record| record.place).collect();
+        let struck = places.get((places.len() as f64 * at) as usize);
+        if let Some(place) = struck {
+            self.memory.rot(Space::Objects, inspect::key_of(place));
+        }
+        struck.is_some()
     }
 
     fn takes(&self, least: u64, most: u64) -> Duration {

@@ -64,11 +64,37 @@ pub struct Identity {
     pub directory: DirectoryId,
 }
 
+/// What a directory that is begun anew takes over of the store that was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inheritance {
+    #[default]
+    Nothing,
+    /// All objects that can be read.
+    Objects,
+}
+
+impl Inheritance {
+    fn is_nothing(&self) -> bool {
+        *self == Inheritance::Nothing
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct IdentityFile {
     format: u32,
     #[serde(flatten)]
     identity: Identity,
+    #[serde(default, skip_serializing_if = "Inheritance::is_nothing")]
+    inherits: Inheritance,
+}
+
+/// A store that is to be made.
+pub struct ToBuild<'a> {
+    pub path: PathBuf,
+    pub identity: &'a Identity,
+    /// The one whose objects it takes over.
+    pub heir_of: Option<PathBuf>,
 }
 
 /// An open data directory; it is locked until this is dropped.
@@ -80,8 +106,8 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Opens the directory of the node `name`, making it with `fresh` ids if it is new or empty. `build` is called with
-    /// the path of a store to be made.
+    /// Opens the directory of the node `name`, making it with `fresh` ids if it is new or empty. `build` is called for a
+    /// store that is to be made.
     ///
     /// # Errors
     /// [`DirectoryError`]; nothing in the directory is changed by a refusal.
@@ -89,7 +115,7 @@ impl DataDirectory {
         path: &Path,
         name: &NodeName,
         fresh: (NodeId, DirectoryId),
-        build: impl Fn(&Path, &Identity) -> Result<(), E>,
+        build: impl Fn(ToBuild) -> Result<(), E>,
     ) -> Result<DataDirectory, E> {
         let at = |source| DirectoryError::Io { path: path.to_owned(), source };
         create_durably(path).map_err(at)?;
@@ -100,8 +126,8 @@ impl DataDirectory {
             let identity = Identity { name: name.clone(), node: fresh.0, directory: fresh.1 };
             // Of a first start that did not finish. Nothing in it was ever served.
             remove_store(path, STORE_NEW).map_err(at)?;
-            build(&path.join(STORE_NEW), &identity)?;
-            write_identity(path, &identity).map_err(at)?;
+            build(ToBuild { path: path.join(STORE_NEW), identity: &identity, heir_of: None })?;
+            write_identity(path, &identity, Inheritance::Nothing).map_err(at)?;
             rename(path, STORE_NEW, STORE).map_err(at)?;
         }
         if identity_path.exists() && path.join(IDENTITY_NEW).exists() {
@@ -114,7 +140,7 @@ impl DataDirectory {
         if old.exists() {
             tracing::info!(path = %old.display(), "the store that was here before is kept; it may be deleted");
         }
-        let identity = read_identity(&identity_path)?;
+        let (identity, _) = read_identity(&identity_path)?;
         if identity.name != *name {
             let (owner, asked) = (identity.name, name.clone());
             return Err(DirectoryError::OtherNode { path: path.to_owned(), owner, asked }.into());
@@ -126,10 +152,10 @@ impl DataDirectory {
     ///
     /// # Errors
     /// [`DirectoryError::Io`]; it may be done all the same.
-    pub fn begin_anew(path: &Path, identity: &Identity) -> Result<(), DirectoryError> {
+    pub fn begin_anew(path: &Path, identity: &Identity, inherits: Inheritance) -> Result<(), DirectoryError> {
         let at = |source| DirectoryError::Io { path: path.to_owned(), source };
         remove_store(path, STORE_OLD).map_err(at)?;
-        write_identity(path, identity).map_err(at)
+        write_identity(path, identity, inherits).map_err(at)
     }
 
     /// Says from now on that it belongs to that node, as its store does.
@@ -142,7 +168,7 @@ impl DataDirectory {
         }
         let at = |source| DirectoryError::Io { path: self.path.clone(), source };
         let identity = Identity { node, ..self.identity.clone() };
-        draft_identity(&self.path, &identity).map_err(at)?;
+        draft_identity(&self.path, &identity, Inheritance::Nothing).map_err(at)?;
         rename(&self.path, IDENTITY_DRAFT, IDENTITY).map_err(at)?;
         self.identity = identity;
         Ok(())
@@ -169,15 +195,13 @@ fn create_durably(path: &Path) -> io::Result<()> {
 }
 
 /// Puts the new store in the place of the old one, up to the last rename.
-fn finish_renewal<E: From<DirectoryError>>(
-    path: &Path,
-    build: impl Fn(&Path, &Identity) -> Result<(), E>,
-) -> Result<(), E> {
+fn finish_renewal<E: From<DirectoryError>>(path: &Path, build: impl Fn(ToBuild) -> Result<(), E>) -> Result<(), E> {
     let at = |source| DirectoryError::Io { path: path.to_owned(), source };
-    let identity = read_identity(&path.join(IDENTITY_NEW))?;
+    let (identity, inherits) = read_identity(&path.join(IDENTITY_NEW))?;
     if !path.join(STORE_OLD).exists() {
         remove_store(path, STORE_NEW).map_err(at)?;
-        build(&path.join(STORE_NEW), &identity)?;
+        let heir_of = (inherits == Inheritance::Objects).then(|| path.join(STORE));
+        build(ToBuild { path: path.join(STORE_NEW), identity: &identity, heir_of })?;
         sync_directory(path).map_err(at)?;
         rename(path, STORE, STORE_OLD).map_err(at)?;
     }
@@ -235,13 +259,13 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
 }
 
 /// As what the directory is to be. Whole, or not there.
-fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
-    draft_identity(path, identity)?;
+fn write_identity(path: &Path, identity: &Identity, inherits: Inheritance) -> io::Result<()> {
+    draft_identity(path, identity, inherits)?;
     rename(path, IDENTITY_DRAFT, IDENTITY_NEW)
 }
 
-fn draft_identity(path: &Path, identity: &Identity) -> io::Result<()> {
-    let file = IdentityFile { format: FORMAT, identity: identity.clone() };
+fn draft_identity(path: &Path, identity: &Identity, inherits: Inheritance) -> io::Result<()> {
+    let file = IdentityFile { format: FORMAT, identity: identity.clone(), inherits };
     let text = toml::to_string(&file).map_err(io::Error::other)?;
     let mut file = File::create(path.join(IDENTITY_DRAFT))?;
     writeln!(file, "# The identity of a Starling data directory. Do not edit, and do not start a copy of it.")?;
@@ -249,7 +273,7 @@ fn draft_identity(path: &Path, identity: &Identity) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read_identity(path: &Path) -> Result<Identity, DirectoryError> {
+fn read_identity(path: &Path) -> Result<(Identity, Inheritance), DirectoryError> {
     let bad = |reason: String| DirectoryError::BadIdentity { path: path.to_owned(), reason };
     let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
@@ -260,7 +284,7 @@ fn read_identity(path: &Path) -> Result<Identity, DirectoryError> {
         return Err(DirectoryError::NewerFormat { path, found });
     }
     let file: IdentityFile = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
-    Ok(file.identity)
+    Ok((file.identity, file.inherits))
 }
 
 /// Ids as hexadecimal text.
@@ -288,8 +312,10 @@ mod tests {
     }
 
     fn open(path: &Path, node: &str) -> Result<DataDirectory, DirectoryError> {
-        DataDirectory::open(path, &name(node), (NodeId(1), DirectoryId(2)), |store, _| {
-            fs::create_dir(store).map_err(|source| DirectoryError::Io { path: store.to_owned(), source })
+        DataDirectory::open(path, &name(node), (NodeId(1), DirectoryId(2)), |ToBuild { path, heir_of, .. }| {
+            let at = |source| DirectoryError::Io { path: path.clone(), source };
+            fs::create_dir(&path).map_err(at)?;
+            heir_of.map_or(Ok(()), |old| fs::copy(old.join("data"), path.join("inherited")).map(drop)).map_err(at)
         })
     }
 
@@ -298,7 +324,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path(), "n1").unwrap().identity().clone();
         let again: Result<_, DirectoryError> =
-            DataDirectory::open(dir.path(), &name("n1"), (NodeId(8), DirectoryId(9)), |_, _| panic!("built twice"));
+            DataDirectory::open(dir.path(), &name("n1"), (NodeId(8), DirectoryId(9)), |_| panic!("built twice"));
         assert_eq!(*again.unwrap().identity(), first);
     }
 
@@ -352,7 +378,7 @@ mod tests {
         drop(open(dir.path(), "n1").unwrap());
         fs::write(dir.path().join(STORE).join("data"), "").unwrap();
         let identity = Identity { name: name("n1"), node: NodeId(1), directory: ANEW };
-        DataDirectory::begin_anew(dir.path(), &identity).unwrap();
+        DataDirectory::begin_anew(dir.path(), &identity, Inheritance::Nothing).unwrap();
         dir
     }
 
@@ -369,9 +395,18 @@ mod tests {
         let dir = to_begin_anew();
         assert_begun_anew(dir.path());
         let again = Identity { name: name("n1"), node: NodeId(1), directory: DirectoryId(8) };
-        DataDirectory::begin_anew(dir.path(), &again).unwrap();
+        DataDirectory::begin_anew(dir.path(), &again, Inheritance::Nothing).unwrap();
         assert_eq!(open(dir.path(), "n1").unwrap().identity().directory, DirectoryId(8));
         assert!(!dir.path().join(STORE_OLD).join("data").exists(), "of two it keeps the last");
+    }
+
+    #[test]
+    fn a_directory_that_begins_anew_may_take_over_what_was_there() {
+        let dir = to_begin_anew();
+        let identity = Identity { name: name("n1"), node: NodeId(1), directory: ANEW };
+        DataDirectory::begin_anew(dir.path(), &identity, Inheritance::Objects).unwrap();
+        assert_begun_anew(dir.path());
+        assert!(dir.path().join(STORE).join("inherited").exists());
     }
 
     #[test]

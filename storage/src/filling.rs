@@ -36,12 +36,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it could not be made durable.
     pub fn successor(&self) -> Result<DirectoryId, StoreError> {
-        if let Some(drawn) = meta::read_successor(&*self.shared.engine)? {
+        if let Some(drawn) = self.drawn_successor()? {
             return Ok(drawn);
         }
         let drawn = DirectoryId(rand::random());
         self.record(|batch| meta::write_successor(batch, drawn))?;
         Ok(drawn)
+    }
+
+    /// The directory that was drawn to come in the place of this one, if one was. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn drawn_successor(&self) -> Result<Option<DirectoryId>, StoreError> {
+        Ok(meta::read_successor(&*self.shared.engine)?)
     }
 
     /// Whether this node may lack writes of a partition that were acknowledged, its directory being new to it.

@@ -77,6 +77,11 @@ pub fn record_place(key: &[u8]) -> Result<RecordPlace, InspectError> {
     Ok(RecordPlace { partition, key })
 }
 
+/// The key of [`Space::Objects`] under which a record lies.
+pub fn key_of(place: &RecordPlace) -> Vec<u8> {
+    keys::RecordKey::new(place.partition, &place.key).as_bytes().to_vec()
+}
+
 /// The target and the record of a key of [`Space::Hints`].
 ///
 /// # Errors

@@ -73,6 +73,11 @@ pub(crate) fn split_hint(bytes: &[u8]) -> Option<(NodeId, RecordKey)> {
     Some((NodeId(u64::from_be_bytes(*target)), RecordKey(record.to_vec())))
 }
 
+/// The key of a record, if these bytes are one.
+pub(crate) fn record_key(bytes: &[u8]) -> Option<RecordKey> {
+    object_of(bytes).map(|_name| RecordKey(bytes.to_vec()))
+}
+
 /// The partition that a record's key lies in.
 pub(crate) fn partition_of(bytes: &[u8]) -> Option<Partition> {
     bytes.first_chunk::<2>().map(|partition| Partition(u16::from_be_bytes(*partition)))

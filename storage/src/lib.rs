@@ -5,11 +5,12 @@
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
 //! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
-//! ring changes and `filling.rs` for coming back after a disk was lost; [`directory`] for the files; [`inspect`] for a look at
-//! what lies in an engine, past the store, and `verify.rs` for the store's own.
+//! ring changes and `filling.rs` for coming back after a disk was lost; [`directory`] for the files, and `salvage.rs` for
+//! what becomes of a damaged store; [`inspect`] for a look at what lies in an engine, past the store, and `verify.rs` for the
+//! store's own.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still:
-//! reaping, expiry, repair of damaged records.
+//! reaping, expiry.
 
 mod decrees;
 pub mod directory;
@@ -26,14 +27,16 @@ mod meta;
 mod record;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+mod salvage;
 mod shared;
 pub mod store;
 mod trees;
 mod verify;
+mod watchful;
 mod writer;
 
 pub use decrees::{AdoptError, NoVote, Page, Pulled};
-pub use directory::{DataDirectory, DirectoryError, Identity};
+pub use directory::{DataDirectory, DirectoryError, Identity, Inheritance};
 pub use engine::{Batch, Engine, EngineError, Space};
 pub use error::StoreError;
 pub use fold::{Confirmed, Minted};
@@ -41,6 +44,7 @@ pub use memory::{MemoryDisk, MemoryEngine, Observer};
 pub use record::UnreadableRecord;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Expect, RocksEngine, RocksOptions};
+pub use salvage::{Salvaged, salvage};
 pub use store::{Health, Hint, Listed, OpenError, Store, StoreLimits};
 pub use trees::PartitionTree;
 pub use verify::{Flaw, Verified};

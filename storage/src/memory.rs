@@ -5,7 +5,7 @@
 //! fall, appends the batch first ([`MemoryDisk::append`]) and commits it later. A sync covers the whole log before it:
 //! what others have appended survives a crash from then on, and is read all the same only once its own commit returns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +35,8 @@ struct State {
     /// A sync has failed. Nothing is taken behind it.
     has_failed: bool,
     free_bytes: Option<u64>,
+    /// What cannot be read any more.
+    rotten: BTreeSet<(Space, Vec<u8>)>,
     /// Engines opened before the last crash are dead.
     incarnation: u64,
     observer: Option<Observer>,
@@ -62,6 +64,11 @@ impl MemoryDisk {
     /// The next `count` syncs fail; their batches stay in the log's tail, and the engine takes no more.
     pub fn fail_syncs(&self, count: usize) {
         self.lock().failing_syncs = count;
+    }
+
+    /// From now on this entry cannot be read, whatever is written to it.
+    pub fn rot(&self, space: Space, key: impl Into<Vec<u8>>) {
+        self.lock().rotten.insert((space, key.into()));
     }
 
     pub fn set_free_bytes(&self, bytes: u64) {
@@ -168,6 +175,13 @@ impl State {
         newest.map_or_else(|| self.contents.get(&(space, key.to_vec())).cloned(), |change| change.value.clone())
     }
 
+    fn check(&self, space: Space, key: &[u8]) -> Result<(), EngineError> {
+        if !self.rotten.is_empty() && self.rotten.contains(&(space, key.to_vec())) {
+            return Err(EngineError::Damaged(format!("an entry of {} does not match its checksum", space.name())));
+        }
+        Ok(())
+    }
+
     /// What a crash would leave at least.
     fn durable(&self) -> Contents {
         let mut contents = self.contents.clone();
@@ -208,15 +222,21 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let state = self.state()?;
+        state.check(space, key)?;
         if fault::is_on(Fault::ReadBeforeSync) {
-            return Ok(self.state()?.unsynced(space, key));
+            return Ok(state.unsynced(space, key));
         }
-        Ok(self.state()?.contents.get(&(space, key.to_vec())).cloned())
+        Ok(state.contents.get(&(space, key.to_vec())).cloned())
     }
 
     fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, EngineError> {
         let state = self.state()?;
-        Ok(keys.iter().map(|key| state.contents.get(&(space, key.to_vec())).cloned()).collect())
+        let get = |key: &&[u8]| {
+            state.check(space, key)?;
+            Ok(state.contents.get(&(space, key.to_vec())).cloned())
+        };
+        keys.iter().map(get).collect()
     }
 
     fn scan(&self, space: Space, from: &[u8], until: Option<&[u8]>, limit: usize) -> Result<Vec<Entry>, EngineError> {
@@ -227,7 +247,11 @@ impl Engine for MemoryEngine {
         let state = self.state()?;
         let range = state.contents.range((Bound::Included((space, from.to_vec())), end));
         let in_space = range.take_while(|((found, _), _)| *found == space);
-        Ok(in_space.take(limit).map(|((_, key), value)| (Bytes::copy_from_slice(key), value.clone())).collect())
+        let entry = |((_, key), value): (&(Space, Vec<u8>), &Bytes)| {
+            state.check(space, key)?;
+            Ok((Bytes::copy_from_slice(key), value.clone()))
+        };
+        in_space.take(limit).map(entry).collect()
     }
 
     fn commit(&self, batch: Batch) -> Result<(), EngineError> {

@@ -34,6 +34,7 @@ use crate::meta::{self, OwnRun};
 use crate::record::Record;
 use crate::shared::{Met, Shared, lock};
 use crate::trees::{self, PartitionTree};
+use crate::watchful::Watchful;
 use crate::writer::{Change, Job, Writer};
 
 /// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
@@ -117,6 +118,7 @@ pub struct Store {
     queues: Mutex<Vec<mpsc::Sender<Job>>>,
     /// Closed once no writer is at work any more.
     at_work: watch::Sender<()>,
+    damage: watch::Receiver<Option<String>>,
     /// Of the writers that have one.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Keeps the directory locked.
@@ -135,13 +137,17 @@ impl Store {
         options: crate::rocks::RocksOptions,
         limits: StoreLimits,
     ) -> Result<Store, OpenError> {
-        use std::path::Path;
-
+        use crate::directory::ToBuild;
         use crate::rocks::{Expect, RocksEngine};
+        use crate::salvage::salvage;
 
         let fresh = (NodeId(rand::random()), DirectoryId(rand::random()));
-        let build = |store: &Path, identity: &Identity| -> Result<(), OpenError> {
-            let engine = RocksEngine::open(store, Expect::Nothing, options)?;
+        let build = |ToBuild { path, identity, heir_of }: ToBuild| -> Result<(), OpenError> {
+            let engine = RocksEngine::open(&path, Expect::Nothing, options)?;
+            if let Some(old) = heir_of {
+                let salvaged = salvage(&RocksEngine::open(&old, Expect::Store, options)?, &engine)?;
+                tracing::warn!(?salvaged, "taken over what could be read of a damaged store");
+            }
             Ok(claim(&engine, identity)?)
         };
         let mut directory = DataDirectory::open(path, name, fresh, build)?;
@@ -185,6 +191,9 @@ impl Store {
         limits: StoreLimits,
         directory: Option<DataDirectory>,
     ) -> Result<(Store, Vec<Writer>), OpenError> {
+        let engine = Watchful::new(engine);
+        let damage = engine.damage();
+        let engine = Arc::new(engine);
         let expected = (identity.node, identity.directory);
         let found = meta::read_identity(&*engine)?.unwrap_or((NodeId(0), DirectoryId(0)));
         if found != expected {
@@ -230,7 +239,7 @@ impl Store {
         });
         let (queues, writers) = shards.unzip();
         let (queues, threads) = (Mutex::new(queues), Mutex::default());
-        Ok((Store { shared, queues, at_work, threads, _directory: directory }, writers))
+        Ok((Store { shared, queues, at_work, damage, threads, _directory: directory }, writers))
     }
 
     fn with_threads(self, writers: Vec<Writer>) -> Result<Store, OpenError> {
@@ -252,6 +261,11 @@ impl Store {
 
     pub fn health(&self) -> watch::Receiver<Health> {
         self.shared.health.subscribe()
+    }
+
+    /// The first damage of the disk that a read has met since the store was opened. It goes on with what can be read.
+    pub fn damage(&self) -> watch::Receiver<Option<String>> {
+        self.damage.clone()
     }
 
     /// Applies a client's write to the own copy; returns once it is durable. If the future is dropped, or the deadline
@@ -581,7 +595,7 @@ pub(crate) fn object_in(bytes: &[u8]) -> Result<Object, StoreError> {
 }
 
 /// What the log comes to.
-fn read_ring(engine: &dyn Engine) -> Result<Option<Ring>, EngineError> {
+pub(crate) fn read_ring(engine: &dyn Engine) -> Result<Option<Ring>, EngineError> {
     let damaged = |error: InvalidDecree| EngineError::Damaged(format!("the layout log contradicts itself: {error}"));
     let Some(first) = meta::read_first_layout(engine)? else { return Ok(None) };
     let first = Ring::first(first).map_err(damaged)?;

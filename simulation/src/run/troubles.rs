@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use starling_storage::{Identity, MemoryEngine, inspect};
+use starling_storage::{Identity, MemoryEngine, inspect, salvage};
 
 use super::{Loss, World, lock};
 use crate::kernel::network::{HostId, Weather, Wire};
@@ -46,6 +46,7 @@ impl World {
                 self.take_down(node.0, false, 0.0);
                 self.wipe(node.0);
             }
+            Trouble::Rot { node, at } => strikes = self.servers[node.0].disk.rot(*at),
             Trouble::OldCopy { node, clean: false } => {
                 let copy = self.servers[node.0].disk.memory.copy();
                 self.copies.insert(node.0, (self.now, copy));
@@ -85,7 +86,7 @@ impl World {
                 let paused = self.state[node.0].paused > 0;
                 self.servers[node.0].pause(paused);
             }
-            Trouble::Resets { .. } | Trouble::Move { .. } => {}
+            Trouble::Resets { .. } | Trouble::Move { .. } | Trouble::Rot { .. } => {}
             Trouble::FailingSync { node, .. } => self.servers[node.0].disk.memory.fail_syncs(0),
             Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(-millis),
             Trouble::OldCopy { node, .. } => {
@@ -155,6 +156,14 @@ impl World {
         self.lost.entry(index).or_default().push(loss);
         self.watch_disk(index);
         self.set_conditions();
+    }
+
+    /// What can be read of a damaged disk goes on, on another.
+    pub(super) fn salvage(&mut self, index: usize, identity: Identity) {
+        let damaged = MemoryEngine::open(self.servers[index].disk.memory.clone());
+        self.lose_disk(index, identity);
+        let whole = MemoryEngine::open(self.servers[index].disk.memory.clone());
+        salvage(&damaged, &whole).expect("the log of a damaged disk can be read");
     }
 
     /// Puts an old copy in the place of the disk, if there is one.

@@ -16,5 +16,7 @@ mod layouts;
 mod limits;
 mod listing;
 mod runs;
+#[cfg(feature = "rocksdb")]
+mod salvage;
 mod trees;
 mod writes;
