@@ -257,7 +257,7 @@ impl Node {
     }
 
     /// While many requests are under way, waits for a while.
-    async fn let_requests_pass(&self) {
+    pub(crate) async fn let_requests_pass(&self) {
         let began = Instant::now();
         let under_way = || self.config.max_requests.saturating_sub(self.requests.available_permits());
         while under_way() >= MANY_REQUESTS && began.elapsed() < MOST_PATIENCE {

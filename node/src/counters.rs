@@ -50,6 +50,8 @@ counters! {
     objects_repaired,
     /// Objects that came while it filled up again.
     objects_filled,
+    /// Records read to see whether they can be.
+    records_scrubbed,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
     /// Histories in the longest clock of any object that was read or written here.

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use starling_core::ids::NodeId;
+use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::layout::Member;
 use starling_core::name::NodeName;
 use starling_core::ring::{Decree, Ring};
@@ -57,7 +57,7 @@ impl Node {
             return Err(NotRegistered::Retired(directory));
         }
         let is_its_own_wish = in_place_of.is_some() && in_place_of == ring.directory_of(node);
-        if self.is_at_work(node, is_its_own_wish) {
+        if self.is_at_work_elsewhere(node, directory, is_its_own_wish) {
             return Err(NotRegistered::Alive(name));
         }
         let decree = Decree::Register { node, directory };
@@ -70,15 +70,18 @@ impl Node {
         Ok(node)
     }
 
-    /// Whether a member may still be serving with the directory that stands for it. One that says of itself that it may not
-    /// does not.
-    fn is_at_work(&self, node: NodeId, says_it_is_not: bool) -> bool {
+    /// Whether a member may still be serving with the directory that stands for it, and not with the one in question. One that
+    /// says of itself that it may not does not.
+    fn is_at_work_elsewhere(&self, node: NodeId, directory: DirectoryId, says_it_is_not: bool) -> bool {
         let view = self.view();
         let is_twice = |conflict: &Conflict| matches!(conflict, Conflict::Runs { node: of, .. } if *of == node);
         if node == self.id() || view.conflicts.iter().any(is_twice) {
             return true;
         }
         match view.peer(node).filter(|peer| peer.alive) {
+            // It goes by the member's id already: that its directory was chosen is not known to everybody yet, or to nobody
+            // any more, if only this node knew it before it began anew.
+            Some(peer) if peer.announcement.run.directory == directory => false,
             Some(peer) => !(says_it_is_not && matches!(peer.announcement.standing, Standing::Retired { .. })),
             None => self.peers.all(Class::Peer).iter().any(|link| link.node == node && link.is_connected()),
         }

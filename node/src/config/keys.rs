@@ -45,6 +45,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("handoff_rate", "32MiB", "Bytes a second that handed-off copies may use"),
     key("anti_entropy_interval", "10s", "How long a node waits between two comparisons with its peers"),
+    key("scrub_interval", "7days", "In which time a node reads all that it holds once, to find damage"),
     key("max_requests", "1024", "Requests coordinated at once before further ones are refused"),
     key("max_connections", "1024", "Connections accepted at once"),
     key("max_siblings", "100", "Siblings of a key above which writes that add one are refused"),

@@ -48,6 +48,7 @@ pub struct Config {
     /// Bytes of handed-off objects a second.
     pub handoff_rate: u64,
     pub anti_entropy_interval: Duration,
+    pub scrub_interval: Duration,
     /// Requests being coordinated at once before further ones are refused as overloaded.
     pub max_requests: usize,
     pub max_connections: usize,
@@ -112,6 +113,7 @@ impl Config {
             max_clock_drift: read.duration("max_clock_drift"),
             handoff_rate: read.rate("handoff_rate"),
             anti_entropy_interval: read.duration("anti_entropy_interval"),
+            scrub_interval: read.duration("scrub_interval"),
             max_requests: read.bounded("max_requests"),
             max_connections: read.bounded("max_connections"),
             store: StoreLimits {
