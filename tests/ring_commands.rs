@@ -1,6 +1,7 @@
 //! The ring moves by the commands that operators type.
 
 use serde_json::Value;
+use starling_client::Client;
 use starling_tests::{Cluster, Ran, Starling, blocking, eventually, list, text};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,4 +123,73 @@ fn history(starling: &Starling) -> Vec<String> {
 fn member(plan: &Value, name: &str) -> Value {
     let found = list(&plan["members"]).iter().find(|member| member["node"] == name);
     found.unwrap_or_else(|| panic!("{name} is in neither layout: {plan}")).clone()
+}
+
+/// Whoever stays a primary keeps its copies; the hash trees say the same on all of them afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_has_fewer_replicas_and_then_more_again() {
+    let cluster = Cluster::start(4).await;
+    let starling = Starling::of(&cluster);
+    let client = cluster.client().await;
+    let keys: Vec<String> = (0..60).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        starling.json(0, &["put", "carts", key, "apples", "--w", "all"]);
+        starling.json(0, &["put", "drafts", key, "a draft", "--w", "all"]);
+    }
+    let shown = starling.json(0, &["bucket", "show", "carts"]);
+    assert_eq!((&shown["replicas"], &shown["own_rules"]), (&3.into(), &false.into()));
+
+    let plan = starling.json(0, &["bucket", "set", "carts", "--replicas", "1"]);
+    assert_eq!(plan["changes"][0], "bucket carts has 1 replica and keeps siblings");
+    starling.json(0, &["cluster", "commit", "--wait"]);
+    let listed = starling.json(0, &["bucket", "list"]);
+    assert_eq!((&listed["buckets"][0]["bucket"], &listed["buckets"][0]["replicas"]), (&"carts".into(), &1.into()));
+    copies_become(&cluster, &client, "carts", &keys, 1).await;
+    copies_become(&cluster, &client, "drafts", &keys, 3).await;
+    trees_agree(&cluster, &starling).await;
+
+    starling.json(0, &["bucket", "set", "carts", "--replicas", "cluster", "--siblings", "last-write-wins"]);
+    starling.json(0, &["cluster", "commit", "--wait"]);
+    let shown = starling.json(0, &["bucket", "show", "carts"]);
+    assert_eq!((&shown["replicas"], &shown["siblings"]), (&3.into(), &"last-write-wins".into()));
+    copies_become(&cluster, &client, "carts", &keys, 3).await;
+    trees_agree(&cluster, &starling).await;
+    let refused = starling.error(1, &["bucket", "set", "carts", "--replicas", "5"]);
+    assert!(text(&refused["message"]).contains("carts"), "{refused}");
+}
+
+async fn copies_become(cluster: &Cluster, client: &Client, bucket: &str, keys: &[String], copies: usize) {
+    for key in keys {
+        eventually("a key has as many copies as its bucket asks for", || async {
+            let mut held = 0;
+            for index in 1..=cluster.size() {
+                let own = cluster.own_copy(client, index, bucket, key).await.map_err(|error| error.to_string())?;
+                held += usize::from(own.is_found());
+            }
+            if held == copies { Ok(()) } else { Err(format!("{bucket}/{key} has {held} copies")) }
+        })
+        .await;
+    }
+}
+
+/// Each node's hash trees say what it holds, and no comparison has to look below the root of a partition.
+async fn trees_agree(cluster: &Cluster, starling: &Starling) {
+    for index in 1..=cluster.size() {
+        cluster.verify(index).await;
+    }
+    let differing = || async {
+        let mut differing = 0;
+        for index in 1..=cluster.size() {
+            differing += cluster.status(index).await?.counters["partitions_differing"];
+        }
+        Ok::<u64, String>(differing)
+    };
+    eventually("the hash trees say the same everywhere", || async {
+        let before = differing().await?;
+        let report = starling.json(0, &["repair", "--wait"]);
+        assert_eq!((&report["complete"], &report["differences"]), (&true.into(), &0.into()), "{report}");
+        let more = differing().await? - before;
+        if more == 0 { Ok(()) } else { Err(format!("{more} partitions differ, in no key")) }
+    })
+    .await;
 }

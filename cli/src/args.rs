@@ -14,7 +14,7 @@ use starling_core::quorum::Level;
 use starling_proto::BUILD;
 
 use crate::commands::{
-    bench, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put, repair,
+    bench, bucket, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put, repair,
 };
 use crate::failure::Failure;
 use crate::output::Format;
@@ -64,6 +64,7 @@ pub enum Command {
     Delete(delete::DeleteArgs),
     Keys(keys::KeysArgs),
     Buckets(buckets::BucketsArgs),
+    Bucket(bucket::BucketArgs),
     Import(import::ImportArgs),
     Locate(locate::LocateArgs),
     Repair(repair::RepairArgs),

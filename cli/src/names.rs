@@ -49,7 +49,8 @@ impl Names {
         self.nodes.get(&node).cloned().unwrap_or_else(|| node.to_string())
     }
 
-    /// The node that a directory belongs to. None if it is no member's: it was wiped, or its node has left.
+    /// The node that a directory belonged to when the layout was made. None of one that has come in the place of a lost one
+    /// since, or whose node has left.
     pub fn directory(&self, directory: DirectoryId) -> Option<String> {
         self.directories.get(&directory).cloned()
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::NodeId;
 use crate::layout::{BucketRules, LayoutError, Member, NextLayout};
 use crate::name::{BucketName, NodeName, Zone};
+use crate::object::SiblingMode;
 use crate::quorum::ReplicaCount;
 use crate::ring::{Decree, InvalidDecree, Ring};
 
@@ -50,7 +51,17 @@ impl fmt::Display for Change {
             Change::Weigh { name, weight } => write!(f, "{name} has weight {weight}"),
             Change::Rezone { name, zone } => write!(f, "{name} is in zone {zone}"),
             Change::Replicas(replicas) => write!(f, "the cluster keeps {replicas} replicas"),
-            Change::Bucket { bucket, .. } => write!(f, "bucket {bucket} has other rules"),
+            Change::Bucket { bucket, rules: BucketRules { replicas, mode } } => {
+                match replicas {
+                    Some(replicas) if replicas.get() == 1 => write!(f, "bucket {bucket} has 1 replica")?,
+                    Some(replicas) => write!(f, "bucket {bucket} has {replicas} replicas")?,
+                    None => write!(f, "bucket {bucket} has as many replicas as the cluster keeps")?,
+                }
+                f.write_str(match mode {
+                    SiblingMode::Keep => " and keeps siblings",
+                    SiblingMode::LastWriteWins => ", and the last write wins",
+                })
+            }
         }
     }
 }

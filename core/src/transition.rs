@@ -8,9 +8,10 @@
 //! From *switch* to the *end*: every old primary, except those declared dead, has adopted the switch, so none serves a read
 //! of the old layout any more, and writes may stop going there.
 //!
-//! Both are found out by asking each member what it has durably done ([`Progress`]), never from gossip, and hold for ever
-//! once they hold: so whoever proposes the next decree may have found out long ago. What a member says counts only with
-//! the directory that stands for it: a wiped one has done nothing.
+//! Both are found out by asking each member what it has durably done ([`Progress`]), never from gossip, and hold in an epoch
+//! once they hold in it: so whoever proposes the decree that follows may have found out long ago. What a member says counts
+//! only with the directory that stands for it: one that has come in the place of a lost one has done nothing, and is another
+//! epoch's.
 //!
 //! Why a strict quorum still reads what was acknowledged. Of the primaries of a new layout some were primaries before and
 //! have what they had; the others have copied all that any old primary had, dead disks apart. A read quorum with one of

@@ -45,6 +45,8 @@ pub struct Errand {
     pub bucket: Option<BucketName>,
     pub compared: AtomicU64,
     pub differences: AtomicU64,
+    /// Of those, objects that stay as they are: too large to be sent, or not readable on one side.
+    pub passed_over: AtomicU64,
 }
 
 impl Errand {
@@ -98,11 +100,18 @@ impl Node {
             }
             let pairs = ring.read().compared_by(self.id());
             self.comparisons.keep(&pairs);
-            for (peer, partitions) in pairs.into_iter().filter(|(peer, _)| self.view().is_alive(*peer)) {
-                if let Err(failure) = self.compare_with(peer, &partitions, &ring, &Errand::default()).await {
-                    tracing::debug!(%peer, %failure, "comparing is put off");
-                    self.heed_failure(peer, failure);
-                }
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                () = self.compare_round(&ring, pairs) => {}
+            }
+        }
+    }
+
+    async fn compare_round(&self, ring: &Ring, pairs: Pairs) {
+        for (peer, partitions) in pairs.into_iter().filter(|(peer, _)| self.view().is_alive(*peer)) {
+            if let Err(failure) = self.compare_with(peer, &partitions, ring, &Errand::default()).await {
+                tracing::debug!(%peer, %failure, "comparing is put off");
+                self.heed_failure(peer, failure);
             }
         }
     }
@@ -153,6 +162,7 @@ impl Node {
         let roots = partitions.iter().map(|(partition, least)| (Branch::root(*partition), *least)).collect();
         for (root, least, answer) in self.exchange(link, ring.epoch(), roots).await? {
             if answer != Answer::Same {
+                self.counters.partitions_differing.add(1);
                 self.make_equal(link, ring, (root, least), answer, errand).await?;
             }
             errand.compared.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +191,7 @@ impl Node {
             errand.differences.fetch_add(found.len() as u64, Ordering::Relaxed);
             for some in found.chunks(KEYS_AT_ONCE) {
                 self.let_requests_pass().await;
-                self.settle_differences(link, ring, some).await?;
+                self.settle_differences(link, ring, some, errand).await?;
             }
             self.let_requests_pass().await;
             differences = comparing.step(ring.epoch()).await?;
@@ -195,63 +205,79 @@ impl Node {
         primaries.read().contains(&self.id()) && primaries.read().contains(&link.node)
     }
 
-    async fn settle_differences(&self, link: &Link, ring: &Ring, found: &[Difference]) -> Result<(), Failure> {
+    async fn settle_differences(
+        &self,
+        link: &Link,
+        ring: &Ring,
+        found: &[Difference],
+        errand: &Errand,
+    ) -> Result<(), Failure> {
+        let note = |is_settled: bool| {
+            errand.passed_over.fetch_add(u64::from(!is_settled), Ordering::Relaxed);
+            std::future::ready(Ok(()))
+        };
         let theirs = found.iter().filter(|difference| difference.theirs.is_some());
         let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key.clone()).collect();
         while !wanted.is_empty() {
             let (objects, looked_at) = match self.fetch(link, ring.epoch(), wanted.clone()).await {
                 // The first of them cannot be given. The others are not to suffer for it.
-                Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => (Vec::new(), 1),
+                Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
+                    errand.passed_over.fetch_add(1, Ordering::Relaxed);
+                    (Vec::new(), 1)
+                }
                 fetched => fetched?,
             };
             wanted.drain(..looked_at);
             let merge = |(key, object)| self.take_repaired(ring.epoch(), key, object);
-            stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_collect::<()>().await?;
+            stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_for_each(note).await?;
         }
         let ours = found.iter().filter(|difference| difference.own.is_some());
         let send = |difference: &Difference| self.send_repaired(link, ring.epoch(), difference.clone());
         let sent = stream::iter(ours.map(send).collect::<Vec<_>>()).buffer_unordered(OBJECTS_AT_ONCE);
-        sent.try_collect::<()>().await
+        sent.try_for_each(note).await
     }
 
-    pub(crate) async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<(), Failure> {
+    /// Merges what a peer has of a key; false if what is here of it cannot be read.
+    pub(crate) async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<bool, Failure> {
         match self.store.merge(epoch, key, object, Role::Primary).await {
             Ok(()) => {
                 self.counters.objects_repaired.add(1);
-                Ok(())
+                Ok(true)
             }
             Err(StoreError::Damaged(reason)) => {
                 tracing::error!(reason, "cannot merge what a peer has of a key");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(own_failure(error)),
         }
     }
 
-    /// Sends what this node holds of a key, unless the peer turned out to hold all of it.
-    async fn send_repaired(&self, link: &Link, epoch: Epoch, difference: Difference) -> Result<(), Failure> {
+    /// Sends what this node holds of a key, unless the peer turned out to hold all of it; false if it cannot be sent, or taken.
+    async fn send_repaired(&self, link: &Link, epoch: Epoch, difference: Difference) -> Result<bool, Failure> {
         let Difference { key, theirs, .. } = difference;
         let asked = key.clone();
         let held = match self.read_store(move |store| store.get(&asked)).await {
             Err(StoreError::Damaged(reason)) => {
                 tracing::error!(reason, "cannot read what a peer lacks of a key");
-                None
+                return Ok(false);
             }
             held => held.map_err(own_failure)?,
         };
-        let Some(object) = held else { return Ok(()) };
-        if Some(Fingerprint::of(object.clock())) == theirs || !fits_a_frame(&key, &object) {
-            return Ok(());
+        let Some(object) = held.filter(|object| Some(Fingerprint::of(object.clock())) != theirs) else {
+            return Ok(true);
+        };
+        if !fits_a_frame(&key, &object) {
+            return Ok(false);
         }
         self.handoff.wait_for(object.value_bytes()).await;
         let store = Store { epoch, key, object, role: Role::Primary };
         match link.store(store, new_trace(), CALL_LIMIT).await {
             Ok(()) => {
                 self.counters.objects_repaired.add(1);
-                Ok(())
+                Ok(true)
             }
             // The others are not to suffer for it.
-            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => Ok(false),
             Err(failure) => Err(failure),
         }
     }

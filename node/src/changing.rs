@@ -48,6 +48,7 @@ impl Node {
 
     /// Puts the plan forward that was shown.
     pub async fn commit_plan(self: Arc<Self>, shown: LayoutChecksum) -> Result<Committed, ControlError> {
+        let ring = self.ring_or_none()?;
         let plan = self.plan().await?.ok_or_else(|| ControlError::Invalid("nothing is staged here".to_owned()))?;
         if plan.after.checksum() != shown {
             return Err(ControlError::Invalid(
@@ -56,10 +57,11 @@ impl Node {
         }
         let version = plan.after.version();
         let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
-        let choice = self.decide(decree, Instant::now() + DECISION_LIMIT).await.map_err(|error| match error {
-            ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
-            ChoiceError::NoCluster | ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
-        })?;
+        let choice =
+            self.decide(&ring, decree, Instant::now() + DECISION_LIMIT).await.map_err(|error| match error {
+                ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
+                ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
+            })?;
         if !choice.is_ours {
             return Ok(Committed::Other { epoch: choice.entry.epoch });
         }

@@ -35,8 +35,6 @@ pub struct Choice {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
-    #[error("this node belongs to no cluster")]
-    NoCluster,
     #[error("it takes {needed} of {all} members, and {heard} answer; silent: {}", silent.join(", "))]
     NoMajority { heard: usize, needed: usize, all: usize, silent: Vec<String> },
     #[error(transparent)]
@@ -52,20 +50,25 @@ enum Heard {
 }
 
 impl Node {
-    /// Has a decree chosen as the next entry of the log, or learns which one was, and adopts that.
+    /// Has a decree chosen as the entry of the log that follows this ring, by which it was found to be right; or learns which
+    /// one was, and adopts that.
     ///
     /// # Errors
     /// [`ChoiceError`]. Where no majority has answered in time the decree may still be chosen later on.
-    pub async fn decide(self: &Arc<Self>, decree: Decree, deadline: Instant) -> Result<Choice, ChoiceError> {
-        let ring = self.store.ring().ok_or(ChoiceError::NoCluster)?;
+    pub async fn decide(
+        self: &Arc<Self>,
+        ring: &Arc<Ring>,
+        decree: Decree,
+        deadline: Instant,
+    ) -> Result<Choice, ChoiceError> {
         let wanted = ring.entry(decree.clone());
-        let chosen = tokio::time::timeout_at(deadline.into(), self.choose(&ring, decree)).await;
+        let chosen = tokio::time::timeout_at(deadline.into(), self.choose(ring, decree)).await;
         let entry = match chosen {
             Ok(Some(decree)) => ring.entry(decree),
             // Whoever is ahead has told by now.
             Ok(None) | Err(_) => match self.adopted_as(wanted.epoch).await {
                 Some(entry) => entry,
-                None => return Err(self.no_majority(&ring).await),
+                None => return Err(self.no_majority(ring)),
             },
         };
         self.append(entry.clone()).await?;
@@ -123,7 +126,8 @@ impl Node {
         entries.ok()?.into_iter().next()
     }
 
-    async fn no_majority(&self, ring: &Ring) -> ChoiceError {
+    /// Which members do not answer, as far as gossip knows.
+    pub(crate) fn no_majority(&self, ring: &Ring) -> ChoiceError {
         let acceptors = ring.acceptors();
         let (heard, silent): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
             acceptors.iter().partition(|node| self.is_available(**node));

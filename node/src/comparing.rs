@@ -26,6 +26,20 @@ const BRANCHES_AT_ONCE: usize = 32;
 /// Keys that are asked for at once.
 pub const KEYS_AT_ONCE: usize = 128;
 
+/// Why a comparison cannot go on.
+pub enum Stopped {
+    /// This node cannot.
+    Here(Failure),
+    /// Its peer does not say, or give, what it has.
+    There(Failure),
+}
+
+impl From<Stopped> for Failure {
+    fn from((Stopped::Here(failure) | Stopped::There(failure)): Stopped) -> Failure {
+        failure
+    }
+}
+
 /// A partition that is being compared with a peer.
 pub struct Comparing<'a> {
     node: &'a Node,
@@ -40,7 +54,7 @@ impl<'a> Comparing<'a> {
     }
 
     /// One exchange with the peer; what is found to differ by it. None once all is compared.
-    pub async fn step(&mut self, epoch: Epoch) -> Result<Option<Vec<Difference>>, Failure> {
+    pub async fn step(&mut self, epoch: Epoch) -> Result<Option<Vec<Difference>>, Stopped> {
         let branches = self.comparison.next(BRANCHES_AT_ONCE);
         if branches.is_empty() {
             return Ok(None);
@@ -51,7 +65,7 @@ impl<'a> Comparing<'a> {
     }
 
     /// Takes answers in; what is found to differ by them.
-    pub async fn hear(&mut self, epoch: Epoch, answers: Vec<(Branch, Answer)>) -> Result<Vec<Difference>, Failure> {
+    pub async fn hear(&mut self, epoch: Epoch, answers: Vec<(Branch, Answer)>) -> Result<Vec<Difference>, Stopped> {
         let (least, mut comparison) = (self.least, self.comparison.clone());
         let hear = move |store: &Store| {
             let tree = store.tree(least)?;
@@ -61,7 +75,8 @@ impl<'a> Comparing<'a> {
             }
             Ok((comparison, found))
         };
-        let (comparison, found) = self.node.read_in(epoch, hear).await.map_err(own_failure)?;
+        let heard = self.node.read_in(epoch, hear).await;
+        let (comparison, found) = heard.map_err(|error| Stopped::Here(own_failure(error)))?;
         self.comparison = comparison;
         self.node.counters.differences_found.add(found.len() as u64);
         Ok(found)
@@ -75,22 +90,23 @@ impl Node {
         link: &Link,
         epoch: Epoch,
         branches: Vec<(Branch, Breadth)>,
-    ) -> Result<Vec<(Branch, Breadth, Answer)>, Failure> {
+    ) -> Result<Vec<(Branch, Breadth, Answer)>, Stopped> {
         let sums = move |store: &Store| -> Result<Vec<Compared>, StoreError> {
             let compared = |(branch, least)| Ok(Compared { branch, least, sum: store.tree(least)?.sum(branch)? });
             branches.into_iter().map(compared).collect()
         };
-        let branches = self.read_in(epoch, sums).await.map_err(own_failure)?;
+        let branches = self.read_in(epoch, sums).await.map_err(|error| Stopped::Here(own_failure(error)))?;
         let request = Compare { epoch, branches: branches.clone() };
         let call = |client: Arc<PeerServiceClient>, context| async move { client.compare(context, request).await };
-        let answers = link.call(new_trace(), CALL_LIMIT, call).await?.map_err(as_failure)?;
+        let answers = link.call(new_trace(), CALL_LIMIT, call).await.and_then(|answers| answers.map_err(as_failure));
+        let answers = answers.map_err(Stopped::There)?;
         if answers.len() != branches.len() {
             tracing::error!(
                 asked = branches.len(),
                 answered = answers.len(),
                 "a peer does not answer what it was asked"
             );
-            return Err(Failure::Refused(Refusal::Damaged));
+            return Err(Stopped::There(Failure::Refused(Refusal::Damaged)));
         }
         Ok(branches.into_iter().zip(answers).map(|(asked, answer)| (asked.branch, asked.least, answer)).collect())
     }

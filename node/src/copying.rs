@@ -30,7 +30,7 @@ use starling_proto::peer::{PeerError, PeerServiceClient, PullPage, PulledPage};
 use starling_storage::Pulled;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::comparing::{Comparing, KEYS_AT_ONCE, unreadable};
+use crate::comparing::{Comparing, KEYS_AT_ONCE, Stopped, unreadable};
 use crate::coordinator::own_failure;
 use crate::link::{as_failure, new_trace};
 use crate::node::Node;
@@ -103,14 +103,6 @@ impl Round {
     pub fn failures(&self) -> MutexGuard<'_, BTreeMap<NodeId, Failure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Why a pull cannot go on.
-pub enum Stopped {
-    /// This node cannot.
-    Here(Failure),
-    /// Its source does not give what it has.
-    There(Failure),
 }
 
 impl Node {
@@ -249,7 +241,7 @@ impl Node {
         let mut comparing = Comparing::new(self, &link, Comparison::of(pull.partition), Breadth::ANY);
         loop {
             let epoch = self.epoch_to_copy_in(version).map_err(Stopped::Here)?;
-            let Some(found) = comparing.step(epoch).await.map_err(Stopped::There)? else { break };
+            let Some(found) = comparing.step(epoch).await? else { break };
             let ring = self.serving_ring().map_err(|not| Stopped::Here(Failure::Refused(not.refusal)))?;
             let theirs = found.into_iter().filter(|difference| difference.theirs.is_some());
             let theirs = theirs.map(|difference| difference.key).filter(|key| ring.is_pulled(key, self.id()));

@@ -44,6 +44,8 @@ counters! {
     bytes_copied,
     /// Partitions compared with another primary of them, from end to end, by this node asking.
     partitions_compared,
+    /// Of those, the partitions whose hash trees differed at the root.
+    partitions_differing,
     /// Keys in which such comparisons, and copying, have found a difference.
     differences_found,
     /// Objects that anti-entropy has merged here or sent.

@@ -18,9 +18,9 @@ use starling_core::tree::{Breadth, Comparison};
 use starling_proto::control::FillingUp;
 use starling_proto::hello::Class;
 
-use crate::comparing::{Comparing, KEYS_AT_ONCE};
+use crate::comparing::{Comparing, KEYS_AT_ONCE, Stopped};
 use crate::coordinator::own_failure;
-use crate::copying::{AT_ONCE, OBJECTS_AT_ONCE, Round, Stopped};
+use crate::copying::{AT_ONCE, OBJECTS_AT_ONCE, Round};
 use crate::node::Node;
 
 /// Before what has failed is tried again.
@@ -112,6 +112,10 @@ impl Node {
                     noted.map_err(own_failure)?;
                 }
                 Err(Stopped::Here(failure)) => return Err(failure),
+                // What it cannot give may be the only copy that is left: the partition waits for it, and no other does.
+                Err(Stopped::There(failure @ Failure::Refused(refusal))) if refusal.concerns_the_object() => {
+                    tracing::warn!(%partition, %peer, %failure, "a peer cannot give all that it has");
+                }
                 Err(Stopped::There(failure)) => {
                     self.heed_failure(peer, failure);
                     round.fail(peer, failure);
@@ -127,7 +131,7 @@ impl Node {
         let mut comparing = Comparing::new(self, &link, Comparison::of(partition), Breadth::ANY);
         loop {
             let ring = self.ring_to_fill_in().map_err(Stopped::Here)?;
-            let Some(found) = comparing.step(ring.epoch()).await.map_err(Stopped::There)? else { return Ok(()) };
+            let Some(found) = comparing.step(ring.epoch()).await? else { return Ok(()) };
             let theirs = found.into_iter().filter(|difference| difference.theirs.is_some());
             // What the peer holds for others is none of this node's business.
             let is_own = |key: &ObjectKey| ring.primaries(key).read().contains(&self.id());
@@ -135,16 +139,17 @@ impl Node {
             while !wanted.is_empty() {
                 let epoch = self.ring_to_fill_in().map_err(Stopped::Here)?.epoch();
                 let some = wanted.iter().take(KEYS_AT_ONCE).cloned().collect();
-                let (objects, looked_at) = match self.fetch(&link, epoch, some).await {
-                    // Nobody can read it there any more: it is as lost as what was lost here.
-                    Err(Failure::Refused(Refusal::Damaged)) => (Vec::new(), 1),
-                    fetched => fetched.map_err(Stopped::There)?,
-                };
+                let (objects, looked_at) = self.fetch(&link, epoch, some).await.map_err(Stopped::There)?;
                 wanted.drain(..looked_at);
                 self.counters.objects_filled.add(objects.len() as u64);
                 let take = |(key, object)| self.take_repaired(epoch, key, object);
                 let taken = stream::iter(objects).map(take).buffer_unordered(OBJECTS_AT_ONCE);
-                taken.try_collect::<()>().await.map_err(Stopped::Here)?;
+                let unreadable = Failure::Refused(Refusal::Damaged);
+                let all = taken.try_all(std::future::ready).await.map_err(Stopped::Here)?;
+                // Whoever cannot read it has it replaced; it is not full before.
+                if !all {
+                    return Err(Stopped::Here(unreadable));
+                }
             }
         }
     }

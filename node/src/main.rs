@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Arg, ArgMatches, Command};
@@ -14,6 +15,9 @@ use starling_proto::BUILD;
 
 /// Threads for blocking reads; each is started when first needed and ends when idle.
 const MAX_BLOCKING_THREADS: usize = 40;
+
+/// Blocking work has so long to end before this process goes on as another.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -97,8 +101,8 @@ fn serve(matches: &ArgMatches) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     let ended = runtime.block_on(run(config))?;
-    // Whatever still runs has nothing to do any more.
-    drop(runtime);
+    // Whatever still runs has nothing to do any more, and a disk that hangs is not waited for.
+    runtime.shutdown_timeout(LAST_WORK);
     match ended {
         Ended::Stopped => Ok(()),
         Ended::Superseded(_) => start_anew(),

@@ -93,18 +93,25 @@ impl Node {
             if let Some(peer) = known.get(asked % known.len().max(1)) {
                 asked += 1;
                 let address = peer.announcement.address.as_str().to_owned();
-                match self.fetch_log(&address, Epoch(0)).await.map(|log| read(&log).map(|ring| (ring, log))) {
-                    Ok(Some((ring, log))) => self.consider(&ring, log, &address).await,
-                    Ok(None) => {}
-                    Err(error) => tracing::debug!(address, %error, "cannot fetch the layout log"),
+                tokio::select! {
+                    () = self.stopping.cancelled() => return,
+                    () = self.look_at_log_of(&address) => {}
                 }
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                // Gossip that has ended ends the node.
-                Ok(()) = gossip.changed() => {}
+                // Gossip that has ended ends the node; there may be news of it all the time.
+                Ok(()) = gossip.changed() => tokio::time::sleep(ANNOUNCE_INTERVAL).await,
                 () = tokio::time::sleep(LAYOUT_INTERVAL) => {}
             }
+        }
+    }
+
+    async fn look_at_log_of(self: &Arc<Self>, address: &str) {
+        match self.fetch_log(address, Epoch(0)).await.map(|log| read(&log).map(|ring| (ring, log))) {
+            Ok(Some((ring, log))) => self.consider(&ring, log, address).await,
+            Ok(None) => {}
+            Err(error) => tracing::debug!(address, %error, "cannot fetch the layout log"),
         }
     }
 

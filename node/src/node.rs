@@ -194,7 +194,8 @@ impl Node {
                 "`{name}` was removed from cluster {cluster}; to join again it needs an empty data directory"
             )),
             Membership::OtherDirectory(registered) => NodeStanding::Excluded(format!(
-                "cluster {cluster} knows `{name}` with directory {registered} by now, and this is directory {directory}"
+                "cluster {cluster} knows `{name}` with directory {registered} by now, and this is directory {directory}: \
+                 on an empty data directory it comes back"
             )),
             Membership::Stranger => NodeStanding::Excluded(format!("cluster {cluster} knows no `{name}`")),
         }

@@ -38,7 +38,7 @@ impl Node {
                 if ring.phase() != Phase::Settled {
                     self.try_to_go_on(&ring).await;
                 } else if since.elapsed() >= ABANDONED && self.is_first_in(&ring) {
-                    self.finish_what_was_accepted().await;
+                    self.finish_what_was_accepted(&ring).await;
                 }
             }
             tokio::select! {
@@ -76,16 +76,16 @@ impl Node {
             }
         };
         let version = ring.newest().version();
-        if let Err(error) = self.decide(decree, Instant::now() + DECISION_LIMIT).await {
+        if let Err(error) = self.decide(ring, decree, Instant::now() + DECISION_LIMIT).await {
             tracing::warn!(%version, phase = %ring.phase(), %error, "a change of the layout cannot go on");
         }
     }
 
-    async fn finish_what_was_accepted(self: &Arc<Self>) {
+    async fn finish_what_was_accepted(self: &Arc<Self>, ring: &Arc<Ring>) {
         let accepted = self.read_store(|store| store.accepted()).await;
         if let Ok(Some(decree)) = accepted {
             tracing::info!("a decree was accepted and not heard of since; proposing it again");
-            if let Err(error) = self.decide(decree, Instant::now() + DECISION_LIMIT).await {
+            if let Err(error) = self.decide(ring, decree, Instant::now() + DECISION_LIMIT).await {
                 tracing::debug!(%error, "it is not chosen");
             }
         }

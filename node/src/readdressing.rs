@@ -2,16 +2,21 @@
 //! somebody, and of those that it holds of partitions that have moved away. Handoff does the rest: a copy goes once every
 //! current primary has confirmed that it has it.
 //!
+//! Where a bucket has another number of replicas now, the leaves of its keys are put where they belong in the hash trees.
+//!
 //! Nothing is remembered of how far this has come: it begins again at a start, and passes over what is right already.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use starling_core::name::ObjectKey;
+use starling_core::name::{BucketName, ObjectKey};
 use starling_core::report::Failure;
 use starling_core::ring::{Phase, Ring};
 use starling_core::token::Partition;
+use starling_core::tree::Breadth;
 
 use crate::coordinator::own_failure;
 use crate::node::Node;
@@ -61,8 +66,43 @@ impl Node {
             for partition in ring.read().partitions().all() {
                 self.readdress_partition(ring, partition).await?;
             }
+            self.move_leaves(ring).await?;
         }
         Ok(())
+    }
+
+    /// Keys of buckets that have another number of replicas now have their leaves elsewhere in the hash trees, also where
+    /// they stay.
+    async fn move_leaves(&self, ring: &Ring) -> Result<(), Failure> {
+        let layout = ring.read();
+        let now: BTreeMap<BucketName, Breadth> =
+            layout.buckets().keys().map(|bucket| (bucket.clone(), Breadth::of(bucket, layout))).collect();
+        let noted = self.read_store(|store| store.breadths()).await.map_err(own_failure)?;
+        let of =
+            |breadths: &BTreeMap<BucketName, Breadth>, bucket| breadths.get(bucket).copied().unwrap_or(Breadth::ANY);
+        let all: BTreeSet<&BucketName> = now.keys().chain(noted.keys()).collect();
+        for bucket in all.into_iter().filter(|bucket| of(&now, bucket) != of(&noted, bucket)) {
+            for partition in layout.partitions().all() {
+                self.move_leaves_of(ring, partition, bucket).await?;
+            }
+        }
+        if now != noted {
+            self.change_store(move |store| store.note_breadths(&now)).await.map_err(own_failure)?;
+        }
+        Ok(())
+    }
+
+    async fn move_leaves_of(&self, ring: &Ring, partition: Partition, bucket: &BucketName) -> Result<(), Failure> {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let (of, from) = (bucket.clone(), after.clone());
+            let listed = self.read_store(move |store| store.list(partition, &of, &[], from.as_deref(), PAGE)).await;
+            let listed = listed.map_err(own_failure)?;
+            let Some(last) = listed.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            let keys = listed.into_iter().filter_map(|listed| ObjectKey::new(bucket.clone(), listed.key).ok());
+            self.readdress_keys(ring, keys.collect()).await?;
+        }
     }
 
     async fn readdress_partition(&self, ring: &Ring, partition: Partition) -> Result<(), Failure> {

@@ -16,17 +16,20 @@ use std::time::{Duration, Instant};
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::layout::Member;
 use starling_core::name::NodeName;
-use starling_core::ring::{Decree, Ring};
+use starling_core::ring::{Decree, Epoch, Ring};
 use starling_gossip::{Conflict, Standing};
 use starling_proto::call_within;
 use starling_proto::control::{NotRegistered, Registration};
 use starling_proto::hello::Class;
-use starling_storage::{Health, Identity};
+use starling_storage::{Health, Identity, StoreError};
 
+use crate::choosing::ChoiceError;
 use crate::node::Node;
 
 /// Having a decree chosen takes as long at the most.
 const DECISION_LIMIT: Duration = Duration::from_secs(10);
+/// A member is asked for so long whom it takes for alive.
+const VIEW_LIMIT: Duration = Duration::from_secs(2);
 /// Before somebody is asked again.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,29 @@ pub enum Anew {
     EmptyDirectory(Identity),
     /// As another directory, which takes over what can be read of this one.
     SalvagedDirectory(Identity),
+}
+
+/// Why no other directory takes the place of this one, for now.
+#[derive(Debug, thiserror::Error)]
+enum NotYet {
+    #[error("this node belongs to no cluster")]
+    NoCluster,
+    #[error("no other member is alive")]
+    Alone,
+    #[error("there is no other member that could have what is damaged here")]
+    NobodyElse,
+    #[error("what can be read is copied first, for which {needed} bytes have to be free")]
+    NoRoom { needed: u64 },
+    #[error("another change of the ring came first")]
+    Overtaken,
+    #[error("no other member knows yet that it was chosen")]
+    KnownToNobody,
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl Node {
@@ -60,14 +86,42 @@ impl Node {
         if self.is_at_work_elsewhere(node, directory, is_its_own_wish) {
             return Err(NotRegistered::Alive(name));
         }
-        let decree = Decree::Register { node, directory };
-        let chosen = self.decide(decree, Instant::now() + DECISION_LIMIT).await;
+        let deadline = Instant::now() + DECISION_LIMIT;
+        let is_known = self.view().peer(node).is_some_and(|peer| peer.announcement.run.directory == directory);
+        if !is_its_own_wish && !is_known {
+            self.check_missed_by_most(&ring, node, &name).await?;
+        }
+        let chosen = self.decide(&ring, Decree::Register { node, directory }, deadline).await;
         let choice = chosen.map_err(|error| NotRegistered::Unavailable(error.to_string()))?;
         if !choice.is_ours {
             return Err(NotRegistered::Unavailable("another change of the ring came first".to_owned()));
         }
         tracing::warn!(%node, %name, %directory, "another directory stands for a member whose own was lost");
         Ok(node)
+    }
+
+    /// Gossip of one node is a hint about the world; that a member is gone, a majority has to think.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it does not.
+    async fn check_missed_by_most(&self, ring: &Ring, node: NodeId, name: &NodeName) -> Result<(), NotRegistered> {
+        let acceptors = ring.acceptors();
+        let members = ring.members();
+        let others = acceptors.iter().filter(|acceptor| **acceptor != self.id() && **acceptor != node);
+        let asked = others.filter_map(|acceptor| members.get(acceptor)).map(|member| async move {
+            let control = self.control_of(&member.address).await.ok()?;
+            let view = control.cluster(call_within(VIEW_LIMIT)).await.ok()?;
+            Some(view.peers.iter().any(|peer| peer.node == node && peer.alive))
+        });
+        let said: Vec<bool> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        if said.contains(&true) {
+            return Err(NotRegistered::Alive(name.clone()));
+        }
+        // This node misses it too.
+        if said.len() + 1 <= acceptors.len() / 2 {
+            return Err(NotRegistered::Unavailable(self.no_majority(ring).to_string()));
+        }
+        Ok(())
     }
 
     /// Whether a member may still be serving with the directory that stands for it, and not with the one in question. One that
@@ -119,13 +173,22 @@ impl Node {
             // The sender lives as long as the store, which this node holds.
             _ = health.wait_for(|health| matches!(health, Health::Retired { .. })) => {}
         }
-        let mut last = None;
-        while self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
-            if let Err(reason) = self.try_to_begin_anew().await
-                && last.as_ref() != Some(&reason)
-            {
-                tracing::warn!(reason, "an empty directory cannot take the place of this one yet");
-                last = Some(reason);
+        self.until_done(|| self.try_to_begin_anew()).await;
+    }
+
+    /// Tries until it succeeds or the node stops; says why it does not, once for each reason.
+    async fn until_done<F: Future<Output = Result<(), NotYet>>>(&self, attempt: impl Fn() -> F) {
+        let mut told = None;
+        loop {
+            let tried = tokio::select! {
+                () = self.stopping.cancelled() => return,
+                tried = attempt() => tried,
+            };
+            let Err(reason) = tried else { return };
+            let reason = reason.to_string();
+            if told.as_ref() != Some(&reason) {
+                tracing::warn!(reason, "another directory cannot take the place of this one yet");
+                told = Some(reason);
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,
@@ -136,11 +199,11 @@ impl Node {
 
     /// # Errors
     /// What the last of those says who were asked.
-    async fn try_to_begin_anew(&self) -> Result<(), String> {
-        let ring = self.store.ring().ok_or("it belongs to no cluster")?;
+    async fn try_to_begin_anew(&self) -> Result<(), NotYet> {
+        let ring = self.store.ring().ok_or(NotYet::NoCluster)?;
         let own = self.store.identity().clone();
-        let directory = self.change_store(|store| store.successor()).await.map_err(|error| error.to_string())?;
-        let mut last = Err("no other member is alive".to_owned());
+        let directory = self.change_store(|store| store.successor()).await?;
+        let mut last = Err(NotYet::Alone);
         for address in self.live_members(&ring) {
             let (name, in_place_of) = (own.name.clone(), Some(own.directory));
             match self.ask_to_register(&address, Registration { name, directory, in_place_of }).await {
@@ -149,7 +212,7 @@ impl Node {
                     self.anew.send_replace(Some(Anew::EmptyDirectory(Identity { node, directory, ..own })));
                     return Ok(());
                 }
-                Err(reason) => last = Err(reason),
+                Err(reason) => last = Err(NotYet::Refused(reason)),
             }
         }
         last
@@ -170,19 +233,7 @@ impl Node {
             Some(()) = met => {}
             () = self.was_succeeded() => {}
         }
-        let mut last = None;
-        while self.anew.borrow().is_none() && !self.stopping.is_cancelled() {
-            if let Err(reason) = self.try_to_be_salvaged().await
-                && last.as_ref() != Some(&reason)
-            {
-                tracing::warn!(reason, "nothing can take the place of this damaged directory yet");
-                last = Some(reason);
-            }
-            tokio::select! {
-                () = self.stopping.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-        }
+        self.until_done(|| self.try_to_be_salvaged()).await;
     }
 
     /// Returns once the log says that the directory stands for this node which this one has drawn: also if that was said
@@ -204,24 +255,43 @@ impl Node {
         }
     }
 
-    async fn try_to_be_salvaged(self: &Arc<Self>) -> Result<(), String> {
-        let ring = self.store.ring().ok_or("it belongs to no cluster")?;
+    async fn try_to_be_salvaged(self: &Arc<Self>) -> Result<(), NotYet> {
+        let mut ring = self.store.ring().ok_or(NotYet::NoCluster)?;
         let own = self.store.identity().clone();
         if ring.members().len() < 2 {
-            return Err("there is no other member that could have what is damaged here".to_owned());
+            return Err(NotYet::NobodyElse);
         }
-        let directory = self.change_store(|store| store.successor()).await.map_err(|error| error.to_string())?;
+        let (needed, free) = (self.store.used_bytes() + self.config.store.disk_reserve, self.store.free_bytes());
+        if free.is_some_and(|free| free < needed) {
+            return Err(NotYet::NoRoom { needed });
+        }
+        let directory = self.change_store(|store| store.successor()).await?;
         if ring.directory_of(own.node) != Some(directory) {
-            self.serving_ring().map_err(|not| not.reason)?;
+            self.serving_ring().map_err(|not| NotYet::Refused(not.reason))?;
             let decree = Decree::Register { node: own.node, directory };
-            let chosen = self.decide(decree, Instant::now() + DECISION_LIMIT).await;
-            if !chosen.map_err(|error| error.to_string())?.is_ours {
-                return Err("another change of the ring came first".to_owned());
+            if !self.decide(&ring, decree, Instant::now() + DECISION_LIMIT).await?.is_ours {
+                return Err(NotYet::Overtaken);
             }
+            ring = self.store.ring().ok_or(NotYet::NoCluster)?;
+        }
+        if !self.is_known_elsewhere(&ring).await {
+            return Err(NotYet::KnownToNobody);
         }
         tracing::warn!(%directory, "a directory that takes over what can be read takes the place of this one");
         self.anew.send_replace(Some(Anew::SalvagedDirectory(Identity { directory, ..own })));
         Ok(())
+    }
+
+    /// Whether another member has the log as far as this node has it: what takes the place of this directory has to learn it
+    /// from somebody.
+    async fn is_known_elsewhere(&self, ring: &Ring) -> bool {
+        let before = Epoch(ring.epoch().0 - 1);
+        for address in self.live_members(ring) {
+            if self.fetch_log(&address, before).await.is_ok_and(|log| !log.is_empty()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Where other members can be asked that gossip takes for alive.

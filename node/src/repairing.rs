@@ -105,7 +105,7 @@ impl Node {
                 let compared = tokio::select! {
                     () = self.stopping.cancelled() => Err("the node is shutting down".to_owned()),
                     compared = self.compare_with(*peer, partitions, ring, errand) => {
-                        compared.map_err(|failure| failure.to_string())
+                        compared.map_err(|failure| failure.to_string()).and_then(|()| all_settled(errand))
                     }
                 };
                 errands.end(*peer, compared);
@@ -137,6 +137,15 @@ impl Node {
             page.flaws.extend(verified.flaws.into_iter().map(|flaw| told(partition, flaw)));
         }
         Ok(page)
+    }
+}
+
+/// # Errors
+/// That some differences are left.
+fn all_settled(errand: &Errand) -> Result<(), String> {
+    match errand.passed_over.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => Ok(()),
+        some => Err(format!("{some} objects that differ are too large to be sent, or cannot be read")),
     }
 }
 

@@ -30,10 +30,9 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
     let environment = Environment::production();
     let store = open_store(&config, &environment).await?;
     let gossip = start_gossip(&config, &environment, &store).await?;
-    let path = config.data_dir.clone();
+    let (path, held) = (config.data_dir.clone(), Arc::clone(&store));
     let parts = Parts { config, environment, store, gossip, listener: Box::new(listener) };
     let ended = Running::start(parts).run_until(stop.asked()).await?;
-    // The directory is still locked by this process.
     match &ended {
         Ended::Superseded(Anew::EmptyDirectory(identity)) => {
             DataDirectory::begin_anew(&path, identity, Inheritance::Nothing)?;
@@ -43,6 +42,8 @@ pub async fn run(config: Config) -> anyhow::Result<Ended> {
         }
         Ended::Superseded(Anew::SameDirectory(_)) | Ended::Stopped => {}
     }
+    // Until here nobody else may open the directory.
+    drop(held);
     Ok(ended)
 }
 

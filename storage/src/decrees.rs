@@ -12,12 +12,13 @@ use starling_core::change::Change;
 use starling_core::choice::{Ballot, Overtaken, Vote};
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutVersion};
-use starling_core::name::ObjectKey;
+use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
 use starling_core::report::Refusal;
 use starling_core::ring::{Decree, Entry, Epoch, InvalidDecree, Ring};
 use starling_core::token::Partition;
 use starling_core::transition::{Progress, Pull};
+use starling_core::tree::Breadth;
 
 use crate::engine::{Batch, Space};
 use crate::error::StoreError;
@@ -332,6 +333,23 @@ impl Store {
             found.extend(records.iter().filter_map(|(at, _)| keys::object_of(at)));
         }
         Ok(found)
+    }
+
+    /// Where in the hash trees all keys of some buckets have their leaves, as it was noted last. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn breadths(&self) -> Result<BTreeMap<BucketName, Breadth>, StoreError> {
+        Ok(meta::read_breadths(&*self.shared.engine)?)
+    }
+
+    /// Takes note of where they have them now. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that could not be made durable.
+    pub fn note_breadths(&self, breadths: &BTreeMap<BucketName, Breadth>) -> Result<(), StoreError> {
+        self.check_health()?;
+        self.record(|batch| meta::write_breadths(batch, breadths))
     }
 
     /// Changes that were staged here. Blocks on the disk.

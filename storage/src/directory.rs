@@ -131,6 +131,7 @@ impl DataDirectory {
             rename(path, STORE_NEW, STORE).map_err(at)?;
         }
         if identity_path.exists() && path.join(IDENTITY_NEW).exists() {
+            check_name(path, &read_identity(&identity_path)?.0, name)?;
             finish_renewal(path, build)?;
         }
         if path.join(IDENTITY_NEW).exists() {
@@ -141,10 +142,7 @@ impl DataDirectory {
             tracing::info!(path = %old.display(), "the store that was here before is kept; it may be deleted");
         }
         let (identity, _) = read_identity(&identity_path)?;
-        if identity.name != *name {
-            let (owner, asked) = (identity.name, name.clone());
-            return Err(DirectoryError::OtherNode { path: path.to_owned(), owner, asked }.into());
-        }
+        check_name(path, &identity, name)?;
         Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -192,6 +190,14 @@ fn create_durably(path: &Path) -> io::Result<()> {
         sync_directory(above)?;
     }
     Ok(())
+}
+
+fn check_name(path: &Path, identity: &Identity, asked: &NodeName) -> Result<(), DirectoryError> {
+    if identity.name == *asked {
+        return Ok(());
+    }
+    let (owner, asked) = (identity.name.clone(), asked.clone());
+    Err(DirectoryError::OtherNode { path: path.to_owned(), owner, asked })
 }
 
 /// Puts the new store in the place of the old one, up to the last rename.

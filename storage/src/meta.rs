@@ -11,9 +11,11 @@ use starling_core::codec;
 use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
+use starling_core::name::BucketName;
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
+use starling_core::tree::Breadth;
 
 use crate::decrees::Pulled;
 use crate::engine::{Batch, Engine, EngineError, Space};
@@ -34,6 +36,7 @@ const STAGED: &[u8] = b"staged";
 const TREES: &[u8] = b"trees";
 const FILLING: &[u8] = b"filling/";
 const SUCCESSOR: &[u8] = b"successor";
+const BREADTHS: &[u8] = b"breadths";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
@@ -230,6 +233,15 @@ pub(crate) fn read_successor(engine: &dyn Engine) -> Result<Option<DirectoryId>,
 
 pub(crate) fn write_successor(batch: &mut Batch, directory: DirectoryId) {
     write(batch, SUCCESSOR, &directory);
+}
+
+/// In which part of the hash trees the keys of which buckets have their leaves; of others they have them where all have them.
+pub(crate) fn read_breadths(engine: &dyn Engine) -> Result<BTreeMap<BucketName, Breadth>, EngineError> {
+    Ok(read(engine, BREADTHS)?.unwrap_or_default())
+}
+
+pub(crate) fn write_breadths(batch: &mut Batch, breadths: &BTreeMap<BucketName, Breadth>) {
+    write(batch, BREADTHS, breadths);
 }
 
 fn in_order(prefix: &[u8], number: u64) -> Vec<u8> {

@@ -17,6 +17,9 @@ use crate::trees;
 /// Records that are in memory at once, values and all.
 const RECORDS_AT_ONCE: usize = 64;
 
+/// With its partition a key begins.
+const PARTITION_BYTES: usize = 2;
+
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Salvaged {
@@ -85,8 +88,8 @@ fn next_page(engine: &dyn Engine, from: &[u8], gaps: &mut u64) -> Option<Vec<Ent
     *gaps += 1;
     // The damage spans neighbouring keys, nobody knows how many: the longer what two keys have in common, the nearer they
     // are.
-    (1..=from.len()).rev().find_map(|length| {
-        let next = keys::after_prefix(&from[..length])?;
-        engine.scan(Space::Objects, &next, None, 1).ok()
-    })
+    let within = (PARTITION_BYTES..=from.len()).rev().filter_map(|length| keys::after_prefix(&from[..length]));
+    let first = keys::partition_of(from).map_or(0, |partition| partition.0);
+    let behind = (first..=u16::MAX).skip(2).map(|partition| partition.to_be_bytes().to_vec());
+    within.chain(behind).find_map(|next| engine.scan(Space::Objects, &next, None, 1).ok())
 }

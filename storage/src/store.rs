@@ -137,16 +137,24 @@ impl Store {
         options: crate::rocks::RocksOptions,
         limits: StoreLimits,
     ) -> Result<Store, OpenError> {
-        use crate::directory::ToBuild;
+        use crate::directory::{DirectoryError, ToBuild};
         use crate::rocks::{Expect, RocksEngine};
         use crate::salvage::salvage;
 
         let fresh = (NodeId(rand::random()), DirectoryId(rand::random()));
         let build = |ToBuild { path, identity, heir_of }: ToBuild| -> Result<(), OpenError> {
-            let engine = RocksEngine::open(&path, Expect::Nothing, options)?;
+            let mut engine = RocksEngine::open(&path, Expect::Nothing, options)?;
             if let Some(old) = heir_of {
-                let salvaged = salvage(&RocksEngine::open(&old, Expect::Store, options)?, &engine)?;
-                tracing::warn!(?salvaged, "taken over what could be read of a damaged store");
+                match RocksEngine::open(&old, Expect::Store, options).and_then(|old| salvage(&old, &engine)) {
+                    Ok(salvaged) => tracing::warn!(?salvaged, "taken over what could be read of a damaged store"),
+                    Err(error) => {
+                        tracing::error!(%error, "nothing can be taken over of a damaged store; beginning with nothing");
+                        drop(engine);
+                        let at = |source| DirectoryError::Io { path: path.clone(), source };
+                        std::fs::remove_dir_all(&path).map_err(at)?;
+                        engine = RocksEngine::open(&path, Expect::Nothing, options)?;
+                    }
+                }
             }
             Ok(claim(&engine, identity)?)
         };

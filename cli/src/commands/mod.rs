@@ -1,6 +1,7 @@
 //! What each command does. A file a family; how its result looks is in `report/`.
 
 pub mod bench;
+pub mod bucket;
 pub mod buckets;
 pub mod cluster;
 pub mod completions;
@@ -28,6 +29,7 @@ pub async fn run(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         Command::Delete(args) => delete::run(args, &global, out).await,
         Command::Keys(args) => keys::run(args, &global, out).await,
         Command::Buckets(args) => buckets::run(args, &global, out).await,
+        Command::Bucket(args) => bucket::run(args, &global, out).await,
         Command::Repair(args) => repair::run(args, &global, out).await,
         Command::Import(args) => import::run(args, &global, out).await,
         Command::Locate(args) => locate::run(args, &global, out).await,

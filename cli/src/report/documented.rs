@@ -13,8 +13,8 @@ use crate::report::explain::{Explain, QuorumShape};
 use crate::report::get::GetReport;
 use crate::report::ring::RingReport;
 use crate::report::{
-    ErrorReport, bench, cluster, get, history, import, listing, local, locate, node, plan, repair, tests, transfers,
-    write,
+    ErrorReport, bench, bucket, cluster, get, history, import, listing, local, locate, node, plan, repair, tests,
+    transfers, write,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
@@ -46,6 +46,8 @@ fn examples() -> Vec<(&'static str, String)> {
         example("cluster commit", &plan::tests::chosen()),
         example("cluster history", &history::tests::report()),
         example("cluster transfers", &transfers::tests::report()),
+        example("bucket list, bucket show", &bucket::tests::all()),
+        example("bucket list, bucket show", &bucket::tests::one()),
         example("node info", &node::tests::info()),
         example("node hints", &node::tests::hints()),
         example("node verify", &repair::tests::verified()),

@@ -11,6 +11,7 @@
 //! `get` prints its shape with `"found": false` and exits with 3.
 
 pub mod bench;
+pub mod bucket;
 pub mod cluster;
 #[cfg(test)]
 mod documented;

@@ -167,7 +167,7 @@ impl Report for RepairReport {
         let mut text = finish(table, &[1, 2]);
         for node in &self.nodes {
             for failed in &node.failed {
-                let line = format!("{} could not go on with {}: {}", node.node, failed.node, failed.reason);
+                let line = format!("{} is not done with {}: {}", node.node, failed.node, failed.reason);
                 text.push_str(&paper.labelled("failed:", Tone::Bad, &line));
             }
         }
@@ -241,7 +241,7 @@ pub mod tests {
 node  compared  differences
 n1      8 of 8            2
 n2      3 of 8            2
-failed: n2 could not go on with n3: could not be reached
+failed: n2 is not done with n3: could not be reached
 silent: n3: did not answer
 ";
         assert_eq!(repaired().human(&Paper::plain()), expected);

@@ -52,6 +52,23 @@ fn all_but_what_cannot_be_read_is_taken_over_without_what_only_the_old_directory
     assert_trees_agree(&*to, &layout());
 }
 
+/// A block of a table may hold keys of several partitions.
+#[test]
+fn what_lies_behind_several_damaged_partitions_is_taken_over() {
+    let (old, new) = (MemoryDisk::default(), MemoryDisk::default());
+    let store = open(Arc::new(MemoryEngine::open(old.clone())));
+    let keys: Vec<ObjectKey> = (0..400).map(|n| key("b", format!("k{n}"))).collect();
+    for (n, key) in (1..).zip(&keys) {
+        block_on(store.coordinate(EPOCH, key.clone(), put(n, "a value"), None)).unwrap();
+    }
+    drop(store);
+    let in_partition = |key: &&ObjectKey| (2..5).contains(&layout().partition_of(key).0);
+    keys.iter().filter(in_partition).for_each(|key| old.rot(Space::Objects, record_key(key)));
+    let to = MemoryEngine::open(new);
+    let salvaged = salvage(&MemoryEngine::open(old), &to).unwrap();
+    assert_eq!(salvaged.records, keys.iter().filter(|key| !in_partition(key)).count() as u64);
+}
+
 /// As a disk does it: a byte in a table of RocksDB is another.
 #[test]
 fn a_flipped_byte_in_a_table_is_noticed_and_costs_what_lies_around_it() {

@@ -20,8 +20,8 @@ use crate::report::history::HistoryReport;
 use crate::report::ring::RingReport;
 use crate::session::{STATUS_LIMIT, Session, any_control, roster};
 
-pub use changes::{commit, stage};
-pub use init::{Rules, init};
+pub use changes::{commit, show, stage};
+pub use init::{Rules, init, parse_replicas};
 pub use transfers::{Moving, Said, wait_settled};
 
 const EXAMPLES: &str = "\

@@ -119,7 +119,10 @@ async fn survey(peers: &[PeerView], names: &Names) -> Option<TransfersReport> {
 pub async fn ask(peer: PeerView) -> Said {
     let asked = async {
         let control = ControlClient::connect(&peer.address).await?;
-        futures::try_join!(control.status(STATUS_LIMIT), control.transfers(STATUS_LIMIT), control.filling(STATUS_LIMIT))
+        let (status, transfers) = futures::try_join!(control.status(STATUS_LIMIT), control.transfers(STATUS_LIMIT))?;
+        // Earlier builds do not know the question, and are never filling.
+        let filling = control.filling(STATUS_LIMIT).await.unwrap_or_default();
+        Ok::<_, ClientError>((status, transfers, filling))
     };
     let said = asked.await.ok().filter(|(status, ..)| status.node == peer.node);
     (peer, said.map(|(status, transfers, filling)| Moving { status, transfers, filling }))

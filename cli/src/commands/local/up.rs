@@ -284,7 +284,9 @@ async fn make_cluster(
     let (control, _) = control_of(cluster, &through.name).await?;
     let made_before = through.cluster.is_some();
     let layout = init(&control, Init { members, ..rules }, limit).await.map_err(|failure| match made_before {
-        true => failure.hint("`starling cluster status` shows more; a node whose data was wiped cannot come back yet"),
+        true => failure.hint(
+            "`starling cluster status` shows more; a node whose data was wiped comes back by itself, under its name",
+        ),
         false => failure,
     })?;
     Ok(Some(layout.cluster().to_string()))
