@@ -64,7 +64,13 @@ impl Node {
         // Before that, who was a primary is still one.
         if ring.phase() == Phase::Settled {
             for partition in ring.read().partitions().all() {
-                self.readdress_partition(ring, partition).await?;
+                match self.readdress_partition(ring, partition).await {
+                    // The others are not to suffer for it.
+                    Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
+                        tracing::error!(%partition, "what is held of a partition cannot be read, and stays where it is");
+                    }
+                    readdressed => readdressed?,
+                }
             }
             self.move_leaves(ring).await?;
         }
@@ -122,8 +128,13 @@ impl Node {
     }
 
     async fn readdress_keys(&self, ring: &Ring, keys: Vec<ObjectKey>) -> Result<(), Failure> {
-        let readdress = |key| self.store.readdress(ring.epoch(), key);
-        let all = stream::iter(keys).map(readdress).buffer_unordered(AT_ONCE);
-        all.try_for_each(|_owes| std::future::ready(Ok(()))).await.map_err(own_failure)
+        let readdress = |key| async {
+            match self.store.readdress(ring.epoch(), key).await.map_err(own_failure) {
+                // The others are not to suffer for it.
+                Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => Ok(()),
+                readdressed => readdressed.map(drop),
+            }
+        };
+        stream::iter(keys).map(readdress).buffer_unordered(AT_ONCE).try_collect().await
     }
 }

@@ -448,9 +448,11 @@ impl World {
         lock(&self.witness).primaries(key).iter().all(|primary| !self.is_away(*primary))
     }
 
-    /// The node is not what the layout names any more, and serves nothing.
+    /// The node is not what the layout names any more, and serves nothing: also if it has left, and cannot read all that it
+    /// should bring home.
     fn is_away(&self, index: usize) -> bool {
-        self.lost.contains_key(&index) && !self.serves(index)
+        let has_lost = self.lost.contains_key(&index) || self.servers[index].disk.memory.is_damaged();
+        has_lost && !self.serves(index)
     }
 
     fn serves(&self, index: usize) -> bool {

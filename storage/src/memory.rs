@@ -71,6 +71,11 @@ impl MemoryDisk {
         self.lock().rotten.insert((space, key.into()));
     }
 
+    /// Some entry cannot be read.
+    pub fn is_damaged(&self) -> bool {
+        !self.lock().rotten.is_empty()
+    }
+
     pub fn set_free_bytes(&self, bytes: u64) {
         self.lock().free_bytes = Some(bytes);
     }
