@@ -240,8 +240,12 @@ async fn what_a_truncated_log_has_lost_comes_back_from_the_peers() {
     cluster.launch(3);
     cluster.wait_filled(3).await;
     recorder.judge_unread(&mut cluster, &[AcknowledgedWriteLost, ReplicasDiffer]).await;
-    let counters = cluster.status(3).await.unwrap().counters;
-    assert!(counters["objects_filled"] + counters["objects_repaired"] > 0, "nothing was missing: {counters:?}");
+    let mut came = 0;
+    for index in 1..=3 {
+        let counters = cluster.status(index).await.unwrap().counters;
+        came += counters["objects_filled"] + counters["objects_repaired"];
+    }
+    assert!(came > 0, "nothing was missing");
     cluster.verify(3).await;
 }
 

@@ -117,8 +117,8 @@ impl Node {
         if said.contains(&true) {
             return Err(NotRegistered::Alive(name.clone()));
         }
-        // This node misses it too.
-        if said.len() + 1 <= acceptors.len() / 2 {
+        // With this node, which misses it too.
+        if said.len() < acceptors.len() / 2 {
             return Err(NotRegistered::Unavailable(self.no_majority(ring).to_string()));
         }
         Ok(())

@@ -45,7 +45,8 @@ impl Node {
             Ok(Verified { records, flaws, .. }) => {
                 self.counters.records_scrubbed.add(records);
                 if !flaws.is_empty() {
-                    tracing::error!(%partition, flaws = flaws.len(), "what is held does not fit together; see `starling node verify`");
+                    let count = flaws.len();
+                    tracing::error!(%partition, count, "what is held does not fit together; see `starling node verify`");
                     tracing::debug!(?flaws, "what does not fit");
                 }
             }

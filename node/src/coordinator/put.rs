@@ -46,8 +46,8 @@ enum Forwarded {
 
 impl Node {
     /// Has a write coordinated: here if this node is a primary that has all it should have, else by the first such primary
-    /// that can be reached, else here all the same. A forwarded write that went astray is tried again under the same request id, which is safe; so is one
-    /// that meets another ring.
+    /// that can be reached, else here all the same. A forwarded write that went astray is tried again under the same request
+    /// id, which is safe; so is one that meets another ring.
     pub async fn write(self: Arc<Self>, mut request: Request, put: Put) -> Result<Written, RequestError> {
         let mut unknown = None;
         loop {
