@@ -95,10 +95,7 @@ async fn an_old_copy_of_a_directory_does_not_answer_as_a_member_and_is_begun_ane
     let recorder = Recorder::default();
     let session = recorder.session(&client);
     let bucket = session.bucket("carts");
-    bucket.put("alice", "apples").w(level("all")).await.unwrap();
-    let saved = save_directory_and_go_on(&mut cluster, 3).await;
-    let apples = bucket.get("alice").await.unwrap();
-    bucket.put("alice", "pears").context(apples.context()).pw(level("all")).await.unwrap();
+    let saved = save_a_directory_that_is_behind(&mut cluster, &bucket, 3).await;
 
     cluster.kill(3);
     put_back(&cluster, 3, &saved);
@@ -130,10 +127,7 @@ async fn an_old_copy_that_was_started_unseen_is_found_out_all_the_same() {
     let recorder = Recorder::default();
     let session = recorder.session(&client);
     let bucket = session.bucket("carts");
-    bucket.put("alice", "apples").w(level("all")).await.unwrap();
-    let saved = save_directory_and_go_on(&mut cluster, 3).await;
-    let apples = bucket.get("alice").await.unwrap();
-    bucket.put("alice", "pears").context(apples.context()).pw(level("all")).await.unwrap();
+    let saved = save_a_directory_that_is_behind(&mut cluster, &bucket, 3).await;
 
     cluster.kill_all();
     put_back(&cluster, 3, &saved);
@@ -157,6 +151,15 @@ async fn excluded_for(cluster: &Cluster, index: usize, why: &str) -> String {
         if reason.contains(why) { Ok(reason) } else { Err(reason) }
     })
     .await
+}
+
+/// Saves a node's directory between two writes, the second of which has seen the first.
+async fn save_a_directory_that_is_behind(cluster: &mut Cluster, bucket: &Bucket, index: usize) -> PathBuf {
+    bucket.put("alice", "apples").w(level("all")).await.unwrap();
+    let saved = save_directory_and_go_on(cluster, index).await;
+    let apples = bucket.get("alice").await.unwrap();
+    bucket.put("alice", "pears").context(apples.context()).pw(level("all")).await.unwrap();
+    saved
 }
 
 /// Copies the directory while its node is stopped, and starts the node again.

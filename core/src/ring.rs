@@ -331,6 +331,12 @@ impl Ring {
         oldest.members().iter().map(|member| member.node).filter(|node| !self.is_dead(*node)).collect()
     }
 
+    /// Whether most of those who choose are among these nodes.
+    pub fn has_majority_in(&self, nodes: &BTreeSet<NodeId>) -> bool {
+        let acceptors = self.acceptors();
+        acceptors.intersection(nodes).count() > acceptors.len() / 2
+    }
+
     /// Whether a node is a primary of whatever lies in a partition, in each layout in effect.
     pub fn is_primary_of_all(&self, node: NodeId, partition: Partition) -> bool {
         self.written().all(|layout| layout.fewest_primaries(partition).any(|primary| primary == node))

@@ -34,6 +34,12 @@ fn ring_of(members: u64) -> Ring {
     Ring::first(Layout::first(first).unwrap()).unwrap()
 }
 
+fn next_of(ring: &Ring, members: impl Iterator<Item = u64>) -> Layout {
+    let members = members.map(member).collect();
+    let next = NextLayout { replicas: ReplicaCount::DEFAULT, members, buckets: BTreeMap::new() };
+    ring.newest().successor(next).unwrap()
+}
+
 fn primaries(ring: &Ring, partition: Partition) -> BTreeSet<NodeId> {
     ring.read().primaries(partition, ring.read().replicas()).collect()
 }
@@ -59,12 +65,7 @@ fn it_is_filling_where_it_is_a_primary_until_it_was_compared_with_every_other() 
 fn whoever_is_declared_dead_is_not_waited_for() {
     let ring = ring_of(4);
     let mut filling = Filling::begin(&ring, WIPED);
-    let next = NextLayout {
-        replicas: ReplicaCount::DEFAULT,
-        members: (1..=3).map(member).collect(),
-        buckets: BTreeMap::new(),
-    };
-    let layout = ring.newest().successor(next).unwrap();
+    let layout = next_of(&ring, 1..=3);
     let dead = BTreeSet::from([NodeId(4)]);
     let ring = ring.after(&ring.entry(Decree::Begin { layout, dead: dead.clone() })).unwrap();
     let left = filling.left(&ring, WIPED);
@@ -80,12 +81,7 @@ fn whoever_is_declared_dead_is_not_waited_for() {
 fn a_partition_that_has_moved_away_is_filled_no_more() {
     let ring = ring_of(3);
     let mut filling = Filling::begin(&ring, WIPED);
-    let next = NextLayout {
-        replicas: ReplicaCount::DEFAULT,
-        members: (2..=4).map(member).collect(),
-        buckets: BTreeMap::new(),
-    };
-    let layout = ring.newest().successor(next).unwrap();
+    let layout = next_of(&ring, 2..=4);
     let version = layout.version();
     let ring = ring.after(&ring.entry(Decree::Begin { layout, dead: BTreeSet::new() })).unwrap();
     assert_eq!(filling.take_full(&ring, WIPED), [], "it is still read");

@@ -110,6 +110,14 @@ fn while_a_layout_is_coming_only_the_dead_are_taken_out() {
 }
 
 #[test]
+fn a_majority_is_of_those_who_choose_whoever_else_there_is() {
+    let dual = begun(&ring_of(&[1, 2, 3]), &[1, 2, 3, 4, 5], &[]).unwrap();
+    assert!(dual.has_majority_in(&nodes(&[1, 3])));
+    assert!(!dual.has_majority_in(&nodes(&[1, 4, 5])), "joiners do not choose");
+    assert!(!begun(&ring_of(&[1, 2, 3, 4]), &[1, 2, 3, 4, 5], &[]).unwrap().has_majority_in(&nodes(&[1, 2])));
+}
+
+#[test]
 fn no_directory_stands_for_a_member_that_is_declared_dead() {
     let dual = begun(&ring_of(&[1, 2, 3]), &[2, 3], &[1]).unwrap();
     let wiped = Decree::Register { node: NodeId(1), directory: DirectoryId(201) };

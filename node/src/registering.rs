@@ -10,6 +10,7 @@
 //! It is refused while the member is at work elsewhere: two nodes of one name would each take the other's acknowledgements
 //! for its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,22 +107,26 @@ impl Node {
     /// [`NotRegistered`] if it does not.
     async fn check_missed_by_most(&self, ring: &Ring, node: NodeId, name: &NodeName) -> Result<(), NotRegistered> {
         let acceptors = ring.acceptors();
-        let members = ring.members();
-        let others = acceptors.iter().filter(|acceptor| **acceptor != self.id() && **acceptor != node);
-        let asked = others.filter_map(|acceptor| members.get(acceptor)).map(|member| async move {
-            let control = self.control_of(&member.address).await.ok()?;
+        let others = acceptors.into_iter().filter(|acceptor| *acceptor != self.id() && *acceptor != node);
+        let asked = others.filter_map(|acceptor| Some((acceptor, self.address_of(acceptor)?)));
+        let asked = asked.map(|(acceptor, address)| async move {
+            let control = self.control_of(&address).await.ok()?;
             let view = control.cluster(call_within(VIEW_LIMIT)).await.ok()?;
-            Some(view.peers.iter().any(|peer| peer.node == node && peer.alive))
+            Some((acceptor, view.peers.iter().any(|peer| peer.node == node && peer.alive)))
         });
-        let said: Vec<bool> = futures::future::join_all(asked).await.into_iter().flatten().collect();
-        if said.contains(&true) {
-            return Err(NotRegistered::Alive(name.clone()));
+        // This node misses it, or would not ask.
+        let mut missed_by = BTreeSet::from([self.id()]);
+        for (acceptor, sees_it) in futures::future::join_all(asked).await.into_iter().flatten() {
+            if sees_it {
+                return Err(NotRegistered::Alive(name.clone()));
+            }
+            missed_by.insert(acceptor);
         }
-        // With this node, which misses it too.
-        if said.len() < acceptors.len() / 2 {
-            return Err(NotRegistered::Unavailable(self.no_majority(ring).to_string()));
+        if ring.has_majority_in(&missed_by) {
+            Ok(())
+        } else {
+            Err(NotRegistered::Unavailable(self.no_majority(ring).to_string()))
         }
-        Ok(())
     }
 
     /// Whether a member may still be serving with the directory that stands for it, and not with the one in question. One that
