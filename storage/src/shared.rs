@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub run: OwnRun,
     pub trusted: Mutex<TrustedMarks>,
     pub ring: ArcSwapOption<Ring>,
-    /// Held while the log or a vote changes.
+    /// Held while the log, a vote, whose directory this is, or what it lacks changes.
     pub deciding: Mutex<()>,
     /// In which epoch each writer works out a batch, or makes one durable.
     pub batches: Vec<watch::Sender<Option<Epoch>>>,
