@@ -83,10 +83,20 @@ pub struct History {
     nodes: BTreeMap<NodeId, String>,
     values: BTreeMap<ValueId, String>,
     histories: Histories,
+    forgets_deletes: bool,
     counts: Counts,
 }
 
 impl History {
+    /// Deletes may be forgotten while the history lasts: a key begins a new clock after that.
+    pub fn may_forget_deletes(&mut self) {
+        self.forgets_deletes = true;
+    }
+
+    pub(crate) fn forgets_deletes(&self) -> bool {
+        self.forgets_deletes
+    }
+
     /// A bucket keeps siblings unless it is said here that it does not.
     pub fn set_mode(&mut self, bucket: BucketName, mode: SiblingMode) {
         self.modes.insert(bucket, mode);

@@ -64,6 +64,9 @@
 //!   they ended; one that is unknown, or of several tries, anything, unless it is known when its last try was over
 //!   ([`Write::over_by`]). That they remove something is not asserted.
 //!
+//! - **Deletes that are forgotten** ([`History::may_forget_deletes`]): a key whose tombstone was reaped begins a new clock, so
+//!   after a delete that may have been done contexts may go backwards.
+//!
 //! Excused cases are counted in the verdict ([`Tested::excused`]).
 //!
 //! # What this cannot show
@@ -71,8 +74,7 @@
 //! That nothing is wrong: only what happened is judged, and a fault that nobody provoked was not tested. A pass is worth what
 //! its [`Tested::times`] are, and the assertions are worth what they find in a database that was broken on purpose.
 //! Availability (which requests should have succeeded), hash trees and stored bytes are for whoever sees the inside. A session
-//! that reads its own sloppy writes is not judged, for it is promised nothing. Expiry and the reaping of tombstones are
-//! unknown here: a key that was reaped begins a new clock, and `ContextWentBackwards` would have to learn of it.
+//! that reads its own sloppy writes is not judged, for it is promised nothing. Expiry is unknown here.
 //!
 //! # Cost
 //!

@@ -199,3 +199,32 @@ fn a_primary_that_went_back_unnoticed_takes_back_what_a_repair_gave_it() {
     let (all_had_it, culprits) = went_back(read([]).by_all());
     all_had_it.breaks(ContextWentBackwards, culprits);
 }
+
+#[test]
+fn a_key_that_was_deleted_begins_a_new_clock_once_that_is_forgotten() {
+    let gone = |forgets: bool| {
+        let mut story = Story::default();
+        story.then(put(1).returns("c1"));
+        story.then(read([1]).returns("c2").waiting().clock([(1, 1)]));
+        let before = story.then(read([1]).waiting().clock([(1, 2)]));
+        let deleted = story.then(delete().using("c2"));
+        let anew = story.then(read([]).by(3).clock([(7, 1)]));
+        if forgets {
+            story.history.may_forget_deletes();
+        }
+        (story, before, deleted, anew)
+    };
+    let (mut story, before, _, anew) = gone(false);
+    story.breaks(ContextWentBackwards, [before, anew]);
+    gone(true).0.passes();
+}
+
+#[test]
+fn a_clock_that_goes_back_before_any_delete_was_forgotten_by_nobody() {
+    let mut story = Story::default();
+    story.history.may_forget_deletes();
+    let waited = story.then(read([]).waiting().clock([(1, 3)]));
+    let back = story.then(read([]).by(3).clock([(1, 2)]));
+    story.then(delete());
+    story.breaks(ContextWentBackwards, [waited, back]);
+}

@@ -4,6 +4,8 @@
 //! what it returned; and an acknowledged write, whose replicas have in their clock what its context covers, so the clock of
 //! the read that the context came from. A read that waits for nothing tells of no quorum: it may have met the only replica
 //! that has a write, and the next read, just as strict, need not meet that one again.
+//!
+//! A key that was deleted may have been forgotten, with its clock, from when on the first delete may have been done.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +13,22 @@ use crate::assertion::Assertion::ContextWentBackwards;
 use crate::checks::moments::Moments;
 use crate::clocks::SmallClock;
 use crate::history::Entry;
-use crate::index::{Index, ReadView, Source, Strictness, WriteAt};
+use crate::index::{Index, ReadView, Source, Strictness, WriteAt, WriteView};
 use crate::report::Report;
 
-pub fn check(index: &Index<'_>, report: &mut Report<'_>) {
+pub fn check(index: &Index<'_>, forgets_deletes: bool, report: &mut Report<'_>) {
+    let forgotten_from = first_delete(index).filter(|_| forgets_deletes);
     let clocks = clocks_of_contexts(index);
     for strictness in index.strictnesses() {
         let mut moments = Moments::new(known_to_be_held(index, &clocks, strictness));
         let mut held = Held::default();
         for read in index.reads_of(strictness) {
             moments.over_before(read.entry).for_each(|(entry, clock)| held.take(entry, clock));
-            check_read(index, read, &held, report);
+            check_read(index, read, &held, forgotten_from, report);
             for (entry, clock) in moments.just_before(read.entry) {
                 let mut just_before = Held::default();
                 just_before.take(entry, clock);
-                check_read(index, read, &just_before, report);
+                check_read(index, read, &just_before, forgotten_from, report);
             }
         }
     }
@@ -46,11 +49,26 @@ impl<'a> Held<'a> {
     }
 }
 
-fn check_read(index: &Index<'_>, read: &ReadView<'_>, held: &Held<'_>, report: &mut Report<'_>) {
+/// When the first delete was invoked that may have been done.
+fn first_delete(index: &Index<'_>) -> Option<u64> {
+    let is_delete = |view: &&WriteView<'_>| view.write.change.is_delete() && !view.write.is_failed();
+    index.writes.iter().find(is_delete).map(|view| view.entry.invoked)
+}
+
+fn check_read(
+    index: &Index<'_>,
+    read: &ReadView<'_>,
+    held: &Held<'_>,
+    forgotten_from: Option<u64>,
+    report: &mut Report<'_>,
+) {
     report.tested(ContextWentBackwards, usize::from(!held.0.is_empty()));
     let clock = &read.found.clock;
     let missing = held.0.iter().find(|(history, (counter, _))| clock.counter(**history) < *counter);
     if let Some((history, (counter, Some(told_by)))) = missing {
+        if forgotten_from.is_some_and(|from| from < read.entry.ended) {
+            return report.excused(ContextWentBackwards);
+        }
         let (number, told) = (read.entry.number, told_by.number);
         let what =
             || format!("read {number} has not seen h{history}:{counter}, which a quorum held when {told} had ended");

@@ -41,6 +41,7 @@ impl History {
         let mut report = Report::new(self);
         for (key, entries) in self.keys() {
             let index = Index::new(key, entries, end)?;
+            backwards::check(&index, self.forgets_deletes(), &mut report);
             check_key(&index, self.mode(key.bucket()), ending, &mut report);
         }
         for key in end.replicas.keys().filter(|key| !self.holds(key)) {
@@ -57,7 +58,6 @@ impl History {
 fn check_key(index: &Index<'_>, mode: SiblingMode, ending: Ending, report: &mut Report<'_>) {
     let agreed = converged::check(index, report);
     shown::check(index, report);
-    backwards::check(index, report);
     match mode {
         SiblingMode::LastWriteWins => winners::check(index, ending, report),
         SiblingMode::Keep => {
