@@ -15,6 +15,7 @@ use starling_proto::BUILD;
 
 use crate::commands::{
     bench, bucket, buckets, cluster, completions, delete, get, import, keys, local, locate, node, put, repair,
+    tombstones,
 };
 use crate::failure::Failure;
 use crate::output::Format;
@@ -68,6 +69,7 @@ pub enum Command {
     Import(import::ImportArgs),
     Locate(locate::LocateArgs),
     Repair(repair::RepairArgs),
+    Tombstones(tombstones::TombstonesArgs),
     Cluster(cluster::ClusterArgs),
     Node(node::NodeArgs),
     Local(local::LocalArgs),

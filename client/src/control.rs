@@ -9,7 +9,7 @@ use starling_core::token::Partition;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceClient, FillingUp, Init, NodeStatus, Plan, RepairScope,
-    Repairing, Transfers, Transition, VerifiedPage,
+    Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::hello::{Class, Hello};
 use starling_proto::network::{Network, Tcp, dial};
@@ -157,6 +157,14 @@ impl ControlClient {
     /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
     pub async fn filling(&self, within: Duration) -> Result<FillingUp, ClientError> {
         self.client.filling(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// The tombstones of the partitions whose reaping this node leads, and what they wait for.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if the node does not serve.
+    pub async fn tombstones(&self, within: Duration) -> Result<Tombstones, ClientError> {
+        self.told(self.client.tombstones(call_within(within)).await)
     }
 
     /// Checks what this node holds against itself, some partitions from this one on.

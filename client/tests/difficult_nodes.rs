@@ -17,7 +17,7 @@ use starling_core::token::{Partition, PartitionCount};
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlService, FillingUp, Init, NodeStatus, NotRegistered, PeerView, Plan,
-    Registration, RepairScope, Repairing, Transfers, Transition, VerifiedPage,
+    Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
@@ -182,6 +182,10 @@ impl ControlService for Node {
     }
 
     async fn filling(self, _: CallContext) -> FillingUp {
+        unreachable!("no test asks for it")
+    }
+
+    async fn tombstones(self, _: CallContext) -> Result<Tombstones, ControlError> {
         unreachable!("no test asks for it")
     }
 }

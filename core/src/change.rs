@@ -138,9 +138,10 @@ impl Draft {
                 self.take_out(name)?;
             }
             Change::Remove(name) => {
-                // One that is leaving already can still be declared dead.
+                // One that is leaving, or has left and not brought home all that it held, can still be declared dead.
                 let leaving = ring.members().into_values().find(|member| member.name == *name).map(|m| m.node);
-                let dead = self.take_out(name).or_else(|error| leaving.ok_or(error))?;
+                let has_left = || ring.bringing_home().iter().find(|(_, known)| *known == name).map(|(node, _)| *node);
+                let dead = self.take_out(name).or_else(|error| leaving.or_else(has_left).ok_or(error))?;
                 self.dead.insert(dead);
             }
             Change::Weigh { name, weight } => self.member(name)?.weight = *weight,

@@ -103,6 +103,16 @@ faults! {
     StaleTree = "stale-tree",
     /// R10: what the primaries of an old ring have confirmed counts by a new one.
     ConfirmByOldRing = "confirm-by-old-ring",
+    /// R11: tombstones are reaped by their age, and nobody is asked.
+    ReapByAge = "reap-by-age",
+    /// R11: a primary agrees that a tombstone may go which it does not hold.
+    ReapWhilePrimaryLacks = "reap-while-primary-lacks",
+    /// R11: a member forgets that its answer binds it.
+    ForgetBindingAnswer = "forget-binding-answer",
+    /// R11: what was read before a round was over is taken after it.
+    ForgetRoundsOver = "forget-rounds-over",
+    /// R11: tombstones are reaped while somebody who has left may still hold copies.
+    ReviveDeparted = "revive-departed",
 }
 
 impl fmt::Display for Fault {

@@ -9,10 +9,11 @@
 //! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
 //! - how that changes: [`change`] → [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
 //! - how replicas become equal: [`tree`]; and how one that lost its disk comes back: [`filling`];
+//! - how a tombstone goes for good: [`reaping`];
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
-//! Left out on purpose: storage, the wire, gossip. Missing still: reaping of tombstones, expiry.
+//! Left out on purpose: storage, the wire, gossip. Missing still: expiry.
 
 mod attempt;
 pub mod change;
@@ -33,6 +34,7 @@ mod placement;
 pub mod preference;
 pub mod put;
 pub mod quorum;
+pub mod reaping;
 pub mod report;
 pub mod request;
 pub mod ring;

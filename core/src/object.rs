@@ -228,6 +228,11 @@ impl Object {
         !self.is_unwritten() && self.present(mode).is_empty()
     }
 
+    /// Nothing in it is live: a write of a deletion, and perhaps others beside it.
+    pub fn is_tombstone(&self) -> bool {
+        !self.is_unwritten() && self.siblings.iter().all(|sibling| !sibling.is_live())
+    }
+
     /// The same siblings and clock without the values: enough to compare replicas and to list keys.
     pub fn outline(&self) -> Object {
         let mut outline = self.clone();

@@ -44,6 +44,8 @@ pub enum Refusal {
     Damaged,
     /// Its directory is new, and it may lack writes that were acknowledged (R8).
     Filling,
+    /// What it is sent was read before tombstones of its partition were reaped, and could bring back what was deleted (R11).
+    Reaped,
 }
 
 impl Refusal {
@@ -60,7 +62,8 @@ impl Refusal {
             | Refusal::OtherLayout
             | Refusal::DeadlinePassed
             | Refusal::ClockDrift
-            | Refusal::Filling => false,
+            | Refusal::Filling
+            | Refusal::Reaped => false,
         }
     }
 }
@@ -80,6 +83,7 @@ impl fmt::Display for Refusal {
             Refusal::ClockDrift => "has a clock too far ahead of its peers'",
             Refusal::Damaged => "cannot read what it holds of the key",
             Refusal::Filling => "is filling up again",
+            Refusal::Reaped => "has reaped tombstones meanwhile",
         })
     }
 }

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec;
+use crate::fault::{self, Fault};
 use crate::ids::{ClusterId, DirectoryId, NodeId};
 use crate::layout::{Layout, LayoutVersion, Member};
 use crate::name::{NodeName, ObjectKey};
@@ -66,6 +67,8 @@ pub enum Decree {
     End(LayoutVersion),
     /// The member's disk was lost: another directory stands for it now, and fills up again (R8).
     Register { node: NodeId, directory: DirectoryId },
+    /// A node that has left holds nothing any more (R11).
+    Emptied(NodeId),
 }
 
 /// A decree in its place in the log.
@@ -159,6 +162,8 @@ pub enum InvalidDecree {
     NotComing(LayoutVersion),
     #[error("version {0} is not the one that is read, or nothing comes before it")]
     NothingToEnd(LayoutVersion),
+    #[error("{0} has not left, or is known to hold nothing")]
+    NothingToBringHome(NodeId),
 }
 
 /// What is in effect.
@@ -177,6 +182,8 @@ pub struct Ring {
     /// Of all members of the layouts in effect.
     directories: BTreeMap<NodeId, DirectoryId>,
     departed: BTreeMap<NodeId, Departure>,
+    /// Of those who have left, who may still hold copies, as it was named.
+    bringing_home: BTreeMap<NodeId, NodeName>,
     /// All that ever belonged to a member and do not now.
     retired: BTreeSet<DirectoryId>,
 }
@@ -202,6 +209,7 @@ impl Ring {
             coming: None,
             dead: BTreeSet::new(),
             departed: BTreeMap::new(),
+            bringing_home: BTreeMap::new(),
             retired: BTreeSet::new(),
         })
     }
@@ -233,6 +241,7 @@ impl Ring {
             Decree::Switch(version) => next.switch(*version)?,
             Decree::End(version) => next.end(*version)?,
             Decree::Register { node, directory } => next.register(*node, *directory)?,
+            Decree::Emptied(node) => next.emptied(*node)?,
         }
         Ok(next)
     }
@@ -320,6 +329,17 @@ impl Ring {
         self.departed.get(&node).copied()
     }
 
+    /// Those who have left and may still hold copies, which nobody can be sure of but they.
+    pub fn bringing_home(&self) -> &BTreeMap<NodeId, NodeName> {
+        &self.bringing_home
+    }
+
+    /// Whether tombstones may be reaped: everybody who can hold a copy of anything is a member, and asked.
+    pub fn may_reap(&self) -> bool {
+        let is_settled = self.phase() == Phase::Settled;
+        is_settled && (self.bringing_home.is_empty() || fault::is_on(Fault::ReviveDeparted))
+    }
+
     /// A directory that stood for a member, and does not any more.
     pub fn is_retired(&self, directory: DirectoryId) -> bool {
         self.retired.contains(&directory)
@@ -354,7 +374,7 @@ impl Ring {
 
     fn begin(&mut self, layout: &Layout, dead: &BTreeSet<NodeId>) -> Result<(), InvalidDecree> {
         self.check_successor(layout)?;
-        for node in dead {
+        for node in dead.iter().filter(|node| !self.bringing_home.contains_key(node)) {
             self.check_member(*node)?;
         }
         if self.phase() != Phase::Settled && dead.iter().all(|node| self.is_dead(*node)) {
@@ -363,12 +383,20 @@ impl Ring {
         for member in layout.members() {
             self.check_may_be_member(member, dead)?;
         }
+        let mut known = self.names();
+        known.extend(self.bringing_home.clone());
         self.dead.extend(dead);
         let given_up = self.coming.replace(Arc::new(layout.clone()));
-        let known: BTreeSet<NodeId> = given_up.iter().flat_map(|layout| layout.members()).map(|m| m.node).collect();
+        let was_coming: BTreeSet<NodeId> =
+            given_up.iter().flat_map(|layout| layout.members()).map(|m| m.node).collect();
         self.directories.extend(directories_of(layout));
-        self.forget_those_outside(known.iter().chain(dead).copied().collect());
+        known.retain(|node, _| was_coming.contains(node) || dead.contains(node));
+        self.forget_those_outside(known);
         Ok(())
+    }
+
+    fn names(&self) -> BTreeMap<NodeId, NodeName> {
+        self.members().into_values().map(|member| (member.node, member.name.clone())).collect()
     }
 
     fn switch(&mut self, version: LayoutVersion) -> Result<(), InvalidDecree> {
@@ -383,7 +411,7 @@ impl Ring {
         if self.phase() != Phase::Switch || self.read.version() != version {
             return Err(InvalidDecree::NothingToEnd(version));
         }
-        let known = self.directories.keys().copied().collect();
+        let known = self.names();
         self.left.clear();
         self.forget_those_outside(known);
         self.dead.clear();
@@ -400,13 +428,20 @@ impl Ring {
         Ok(())
     }
 
+    fn emptied(&mut self, node: NodeId) -> Result<(), InvalidDecree> {
+        self.bringing_home.remove(&node).map(drop).ok_or(InvalidDecree::NothingToBringHome(node))
+    }
+
     /// Those of the `known` who are in no layout any more have departed.
-    fn forget_those_outside(&mut self, known: BTreeSet<NodeId>) {
+    fn forget_those_outside(&mut self, known: BTreeMap<NodeId, NodeName>) {
         let members: BTreeSet<NodeId> = self.members().into_keys().collect();
-        for node in known {
-            let is_dead = self.dead.contains(&node);
-            if is_dead || !members.contains(&node) {
-                self.departed.insert(node, if is_dead { Departure::Removed } else { Departure::Left });
+        for (node, name) in known {
+            if self.dead.contains(&node) {
+                self.departed.insert(node, Departure::Removed);
+                self.bringing_home.remove(&node);
+            } else if !members.contains(&node) {
+                self.departed.insert(node, Departure::Left);
+                self.bringing_home.insert(node, name);
             }
             if !members.contains(&node) {
                 self.retired.extend(self.directories.remove(&node));

@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use starling_core::fault::{Fault, switch_on};
-use support::{choice_world, get_world, put_world, ring_world};
+use support::{choice_world, get_world, put_world, reap_world, ring_world};
 
 /// What the model says of the first world in which it finds the machine out.
 fn found<W: std::fmt::Debug>(
@@ -43,5 +43,15 @@ fn the_models_find_machines_that_are_broken_on_purpose() {
     ];
     for fault in of_rings {
         println!("{fault}: {}", found(fault, ring_world::worlds(), ring_world::World::run));
+    }
+    let of_reaping = [
+        Fault::ReapByAge,
+        Fault::ReapWhilePrimaryLacks,
+        Fault::ForgetBindingAnswer,
+        Fault::ForgetRoundsOver,
+        Fault::ReviveDeparted,
+    ];
+    for fault in of_reaping {
+        println!("{fault}: {}", found(fault, reap_world::worlds(), reap_world::World::run));
     }
 }

@@ -16,6 +16,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
+use starling_core::reaping::RoundsOver;
 use starling_core::report::{Failure, Role};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::token::Partition;
@@ -219,6 +220,7 @@ impl Node {
         let theirs = found.iter().filter(|difference| difference.theirs.is_some());
         let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key.clone()).collect();
         while !wanted.is_empty() {
+            let over = self.rounds_over(ring.epoch(), &wanted[0]).map_err(own_failure)?;
             let (objects, looked_at) = match self.fetch(link, ring.epoch(), wanted.clone()).await {
                 // The first of them cannot be given. The others are not to suffer for it.
                 Err(Failure::Refused(refusal)) if refusal.concerns_the_object() => {
@@ -228,7 +230,7 @@ impl Node {
                 fetched => fetched?,
             };
             wanted.drain(..looked_at);
-            let merge = |(key, object)| self.take_repaired(ring.epoch(), key, object);
+            let merge = |(key, object)| self.take_repaired(ring.epoch(), over, key, object);
             stream::iter(objects).map(merge).buffer_unordered(OBJECTS_AT_ONCE).try_for_each(note).await?;
         }
         let ours = found.iter().filter(|difference| difference.own.is_some());
@@ -237,9 +239,16 @@ impl Node {
         sent.try_for_each(note).await
     }
 
-    /// Merges what a peer has of a key; false if what is here of it cannot be read.
-    pub(crate) async fn take_repaired(&self, epoch: Epoch, key: ObjectKey, object: Object) -> Result<bool, Failure> {
-        match self.store.merge(epoch, key, object, Role::Primary).await {
+    /// Merges what a peer has of a key, read when so many rounds of reaping were over; false if what is here of it cannot be
+    /// read.
+    pub(crate) async fn take_repaired(
+        &self,
+        epoch: Epoch,
+        over: RoundsOver,
+        key: ObjectKey,
+        object: Object,
+    ) -> Result<bool, Failure> {
+        match self.store.merge(epoch, over, key, object, Role::Primary).await {
             Ok(()) => {
                 self.counters.objects_repaired.add(1);
                 Ok(true)
@@ -255,6 +264,7 @@ impl Node {
     /// Sends what this node holds of a key, unless the peer turned out to hold all of it; false if it cannot be sent, or taken.
     async fn send_repaired(&self, link: &Link, epoch: Epoch, difference: Difference) -> Result<bool, Failure> {
         let Difference { key, theirs, .. } = difference;
+        let over = self.rounds_over(epoch, &key).map_err(own_failure)?;
         let asked = key.clone();
         let held = match self.read_store(move |store| store.get(&asked)).await {
             Err(StoreError::Damaged(reason)) => {
@@ -271,7 +281,7 @@ impl Node {
         }
         self.handoff.wait_for(object.value_bytes()).await;
         let store = Store { epoch, key, object, role: Role::Primary };
-        match link.store(store, new_trace(), CALL_LIMIT).await {
+        match link.store(store, over, new_trace(), CALL_LIMIT).await {
             Ok(()) => {
                 self.counters.objects_repaired.add(1);
                 Ok(true)

@@ -90,7 +90,7 @@ impl Node {
     pub fn request(&self, context: &CallContext) -> Result<Request, NotServing> {
         let ring = self.serving_ring()?;
         let deadline = context.deadline.min(Instant::now() + self.config.request_timeout);
-        Ok(Request { ring, deadline, trace: *context.trace_id() })
+        Ok(Request { ring, fences: self.store.fences(), deadline, trace: *context.trace_id() })
     }
 
     /// Reads, and once more by each ring that comes while it does.

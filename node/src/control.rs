@@ -11,7 +11,7 @@ use starling_core::token::Partition;
 use starling_gossip::Standing;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlService, FillingUp, HintsFor, Init, NodeStatus, NotRegistered,
-    PeerView, Plan, Registration, RepairScope, Repairing, Transfers, Transition, VerifiedPage,
+    PeerView, Plan, Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -141,6 +141,10 @@ impl ControlService for Control {
 
     async fn filling(self, _: CallContext) -> FillingUp {
         self.node.filling_up()
+    }
+
+    async fn tombstones(self, _: CallContext) -> Result<Tombstones, ControlError> {
+        self.node.tombstones().await
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

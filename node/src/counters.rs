@@ -56,6 +56,8 @@ counters! {
     records_scrubbed,
     /// Stale replicas sent the merged object after a read.
     read_repairs,
+    /// Tombstones deleted here, their rounds being over.
+    tombstones_reaped,
     /// Histories in the longest clock of any object that was read or written here.
     longest_clock,
 }

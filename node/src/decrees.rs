@@ -22,12 +22,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 impl Node {
     /// Somebody would not do something: if that is for being in another epoch, one of the two is behind.
     pub fn heed_failure(&self, peer: NodeId, failure: Failure) {
-        if failure == Failure::Refused(Refusal::OtherLayout) {
+        if matches!(failure, Failure::Refused(Refusal::OtherLayout | Refusal::Reaped)) {
             self.suspect(peer);
         }
     }
 
-    /// Looks soon whether that peer knows more of the log.
+    /// Looks soon whether that peer knows more of the log, or of rounds of reaping.
     pub fn suspect(&self, peer: NodeId) {
         if peer != self.id() {
             self.suspect.send_replace(Some(peer));
@@ -43,6 +43,9 @@ impl Node {
             gossip.mark_unchanged();
             for peer in suspected.into_iter().chain(self.ahead()) {
                 self.catch_up_with(peer).await;
+            }
+            if let Some(peer) = suspected {
+                self.learn_rounds_over_of(peer).await;
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,

@@ -138,11 +138,12 @@ impl Node {
             let mut wanted: Vec<ObjectKey> = theirs.map(|difference| difference.key).filter(is_own).collect();
             while !wanted.is_empty() {
                 let epoch = self.ring_to_fill_in().map_err(Stopped::Here)?.epoch();
+                let over = self.store.rounds_over(epoch, partition);
                 let some = wanted.iter().take(KEYS_AT_ONCE).cloned().collect();
                 let (objects, looked_at) = self.fetch(&link, epoch, some).await.map_err(Stopped::There)?;
                 wanted.drain(..looked_at);
                 self.counters.objects_filled.add(objects.len() as u64);
-                let take = |(key, object)| self.take_repaired(epoch, key, object);
+                let take = |(key, object)| self.take_repaired(epoch, over, key, object);
                 let taken = stream::iter(objects).map(take).buffer_unordered(OBJECTS_AT_ONCE);
                 let unreadable = Failure::Refused(Refusal::Damaged);
                 let all = taken.try_all(std::future::ready).await.map_err(Stopped::Here)?;

@@ -209,6 +209,7 @@ impl Node {
         if fault::is_on(Fault::NeverDeliver) {
             return Ok(None);
         }
+        let over = self.rounds_over(epoch, key).map_err(own_failure)?;
         let asked = key.clone();
         let held = self.read_store(move |store| store.get(&asked)).await.map_err(own_failure)?;
         let Some(object) = held else { return Ok(None) };
@@ -218,7 +219,7 @@ impl Node {
         let clock = object.clock().clone();
         self.handoff.pace.wait(object.value_bytes()).await;
         let store = Store { epoch, key: key.clone(), object, role: Role::Primary };
-        link.store(store, new_trace(), CALL_LIMIT).await?;
+        link.store(store, over, new_trace(), CALL_LIMIT).await?;
         self.counters.hints_delivered.add(1);
         Ok(Some(clock))
     }

@@ -6,13 +6,13 @@
 //!
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
 //! held copies home), [`anti_entropy`] (replicas compare, by [`comparing`]; [`repairing`] at once), [`scrubbing`],
-//! [`registering`] and [`filling`] (coming back after a disk was lost), [`listing`], changes of the ring ([`changing`] →
+//! [`reaping`] (how tombstones go), [`registering`] and [`filling`] (coming back after a disk was lost), [`listing`], changes of the ring ([`changing`] →
 //! [`choosing`] → [`decrees`] → [`copying`], [`phases`] and [`readdressing`]), [`control`] (administration), [`config`],
 //! [`environment`] (what a node needs of the world), [`lifecycle`] which starts and ends it all, and `run` which makes a
 //! process of it.
 //!
 //! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still:
-//! reaping, HTTP, TLS.
+//! HTTP, TLS.
 
 pub mod anti_entropy;
 pub mod api;
@@ -40,6 +40,7 @@ pub mod node;
 mod peers;
 pub mod phases;
 pub mod readdressing;
+pub mod reaping;
 pub mod registering;
 pub mod repairing;
 pub mod replica;

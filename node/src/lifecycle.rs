@@ -66,6 +66,8 @@ impl Running {
         node.spawn(Arc::clone(&node).hand_off());
         node.spawn(Arc::clone(&node).compare_replicas());
         node.spawn(Arc::clone(&node).fill_up());
+        node.spawn(Arc::clone(&node).reap());
+        node.spawn(Arc::clone(&node).say_when_empty());
         node.spawn(Arc::clone(&node).scrub());
         node.spawn(Arc::clone(&node).begin_anew_once_retired());
         node.spawn(Arc::clone(&node).begin_anew_once_damaged());

@@ -12,10 +12,11 @@ use starling_core::get::Standing;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::reaping::RoundsOver;
 use starling_core::report::{Failure, Refusal};
 use starling_proto::connection::MAX_CALLS_PER_CONNECTION;
 use starling_proto::hello::Class;
-use starling_proto::peer::{PeerError, PeerServiceClient, Read, Store};
+use starling_proto::peer::{PeerError, PeerServiceClient, Read, Store, StoreRead};
 use starling_proto::{CallContext, RpcError, TraceId, call_for};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -83,11 +84,24 @@ impl Link {
     }
 
     /// Sends an object to be merged there; success means durable.
-    pub async fn store(&self, request: Store, trace: TraceId, within: Duration) -> Result<(), Failure> {
+    /// `over`: the rounds of reaping of its partition that were over before it was read.
+    pub async fn store(
+        &self,
+        request: Store,
+        over: RoundsOver,
+        trace: TraceId,
+        within: Duration,
+    ) -> Result<(), Failure> {
         if !fits_a_frame(&request.key, &request.object) {
             return Err(Failure::Refused(Refusal::TooLarge));
         }
-        let call = |client: Arc<PeerServiceClient>, context| async move { client.store(context, request).await };
+        let call = |client: Arc<PeerServiceClient>, context| async move {
+            // There are rounds only where every member knows of them.
+            match over {
+                RoundsOver(0) => client.store(context, request).await,
+                over => client.store_read(context, StoreRead { store: request, over }).await,
+            }
+        };
         self.timed(&self.writes, trace, within, call).await?.map_err(as_failure)
     }
 

@@ -7,6 +7,7 @@ use starling_core::get::Standing as Completeness;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::reaping::RoundsOver;
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Membership, Ring};
 use starling_gossip::{Standing, View};
@@ -30,6 +31,7 @@ use crate::filling::FillingLog;
 use crate::handoff::Handoff;
 use crate::init::Reservation;
 use crate::peers::Peers;
+use crate::reaping::Rounds;
 use crate::registering::Anew;
 use crate::repairing::Repairs;
 
@@ -46,6 +48,8 @@ pub struct Node {
     pub handoff: Handoff,
     pub copying: CopyingLog,
     pub filling: FillingLog,
+    /// Rounds of reaping that this node leads.
+    pub rounds: Rounds,
     pub comparisons: Comparisons,
     pub repairs: Repairs,
     pub started: Instant,
@@ -91,6 +95,7 @@ impl Node {
             handoff: Handoff::new(config.handoff_rate),
             copying: CopyingLog::default(),
             filling: FillingLog::default(),
+            rounds: Rounds::default(),
             comparisons: Comparisons::default(),
             repairs: Repairs::default(),
             started: Instant::now(),
@@ -262,6 +267,16 @@ impl Node {
     /// Whether this node may lack writes of a key of which it is a primary (R8).
     pub fn is_filling(&self, ring: &Ring, key: &ObjectKey) -> bool {
         self.store.is_filling(ring.read().partition_of(key))
+    }
+
+    /// How many rounds of reaping this node knows to be over of a key's partition. To be asked before anything is read that
+    /// is to be sent.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAMember`] without a ring.
+    pub fn rounds_over(&self, epoch: Epoch, key: &ObjectKey) -> Result<RoundsOver, StoreError> {
+        let layout = self.store.layout().ok_or(StoreError::Refused(Refusal::NotAMember))?;
+        Ok(self.store.rounds_over(epoch, layout.partition_of(key)))
     }
 
     /// As [`Node::read_store`], in that epoch and no other: an old ring's reads must not go on when a new one has come.

@@ -3,20 +3,23 @@
 //! A handler is dropped at its caller's deadline. A change that the store's writer has taken up by then goes on; one that
 //! it has not is never begun.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::choice::Ballot;
 use starling_core::ids::NodeId;
-use starling_core::name::BucketName;
+use starling_core::name::{BucketName, ObjectKey};
+use starling_core::reaping::RoundsOver;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Decree, Epoch, Ring};
+use starling_core::token::Partition;
 use starling_core::transition::Progress;
 use starling_core::tree::Answer;
 use starling_proto::CallContext;
 use starling_proto::data::{Put, RequestError, Written};
 use starling_proto::peer::{
     Accept, Compare, Fetch, Fetched, List, ListReply, Offer, OfferReply, PeerError, PeerService, Prepare, PullPage,
-    PulledPage, Read, ReadReply, Store, VoteRefused,
+    PulledPage, Read, ReadReply, Reap, Store, StoreRead, VoteRefused,
 };
 use starling_storage::StoreError;
 use tracing::Instrument;
@@ -24,6 +27,7 @@ use tracing::Instrument;
 use crate::link::fits_a_frame;
 use crate::listing;
 use crate::node::Node;
+use crate::reaping;
 
 #[derive(Clone)]
 pub struct Replica {
@@ -75,22 +79,7 @@ impl PeerService for Replica {
     }
 
     async fn store(self, context: CallContext, request: Store) -> Result<(), PeerError> {
-        let span = self.node.span_of("store", &context);
-        async move {
-            self.ring(request.epoch).await?;
-            tracing::debug!(key = ?request.key, role = ?request.role, "storing a copy");
-            self.node
-                .store
-                .merge(request.epoch, request.key, request.object, request.role)
-                .await
-                .map_err(peer_error)?;
-            if matches!(request.role, Role::Fallback { .. }) {
-                self.node.counters.hints_taken.add(1);
-            }
-            Ok(())
-        }
-        .instrument(span)
-        .await
+        self.store_read(context, StoreRead { store: request, over: RoundsOver(0) }).await
     }
 
     async fn forward(self, context: CallContext, put: Put) -> Result<Written, RequestError> {
@@ -170,6 +159,33 @@ impl PeerService for Replica {
         self.ring(request.epoch).await?;
         let span = self.node.span_of("fetch", &context);
         self.node.copies_for(request).instrument(span).await
+    }
+
+    async fn store_read(self, context: CallContext, request: StoreRead) -> Result<(), PeerError> {
+        let span = self.node.span_of("store", &context);
+        async move {
+            let StoreRead { store: Store { epoch, key, object, role }, over } = request;
+            self.ring(epoch).await?;
+            tracing::debug!(?key, ?role, "storing a copy");
+            self.node.store.merge(epoch, over, key, object, role).await.map_err(peer_error)?;
+            if matches!(role, Role::Fallback { .. }) {
+                self.node.counters.hints_taken.add(1);
+            }
+            Ok(())
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn rounds_over(self, _: CallContext, epoch: Epoch) -> Result<BTreeMap<Partition, RoundsOver>, PeerError> {
+        self.ring(epoch).await?;
+        Ok(self.node.store.fences().all(epoch))
+    }
+
+    async fn reap(self, context: CallContext, request: Reap) -> Result<BTreeSet<ObjectKey>, PeerError> {
+        let ring = self.ring(reaping::epoch_of(&request)).await?;
+        let span = self.node.span_of("reap", &context);
+        self.node.take_part_in_reaping(&ring, request).instrument(span).await.map_err(peer_error)
     }
 }
 

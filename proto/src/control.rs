@@ -9,6 +9,7 @@ use starling_core::ids::{ClusterId, DirectoryId, NodeId, Run};
 use starling_core::layout::{BucketRules, Layout, LayoutChecksum, LayoutVersion, Member};
 use starling_core::name::{BucketName, NodeName, ObjectKey, Zone};
 use starling_core::quorum::ReplicaCount;
+use starling_core::reaping::Stage;
 use starling_core::ring::{Entry, Epoch, Phase};
 use starling_core::token::{Partition, PartitionCount};
 use starling_core::transition::Lack;
@@ -51,6 +52,52 @@ pub trait ControlService {
     async fn register(request: Registration) -> Result<NodeId, NotRegistered>;
     /// What this node has yet to be compared with, since its directory is new; nothing if it is full.
     async fn filling() -> FillingUp;
+    /// The tombstones of the partitions whose reaping this node leads, and what they wait for.
+    async fn tombstones() -> Result<Tombstones, ControlError>;
+}
+
+/// What is deleted and not forgotten yet, in the partitions whose reaping a node leads.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tombstones {
+    /// All, up to 100,000.
+    pub pending: u64,
+    /// There are more.
+    pub more: bool,
+    /// Of those, how many are old enough for a round.
+    pub due: u64,
+    /// How old the oldest is.
+    pub oldest: Option<Duration>,
+    /// Why there can be no rounds at all at present, if there cannot.
+    pub held_up: Option<HeldUp>,
+    /// Rounds under way, by partition.
+    pub rounds: Vec<ReapingRound>,
+    /// How many this node has deleted since its start, in all partitions.
+    pub reaped: u64,
+}
+
+/// Why nothing is reaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldUp {
+    /// The ring is changing.
+    RingChanges,
+    /// These have left, and may still hold copies.
+    Leavers(Vec<NodeName>),
+    /// The node lacks what it has to have first, in this many partitions.
+    Filling(usize),
+}
+
+/// A round of reaping that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReapingRound {
+    pub partition: Partition,
+    pub number: u64,
+    pub stage: Stage,
+    /// Tombstones that nobody has objected to so far.
+    pub keys: usize,
+    /// Since the node leads it, or was started.
+    pub since: Duration,
+    /// Who has not answered, and why if that is known.
+    pub waits_for: BTreeMap<NodeId, Option<String>>,
 }
 
 /// A directory that is to stand for the member of a name.

@@ -1,6 +1,8 @@
 //! The peer service: what nodes ask of each other, on connections of class peer and bulk. What concerns data carries the
 //! asker's epoch, and is refused by a node of another ([`Refusal::OtherLayout`]).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use starling_core::choice::Ballot;
@@ -8,6 +10,7 @@ use starling_core::clock::Clock;
 use starling_core::get::Standing;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
+use starling_core::reaping::{Round, RoundId, RoundsOver};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Decree, Epoch};
 use starling_core::token::Partition;
@@ -42,6 +45,12 @@ pub trait PeerService {
     async fn compare(request: Compare) -> Result<Vec<Answer>, PeerError>;
     /// The node's copies of some keys: as many of the first of them as fit, without those that it does not hold.
     async fn fetch(request: Fetch) -> Result<Fetched, PeerError>;
+    /// As [`PeerService::store`], of what was read when so many rounds of reaping were over; called where any are.
+    async fn store_read(request: StoreRead) -> Result<(), PeerError>;
+    /// How many rounds of reaping the node knows to be over in an epoch, of which partitions.
+    async fn rounds_over(epoch: Epoch) -> Result<BTreeMap<Partition, RoundsOver>, PeerError>;
+    /// Takes part in a round of reaping; tells with which of the keys it has done what it was asked for, durably.
+    async fn reap(request: Reap) -> Result<BTreeSet<ObjectKey>, PeerError>;
 }
 
 /// Branches that are compared in one request.
@@ -66,6 +75,24 @@ pub struct Store {
     pub object: Object,
     /// As what the receiver is meant to hold it.
     pub role: Role,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreRead {
+    pub store: Store,
+    /// Of the key's partition, as the sender knew before it read anything of the object.
+    pub over: RoundsOver,
+}
+
+/// What a member is asked for in a round of reaping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reap {
+    /// Whether these tombstones may go. The answer binds.
+    Ask(Round),
+    /// To mark them.
+    Mark { id: RoundId, keys: BTreeSet<ObjectKey> },
+    /// To take note that the round is over, and to delete them.
+    End { id: RoundId, keys: BTreeSet<ObjectKey> },
 }
 
 /// A batch of keys that the sender holds without being their primary.

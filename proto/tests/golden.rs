@@ -23,6 +23,7 @@ use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, SiblingMode, Value};
 use starling_core::quorum::{Level, Quorum, ReplicaCount, Tally};
+use starling_core::reaping::{Round, RoundId, RoundsOver, Stage};
 use starling_core::report::{Failure, Outcome, Refusal, Repair, ReplicaReport, Role};
 use starling_core::ring::{Decree, Epoch, Phase, Ring};
 use starling_core::stamp::Stamp;
@@ -32,8 +33,8 @@ use starling_core::tree::{Answer, Branch, Breadth, Fingerprint, Position, Sum};
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, FillingUp, Flaw,
-    FlawKind, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan, Registration, RepairScope,
-    Repairing, Transfers, Transition, VerifiedPage,
+    FlawKind, HeldUp, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan, ReapingRound,
+    Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -42,7 +43,7 @@ use starling_proto::data::{
 use starling_proto::hello::{Class, Features, Hello, Introduction, NotWelcome, ProtocolRange, Welcome};
 use starling_proto::peer::{
     Accept, Compare, Compared, Fetch, Fetched, List, ListReply, Offer, OfferReply, PeerError, PeerServiceRequest,
-    PeerServiceResponse, Prepare, PullPage, PulledPage, Read, ReadReply, Store, VoteRefused,
+    PeerServiceResponse, Prepare, PullPage, PulledPage, Read, ReadReply, Reap, Store, StoreRead, VoteRefused,
 };
 use support::{Table, every};
 use tarpc::{ClientMessage, Request, Response, ServerError};
@@ -127,6 +128,14 @@ fn peer(table: &mut Table) {
             },
         },
         Fetch => PeerServiceRequest::Fetch { request: Fetch { epoch, keys: vec![key()], bytes: 1000 } },
+        StoreRead => PeerServiceRequest::StoreRead {
+            request: StoreRead {
+                store: Store { epoch, key: key(), object: object(), role: Role::Primary },
+                over: RoundsOver(3),
+            },
+        },
+        RoundsOver => PeerServiceRequest::RoundsOver { epoch },
+        Reap => PeerServiceRequest::Reap { request: Reap::Ask(round()) },
     });
     table.heading("peer: responses");
     let reply = ReadReply { standing: Standing::Complete, object: Some(object()) };
@@ -148,6 +157,16 @@ fn peer(table: &mut Table) {
             Answer::Keys([(key(), Fingerprint(9))].into()),
         ])),
         Fetch => PeerServiceResponse::Fetch(Ok(Fetched { objects: bytes("objects"), checksum: 7, looked_at: 2 })),
+        StoreRead => PeerServiceResponse::StoreRead(Ok(())),
+        RoundsOver => PeerServiceResponse::RoundsOver(Ok([(Partition(300), RoundsOver(3))].into())),
+        Reap => PeerServiceResponse::Reap(Ok([key()].into())),
+    });
+    let (id, keys) = (round().id, std::collections::BTreeSet::from([key()]));
+    table.heading("Reap");
+    every!(table, Reap {
+        Ask => Reap::Ask(round()),
+        Mark => Reap::Mark { id, keys: keys.clone() },
+        End => Reap::End { id, keys },
     });
     table.row("Read, failed", &PeerServiceResponse::Read(Err(PeerError::Unknown)));
 }
@@ -173,6 +192,7 @@ fn control(table: &mut Table) {
         Verify => ControlServiceRequest::Verify { from: Partition(300) },
         Register => ControlServiceRequest::Register { request: registration() },
         Filling => ControlServiceRequest::Filling {},
+        Tombstones => ControlServiceRequest::Tombstones {},
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -216,6 +236,35 @@ fn control(table: &mut Table) {
             left: [(NodeId(4), 2)].into(),
             stalled: [(NodeId(4), text())].into(),
         }),
+        Tombstones => ControlServiceResponse::Tombstones(Ok(Tombstones {
+            pending: 5,
+            more: true,
+            due: 4,
+            oldest: Some(Duration::from_secs(3)),
+            held_up: Some(HeldUp::Leavers(vec!["n4".parse().unwrap()])),
+            rounds: vec![ReapingRound {
+                partition: Partition(300),
+                number: 2,
+                stage: Stage::Marking,
+                keys: 1,
+                since: Duration::from_secs(1),
+                waits_for: [(NodeId(4), Some(text()))].into(),
+            }],
+            reaped: 6,
+        })),
+    });
+    table.heading("HeldUp");
+    every!(table, HeldUp {
+        RingChanges => HeldUp::RingChanges,
+        Leavers => HeldUp::Leavers(vec!["n4".parse().unwrap()]),
+        Filling => HeldUp::Filling(3),
+    });
+    table.heading("Stage");
+    every!(table, Stage {
+        Asking => Stage::Asking,
+        Marking => Stage::Marking,
+        Ending => Stage::Ending,
+        Over => Stage::Over,
     });
     table.row("Init, failed", &ControlServiceResponse::Init(Err(ControlError::Incomplete("n2".to_owned()))));
 }
@@ -275,6 +324,7 @@ fn errors(table: &mut Table) {
         ClockDrift => Refusal::ClockDrift,
         Damaged => Refusal::Damaged,
         Filling => Refusal::Filling,
+        Reaped => Refusal::Reaped,
     });
     table.heading("Failure");
     every!(table, Failure {
@@ -474,6 +524,11 @@ fn list() -> List {
 
 fn ballot() -> Ballot {
     Ballot { round: 3, proposer: NodeId(4), nonce: 5 }
+}
+
+fn round() -> Round {
+    let id = RoundId { epoch: Epoch(2), partition: Partition(300), number: 4 };
+    Round { id, tombstones: [(key(), object())].into() }
 }
 
 fn decree() -> Decree {

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::report::Role;
 use starling_proto::control::ControlServiceRequest;
 use starling_proto::data::{DataServiceRequest, DataServiceResponse, Put};
 use starling_proto::hello::{Hello, NotWelcome};
-use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
+use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse, Reap, StoreRead};
 
 use chitchat::ChitchatEnvelope;
 
@@ -63,7 +64,12 @@ impl Observer {
         let asked = match words {
             Words::PeerAsks(PeerServiceRequest::Read { request }) => vec![names::key(&request.key)],
             Words::PeerAsks(PeerServiceRequest::Store { request }) => vec![names::key(&request.key)],
+            Words::PeerAsks(PeerServiceRequest::StoreRead { request }) => vec![names::key(&request.store.key)],
             Words::PeerAsks(PeerServiceRequest::Forward { request }) => vec![names::key(&request.key)],
+            Words::PeerAsks(PeerServiceRequest::Reap { request }) => match request {
+                Reap::Ask(round) => round.tombstones.keys().map(names::key).collect(),
+                Reap::Mark { keys, .. } | Reap::End { keys, .. } => keys.iter().map(names::key).collect(),
+            },
             Words::PeerAsks(PeerServiceRequest::Offer { request }) => {
                 request.hints.iter().map(|(key, _)| names::key(key)).collect()
             }
@@ -120,13 +126,15 @@ impl Observer {
     fn peer_asks(&self, request: &PeerServiceRequest) -> Option<String> {
         match request {
             PeerServiceRequest::Read { request } => Some(format!("read {}", names::key(&request.key))),
-            PeerServiceRequest::Store { request } => {
+            PeerServiceRequest::Store { request }
+            | PeerServiceRequest::StoreRead { request: StoreRead { store: request, .. } } => {
                 let role = match request.role {
                     Role::Primary => String::new(),
                     Role::Fallback { stands_in_for } => format!(", in place of {}", self.names.node(stands_in_for)),
                 };
                 Some(format!("store {} = {}{role}", names::key(&request.key), self.names.object(&request.object)))
             }
+            PeerServiceRequest::Reap { request } => Some(reaping(request)),
             PeerServiceRequest::Forward { request } => Some(format!("forwards: {}", put(request))),
             PeerServiceRequest::Offer { request } => {
                 let keys: Vec<String> = request
@@ -147,7 +155,8 @@ impl Observer {
             | PeerServiceRequest::Accept { .. }
             | PeerServiceRequest::Progress { .. }
             | PeerServiceRequest::Pull { .. }
-            | PeerServiceRequest::Compare { .. } => None,
+            | PeerServiceRequest::Compare { .. }
+            | PeerServiceRequest::RoundsOver { .. } => None,
         }
     }
 
@@ -157,8 +166,17 @@ impl Observer {
                 Some(format!("has {subject} = {}", self.held(reply.object.as_ref())))
             }
             PeerServiceResponse::Read(Err(error)) => Some(format!("cannot read {subject}: {error}")),
-            PeerServiceResponse::Store(Ok(())) => Some(format!("stored {subject}")),
-            PeerServiceResponse::Store(Err(error)) => Some(format!("did not store {subject}: {error}")),
+            PeerServiceResponse::Store(Ok(())) | PeerServiceResponse::StoreRead(Ok(())) => {
+                Some(format!("stored {subject}"))
+            }
+            PeerServiceResponse::Store(Err(error)) | PeerServiceResponse::StoreRead(Err(error)) => {
+                Some(format!("did not store {subject}: {error}"))
+            }
+            PeerServiceResponse::Reap(Ok(keys)) => {
+                let keys: Vec<String> = keys.iter().map(names::key).collect();
+                Some(format!("does so with [{}]", keys.join(", ")))
+            }
+            PeerServiceResponse::Reap(Err(error)) => Some(format!("does not, of {subject}: {error}")),
             PeerServiceResponse::Forward(Ok(_)) => Some(format!("wrote {subject}, as asked")),
             PeerServiceResponse::Forward(Err(error)) => Some(format!("{subject}: {error}")),
             PeerServiceResponse::Offer(Ok(reply)) => Some(wanted(&reply.wanted, subject)),
@@ -172,7 +190,8 @@ impl Observer {
             | PeerServiceResponse::Accept(_)
             | PeerServiceResponse::Progress(_)
             | PeerServiceResponse::Pull(_)
-            | PeerServiceResponse::Compare(_) => None,
+            | PeerServiceResponse::Compare(_)
+            | PeerServiceResponse::RoundsOver(_) => None,
         }
     }
 
@@ -200,6 +219,21 @@ impl Observer {
             | DataServiceResponse::Locate(_)
             | DataServiceResponse::Layout(_) => None,
         }
+    }
+}
+
+/// What the leader of a round wants.
+fn reaping(request: &Reap) -> String {
+    let list = |keys: &mut dyn Iterator<Item = &ObjectKey>| keys.map(names::key).collect::<Vec<String>>().join(", ");
+    match request {
+        Reap::Ask(round) => format!(
+            "asks whether to forget that these were deleted (round {} of partition {}): {}",
+            round.id.number,
+            round.id.partition,
+            list(&mut round.tombstones.keys())
+        ),
+        Reap::Mark { id, keys } => format!("to be marked (round {}): {}", id.number, list(&mut keys.iter())),
+        Reap::End { id, keys } => format!("round {} is over, forgets: {}", id.number, list(&mut keys.iter())),
     }
 }
 

@@ -505,7 +505,23 @@ impl World {
             }
         }
         drop(witness);
-        self.still_filling().or_else(|| self.hint_left())
+        self.still_filling().or_else(|| self.hint_left()).or_else(|| self.tombstone_left())
+    }
+
+    /// What is deleted is forgotten everywhere, unless that waits for somebody who is away.
+    fn tombstone_left(&self) -> Option<String> {
+        let all = 0..self.servers.len();
+        let witness = lock(&self.witness);
+        let is_stuck =
+            all.clone().any(|index| self.is_away(index)) || !witness.ring().is_some_and(|ring| ring.may_reap());
+        if is_stuck {
+            return None;
+        }
+        all.into_iter().find_map(|index| {
+            let mut records = witness.mirror(HostId(index)).records();
+            let left = records.find(|record| record.object.is_tombstone())?;
+            Some(format!("n{} still holds that {} was deleted", index + 1, crate::names::key(&left.place.key)))
+        })
     }
 
     /// Whoever has lost a disk has again what it had.

@@ -333,6 +333,7 @@ impl Life {
             // A few small keys would be copied in no time.
             ("handoff_rate", if self.moves { "1KiB" } else { "32MiB" }.to_owned()),
             ("anti_entropy_interval", "2s".to_owned()),
+            ("reap_after", "1s".to_owned()),
             ("max_siblings", self.max_siblings.to_string()),
             ("max_object_size", MAX_OBJECT_BYTES.to_string()),
         ];

@@ -169,6 +169,7 @@ impl Judge<'_> {
 
     fn judge(&self, done: &[Done]) -> starling_checker::Verdict {
         let mut history = History::default();
+        history.may_forget_deletes();
         for (bucket, rules) in crate::run::buckets() {
             history.set_mode(bucket, rules.mode);
         }

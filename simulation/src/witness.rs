@@ -68,6 +68,8 @@ pub struct Witness {
     /// Who each node is now.
     identities: Vec<Identity>,
     accounts: Accounts,
+    /// Nodes whose disks hold an old state, until they are somebody else.
+    old_copies: BTreeSet<usize>,
     /// Writes whose answer is awaited, by connection and call.
     asked: BTreeMap<(u64, u64), Asked>,
     pub breaches: Vec<Breach>,
@@ -92,6 +94,7 @@ impl Witness {
             members: identities.iter().enumerate().map(|(index, identity)| (identity.node, index)).collect(),
             identities: identities.to_vec(),
             accounts: Accounts::new(Arc::clone(&names)),
+            old_copies: BTreeSet::new(),
             asked: BTreeMap::new(),
             breaches: Vec::new(),
             counts: BTreeMap::new(),
@@ -156,6 +159,7 @@ impl Witness {
 
     /// The node goes by that identity from its next start on.
     pub fn is_now(&mut self, host: HostId, identity: &Identity) {
+        self.old_copies.remove(&host.0);
         self.identities[host.0] = identity.clone();
     }
 
@@ -169,6 +173,7 @@ impl Witness {
         records: impl IntoIterator<Item = HeldRecord>,
     ) -> ToldBy {
         let lost = self.note_loss(host);
+        self.old_copies.insert(host.0);
         self.rings.forget(host, epoch);
         let directory = self.mirrors[host.0].directory;
         let mut mirror = Mirror::after_loss(directory, lost);
@@ -209,6 +214,11 @@ impl Witness {
         for key in touched {
             let (before, after) = self.mirrors[host.0].change_of(&key);
             match (&before, &after) {
+                (Some(held), Some(taken)) if was_reaped_between(held, taken) => {
+                    self.reaped(host, &key, held);
+                    self.written(host, &key, None, taken);
+                }
+                (Some(held), None) if held.reaped.is_some() => self.reaped(host, &key, held),
                 (Some(held), Some(taken)) if self.was_dropped_between(host, &key, held, taken) => {
                     self.dropped(host, &key, Some(held));
                     self.written(host, &key, None, taken);
@@ -329,6 +339,43 @@ impl Witness {
         }
         self.check_progress(host, key, before, record, &minted);
         self.check_state(key, &record.object, &format!("the disk of n{}", host.0 + 1));
+        if let Some(back) = live_below(&record.object, &self.accounts.reaped(key)) {
+            let (dot, key) = (self.names.dot(&back.dot), names::key(key));
+            self.breach(Invariant::StaysDeleted, format!("{dot} of {key} has come back to n{}", host.0 + 1));
+        }
+    }
+
+    /// A tombstone was deleted for good: every primary had it, and nobody who can bring anything home has anything older.
+    fn reaped(&mut self, host: HostId, key: &ObjectKey, held: &HeldRecord) {
+        self.check(Invariant::StaysDeleted);
+        let clock = held.object.clock();
+        self.accounts.note_reaped(host.0, key, clock);
+        let Some(ring) = self.rings.by(held.reaped.map(|round| round.epoch), host).cloned() else { return };
+        let primaries = self.indexes(&ring.primaries(key).all());
+        let mut wrong = Vec::new();
+        for (index, identity) in self.identities.iter().enumerate() {
+            let membership = ring.membership_of(identity.node, identity.directory);
+            let counts = matches!(membership, Membership::Member | Membership::Left);
+            if !counts || self.old_copies.contains(&index) {
+                continue;
+            }
+            let record = self.mirrors[index].record(key);
+            let lacks = primaries.contains(&index)
+                && !self.accounts.has_reaped(index, key)
+                && !record.is_some_and(|record| record.object.clock().covers_all(clock));
+            let older = record.and_then(|record| live_below(&record.object, clock));
+            if lacks {
+                wrong.push(format!("n{} has never had it", index + 1));
+            }
+            if let Some(older) = older {
+                wrong.push(format!("n{} holds {}", index + 1, self.names.dot(&older.dot)));
+            }
+        }
+        for wrong in wrong {
+            let what =
+                format!("n{} has forgotten that {key} was deleted, and {wrong}", host.0 + 1, key = names::key(key));
+            self.breach(Invariant::StaysDeleted, what);
+        }
     }
 
     /// A disk forgets nothing, and a last-write-wins write is stamped above all that its coordinator held, and replaces it
@@ -492,6 +539,10 @@ impl Witness {
                 self.mode(key) == SiblingMode::LastWriteWins || self.accounts.had_blind_delete(key);
             return if may_be_superseded_unseen { None } else { Some(Vec::new()) };
         };
+        let reaped = self.accounts.reaped(key);
+        if dots.iter().any(|dot| reaped.covers(dot)) {
+            return None;
+        }
         let lost_with = self.accounts.lost_with(key, &dots);
         let holds = |index: &usize| {
             let held = self.mirrors[*index].record(key);
@@ -532,4 +583,14 @@ impl Witness {
             self.breaches.push(Breach { at: time::now(), invariant, what });
         }
     }
+}
+
+/// A tombstone was deleted and something else taken in, in one batch.
+fn was_reaped_between(held: &HeldRecord, taken: &HeldRecord) -> bool {
+    held.reaped.is_some() && !taken.object.clock().covers_all(held.object.clock())
+}
+
+/// What of an object is live and covered by that clock.
+fn live_below<'a>(object: &'a Object, clock: &Clock) -> Option<&'a Sibling> {
+    object.siblings().iter().find(|sibling| sibling.is_live() && clock.covers(&sibling.dot))
 }

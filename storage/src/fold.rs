@@ -22,16 +22,20 @@ use starling_core::mark::Minter;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::preference::Primaries;
+use starling_core::reaping::{RoundsOver, agrees, is_all_of};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Ring;
+use starling_core::stamp::Stamp;
 use starling_core::tree::{Breadth, Fingerprint, Position};
 
 use crate::engine::{Batch, Engine, Space};
 use crate::error::StoreError;
 use crate::keys::RecordKey;
+use crate::reaping::Reapings;
 use crate::record::Record;
 use crate::store::StoreLimits;
-use crate::trees::{Leaf, TreeChanges};
+use crate::trees::{Leaf, TreeChanges, tombstone_since};
+use crate::writer::Reap;
 
 /// An index entry says only that the marker exists; the byte is its format.
 pub(crate) const HINT_ENTRY: &[u8] = &[1];
@@ -45,6 +49,7 @@ pub(crate) struct Surroundings<'a> {
     pub disk_is_full: bool,
     /// Markers held for each target before this batch.
     pub hints: &'a BTreeMap<NodeId, u64>,
+    pub reapings: &'a Reapings,
 }
 
 /// What a coordinator gets back: the merged object to send on.
@@ -96,6 +101,9 @@ struct Slot {
     markers_before: BTreeSet<NodeId>,
     /// What it had in the hash tree.
     leaf_before: Option<(Breadth, Fingerprint)>,
+    tombstone_since: Option<Stamp>,
+    /// Nothing is held; the object is what this node is bound to behave by (R11).
+    is_guard: bool,
     changed: bool,
     #[cfg(feature = "deliberate-faults")]
     before: Record,
@@ -105,6 +113,27 @@ impl Slot {
     /// For whom a change of this record would leave a marker that is not there yet.
     fn new_markers(&self, place: &Place) -> Vec<NodeId> {
         place.owed.difference(&self.now.markers).copied().collect()
+    }
+
+    fn of_guard(guard: &Object) -> Slot {
+        let now = Record { object: guard.clone(), ..Record::default() };
+        Slot {
+            is_guard: true,
+            #[cfg(feature = "deliberate-faults")]
+            before: now.clone(),
+            now,
+            ..Slot::default()
+        }
+    }
+
+    fn holds_something(&self) -> bool {
+        !self.is_guard && !self.now.object.is_unwritten()
+    }
+
+    /// From now on it is held as it is, and no round has marked it.
+    fn write(&mut self) {
+        (self.is_guard, self.changed) = (false, true);
+        self.now.reaped = None;
     }
 }
 
@@ -125,8 +154,12 @@ impl<'a> Fold<'a> {
     ) -> Self {
         let keys: BTreeSet<&RecordKey> = places.map(|place| &place.record).collect();
         let bytes: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        let open = |key: &RecordKey, found: Option<Bytes>| match found {
+            Some(bytes) => open_slot(&bytes),
+            None => Ok(guard_of(around, key).map_or_else(Slot::default, Slot::of_guard)),
+        };
         let slots = match engine.get_many(Space::Objects, &bytes) {
-            Ok(found) => keys.into_iter().cloned().zip(found.into_iter().map(open_slot)).collect(),
+            Ok(found) => keys.into_iter().zip(found).map(|(key, found)| (key.clone(), open(key, found))).collect(),
             Err(error) => {
                 let error = StoreError::from(error);
                 keys.into_iter().map(|key| (key.clone(), Err(error.clone()))).collect()
@@ -154,7 +187,11 @@ impl<'a> Fold<'a> {
         Ok(Minted { object, how })
     }
 
-    pub fn merge(&mut self, place: &Place, object: &Object, role: Role) -> Result<(), StoreError> {
+    pub fn merge(&mut self, place: &Place, over: RoundsOver, object: &Object, role: Role) -> Result<(), StoreError> {
+        let (epoch, partition) = (self.around.ring.epoch(), place.record.partition());
+        if !self.around.reapings.fences.admit(epoch, partition, over) {
+            return Err(StoreError::Refused(Refusal::Reaped));
+        }
         match role {
             // Whoever sends to a primary must agree that it is one.
             Role::Primary if !place.is_primary => return Err(StoreError::Refused(Refusal::OtherLayout)),
@@ -169,8 +206,8 @@ impl<'a> Fold<'a> {
 
     /// What was copied before it was sent is owed to nobody yet, and is counted in every layout from now on.
     fn is_counted_only_now(&mut self, place: &Place) -> Result<bool, StoreError> {
-        let held = &self.slot(place)?.now;
-        Ok(held.owed_in.is_none() && !held.object.is_unwritten() && !place.owed.is_empty())
+        let slot = self.slot(place)?;
+        Ok(slot.now.owed_in.is_none() && slot.holds_something() && !place.owed.is_empty())
     }
 
     /// Takes in what an old primary has, as one that is about to become one. It never counts as a copy made for somebody's
@@ -193,13 +230,44 @@ impl<'a> Fold<'a> {
         let slot = self.slot(place)?;
         let copied = minter.check(slot.now.mark.as_ref(), object.clock());
         copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        // Under one clock there is one object.
-        if slot.now.object.clock().covers_all(object.clock()) {
+        // Under one clock there is one object. A primary has to hold it.
+        if slot.now.object.clock().covers_all(object.clock()) && !(slot.is_guard && place.is_primary) {
             return Ok(false);
         }
         slot.now.object.merge(object);
-        slot.changed = true;
+        slot.write();
         Ok(true)
+    }
+
+    /// A step of a round of reaping: whether it is done.
+    pub fn reap(&mut self, place: &Place, step: &Reap) -> Result<bool, StoreError> {
+        let slot = self.slot(place)?;
+        let nothing = Object::default();
+        let held = if slot.is_guard { &nothing } else { &slot.now.object };
+        match step {
+            Reap::Weigh { standing, tombstone } => Ok(agrees(*standing, held, tombstone)),
+            Reap::Mark { id, tombstone } => {
+                let may_go = place.is_primary && slot.now.markers.is_empty() && is_all_of(held, tombstone);
+                if may_go && slot.now.reaped != Some(*id) {
+                    (slot.now.reaped, slot.changed) = (Some(*id), true);
+                }
+                Ok(may_go || fault::is_on(Fault::ReapWhilePrimaryLacks))
+            }
+            Reap::Forget { id } => {
+                let is_marked = slot.now.reaped == Some(*id) && slot.now.markers.is_empty();
+                if is_marked {
+                    (slot.now, slot.changed) = (Record::default(), true);
+                }
+                Ok(is_marked)
+            }
+            Reap::PutBack => {
+                let epoch = self.around.ring.epoch();
+                let slot = self.slot(place)?;
+                let is_outdated = slot.now.reaped.take_if(|id| id.epoch != epoch).is_some();
+                slot.changed |= is_outdated;
+                Ok(is_outdated)
+            }
+        }
     }
 
     pub fn confirm(&mut self, place: &Place, by: NodeId, clock: &Clock) -> Result<Confirmed, StoreError> {
@@ -235,7 +303,7 @@ impl<'a> Fold<'a> {
         let by_any_ring = slot.now.owed_in.is_some() && fault::is_on(Fault::ConfirmByOldRing);
         let is_outdated = slot.now.owed_in != Some(epoch) && !by_any_ring;
         // What a primary has without a marker was never counted elsewhere.
-        let owes = !slot.now.object.is_unwritten() && (slot.now.owed_in.is_some() || !place.is_primary);
+        let owes = slot.holds_something() && (slot.now.owed_in.is_some() || !place.is_primary);
         if is_outdated && owes {
             self.owe_confirmations(place)?;
         }
@@ -257,6 +325,8 @@ impl<'a> Fold<'a> {
             let name = key.object();
             let after =
                 Leaf::of(name.clone(), &slot.now.object, Breadth::of(name.bucket(), layout), layout.partitions());
+            let after = after.filter(|_| slot.now.reaped.is_none());
+            TreeChanges::note_tombstone(&mut batch, &key, slot.tombstone_since, tombstone_since(&slot.now.object));
             slot.now.breadth = after.as_ref().map(|leaf| leaf.breadth);
             let position = Position::of(&name, layout.partitions());
             let before =
@@ -283,7 +353,7 @@ impl<'a> Fold<'a> {
         let slot = self.slot(place)?;
         let added = slot.new_markers(place);
         let dropped: Vec<NodeId> = slot.now.markers.difference(&place.owed).copied().collect();
-        slot.changed = true;
+        slot.write();
         slot.now.confirmed.clear();
         slot.now.markers.clone_from(&place.owed);
         slot.now.owed_in = (!place.owed.is_empty()).then_some(epoch);
@@ -320,11 +390,17 @@ impl<'a> Fold<'a> {
     }
 }
 
-fn open_slot(bytes: Option<Bytes>) -> Result<Slot, StoreError> {
-    let Some(bytes) = bytes else { return Ok(Slot::default()) };
+/// What this node is bound to behave by where it holds nothing.
+fn guard_of<'a>(around: &Surroundings<'a>, at: &RecordKey) -> Option<&'a Object> {
+    around.reapings.guard(around.ring.epoch(), at.partition(), &at.object())
+}
+
+fn open_slot(bytes: &[u8]) -> Result<Slot, StoreError> {
     let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
-    let now = Record::decode(&bytes).map_err(unreadable)?;
+    let now = Record::decode(bytes).map_err(unreadable)?;
     Ok(Slot {
+        tombstone_since: tombstone_since(&now.object),
+        is_guard: false,
         markers_before: now.markers.clone(),
         leaf_before: now.breadth.map(|breadth| (breadth, Fingerprint::of(now.object.clock()))),
         #[cfg(feature = "deliberate-faults")]

@@ -9,6 +9,7 @@ use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::reaping::RoundId;
 use starling_core::ring::{Entry as LogEntry, Epoch as LogEpoch};
 use starling_core::token::{Partition, PartitionCount};
 use starling_core::tree::Breadth;
@@ -45,6 +46,8 @@ pub struct HeldRecord {
     pub owed_in: Option<LogEpoch>,
     /// Under which breadth its leaf stands in the hash tree; none if it has none.
     pub breadth: Option<Breadth>,
+    /// The round that has marked it as reaped.
+    pub reaped: Option<RoundId>,
 }
 
 /// An entry of [`Space::Hints`]: the record at `place` has a marker for `target`.
@@ -99,8 +102,8 @@ pub fn hint_place(key: &[u8]) -> Result<HeldHint, InspectError> {
 pub fn record(key: &[u8], value: &[u8]) -> Result<HeldRecord, InspectError> {
     let place = record_place(key)?;
     match Record::decode(value) {
-        Ok(Record { object, mark, markers, confirmed, owed_in, breadth }) => {
-            Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in, breadth })
+        Ok(Record { object, mark, markers, confirmed, owed_in, breadth, reaped }) => {
+            Ok(HeldRecord { place, object, mark, markers, confirmed, owed_in, breadth, reaped })
         }
         Err(reason) => Err(InspectError::Record { place, reason }),
     }
@@ -131,9 +134,10 @@ pub fn trees_of<'a>(
     records: impl Iterator<Item = &'a HeldRecord>,
     partitions: PartitionCount,
 ) -> BTreeMap<Vec<u8>, Bytes> {
-    trees::recomputed(records.filter_map(|record| {
+    trees::recomputed(records.map(|record| {
         let RecordPlace { partition, key } = &record.place;
-        Some((*partition, Leaf::of(key.clone(), &record.object, record.breadth?, partitions)?))
+        let leaf = record.breadth.and_then(|breadth| Leaf::of(key.clone(), &record.object, breadth, partitions));
+        (keys::RecordKey::new(*partition, key), &record.object, leaf)
     }))
 }
 

@@ -12,6 +12,7 @@ use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
 use starling_core::name::BucketName;
+use starling_core::reaping::{Bound, RoundsOver};
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
@@ -37,11 +38,16 @@ const TREES: &[u8] = b"trees";
 const FILLING: &[u8] = b"filling/";
 const SUCCESSOR: &[u8] = b"successor";
 const BREADTHS: &[u8] = b"breadths";
+const TOMBSTONES: &[u8] = b"tombstones";
+const BOUND: &[u8] = b"bound/";
+const ROUNDS_OVER: &[u8] = b"rounds-over/";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
 const DECREE_END: &[u8] = b"decree0";
 const FILLING_END: &[u8] = b"filling0";
+const BOUND_END: &[u8] = b"bound0";
+const ROUNDS_OVER_END: &[u8] = b"rounds-over0";
 const MAX_PEER_RUNS: usize = 100_000;
 /// A vote may hold a layout, and little else.
 const MAX_VALUE_BYTES: usize = MAX_LAYOUT_BYTES + (1 << 16);
@@ -194,13 +200,38 @@ pub(crate) fn write_staged(batch: &mut Batch, changes: &[Change]) {
     write(batch, STAGED, &changes);
 }
 
-/// Whether every record has its leaf in a hash tree.
+/// Whether every record has its leaf in a hash tree, and every tombstone its entry.
 pub(crate) fn has_trees(engine: &dyn Engine) -> Result<bool, EngineError> {
-    Ok(read::<()>(engine, TREES)?.is_some())
+    Ok(read::<()>(engine, TREES)?.is_some() && read::<()>(engine, TOMBSTONES)?.is_some())
 }
 
 pub(crate) fn write_has_trees(batch: &mut Batch) {
     write(batch, TREES, &());
+    write(batch, TOMBSTONES, &());
+}
+
+/// The rounds of reaping that this node is bound by.
+pub(crate) fn read_bound(engine: &dyn Engine) -> Result<Vec<Bound>, EngineError> {
+    let found = engine.scan(Space::Meta, BOUND, Some(BOUND_END), usize::MAX)?;
+    found.iter().map(|(_, bytes)| decode(bytes)).collect()
+}
+
+pub(crate) fn write_bound(batch: &mut Batch, bound: &Bound) {
+    write(batch, &[BOUND, &bound.round.id.partition.0.to_be_bytes()].concat(), bound);
+}
+
+pub(crate) fn delete_bound(batch: &mut Batch, partition: Partition) {
+    batch.delete(Space::Meta, [BOUND, &partition.0.to_be_bytes()].concat());
+}
+
+/// How many rounds are over, of each partition, and of which epoch.
+pub(crate) fn read_rounds_over(engine: &dyn Engine) -> Result<Vec<(Epoch, Partition, RoundsOver)>, EngineError> {
+    let found = engine.scan(Space::Meta, ROUNDS_OVER, Some(ROUNDS_OVER_END), usize::MAX)?;
+    found.iter().map(|(_, bytes)| decode(bytes)).collect()
+}
+
+pub(crate) fn write_rounds_over(batch: &mut Batch, epoch: Epoch, partition: Partition, over: RoundsOver) {
+    write(batch, &[ROUNDS_OVER, &partition.0.to_be_bytes()].concat(), &(epoch, partition, over));
 }
 
 /// The partitions that are filling, each with whom it has been compared.

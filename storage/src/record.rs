@@ -8,6 +8,7 @@ use starling_core::codec;
 use starling_core::ids::NodeId;
 use starling_core::mark::OwnMark;
 use starling_core::object::Object;
+use starling_core::reaping::RoundId;
 use starling_core::ring::Epoch;
 use starling_core::tree::Breadth;
 
@@ -19,6 +20,8 @@ const PLAIN: u8 = 1;
 const OWING: u8 = 2;
 /// Behind the breadth of its leaf, and that epoch if there is one.
 const TREED: u8 = 3;
+/// Of a tombstone that is marked as reaped.
+const REAPED: u8 = 4;
 
 /// A record that this build cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -47,10 +50,16 @@ pub(crate) struct Record {
     /// Under which breadth it has its leaf in the partition's hash tree; none if it has no leaf.
     #[serde(skip)]
     pub breadth: Option<Breadth>,
+    /// The round that has marked it as reaped (R11): it has no leaf meanwhile.
+    #[serde(skip)]
+    pub reaped: Option<RoundId>,
 }
 
 impl Record {
     pub fn encode(&self) -> Bytes {
+        if let Some(round) = self.reaped {
+            return [vec![REAPED], codec::encode(&(round, self.owed_in, self))].concat().into();
+        }
         let bytes = match (self.breadth, self.owed_in) {
             (Some(breadth), owed_in) => [vec![TREED], codec::encode(&(breadth, owed_in, self))],
             (None, Some(epoch)) => [vec![OWING], codec::encode(&(epoch, self))],
@@ -74,6 +83,11 @@ impl Record {
                 let (breadth, owed_in, record): (Breadth, Option<Epoch>, Record) =
                     codec::decode(body, MAX_RECORD_BYTES, "a record")?;
                 Ok(Record { breadth: Some(breadth), owed_in, ..record })
+            }
+            Some((&REAPED, body)) => {
+                let (round, owed_in, record): (RoundId, Option<Epoch>, Record) =
+                    codec::decode(body, MAX_RECORD_BYTES, "a record")?;
+                Ok(Record { reaped: Some(round), owed_in, ..record })
             }
             Some((&newer, _)) => Err(UnreadableRecord::NewerFormat(newer)),
             None => Err(UnreadableRecord::Empty),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::directory::Identity;
 use crate::engine::{Batch, Engine, EngineError};
 use crate::meta::{self, OwnRun};
+use crate::reaping::Reapings;
 use crate::store::{Health, StoreLimits};
 
 /// What is remembered of other directories (R3).
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub run: OwnRun,
     pub trusted: Mutex<TrustedMarks>,
     pub ring: ArcSwapOption<Ring>,
-    /// Held while the log, a vote, whose directory this is, or what it lacks changes.
+    /// Held while the log, a vote, whose directory this is, what it lacks, or what binds it changes.
     pub deciding: Mutex<()>,
     /// In which epoch each writer works out a batch, or makes one durable.
     pub batches: Vec<watch::Sender<Option<Epoch>>>,
@@ -43,6 +44,10 @@ pub(crate) struct Shared {
     pub copied: Mutex<Option<LayoutVersion>>,
     /// What this directory lacks, if it has come in the place of one that was lost (R8).
     pub filling: Mutex<Filling>,
+    /// What binds this node, and what it does not take any more (R11). Changed while `deciding` is held.
+    pub reapings: ArcSwap<Reapings>,
+    /// Changes whenever more rounds are known to be over.
+    pub rounds_over: watch::Sender<()>,
     pub met: Mutex<Met>,
     pub hints: Mutex<BTreeMap<NodeId, u64>>,
     pub health: watch::Sender<Health>,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use starling_core::clock::Clock;
 use starling_core::coordinate::{ObjectLimits, Write};
@@ -19,6 +19,7 @@ use starling_core::layout::Layout;
 use starling_core::mark::TrustedMarks;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
+use starling_core::reaping::RoundsOver;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Epoch, InvalidDecree, Ring};
 use starling_core::token::Partition;
@@ -31,6 +32,7 @@ use crate::error::StoreError;
 use crate::fold::{Confirmed, Minted};
 use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
+use crate::reaping::Reapings;
 use crate::record::Record;
 use crate::shared::{Met, Shared, lock};
 use crate::trees::{self, PartitionTree};
@@ -224,6 +226,8 @@ impl Store {
             None => Health::Serving,
         };
         let shared = Arc::new(Shared {
+            reapings: ArcSwap::from_pointee(Reapings::read(&*engine, ring.as_ref().map(Ring::epoch))?),
+            rounds_over: watch::Sender::new(()),
             // Nothing is under way yet.
             adopted: AtomicU64::new(ring.as_ref().map_or(0, |ring| ring.epoch().0)),
             ring: ArcSwapOption::from_pointee(ring),
@@ -291,12 +295,22 @@ impl Store {
         self.ask(epoch, key, |reply| Change::Coordinate { write, deadline, reply }).await
     }
 
-    /// Merges an object that another replica sent; returns once it is durable.
+    /// Merges an object that another replica sent, or that was read elsewhere, by somebody who knew so many rounds of its
+    /// partition to be over before it was read; returns once it is durable.
     ///
     /// # Errors
     /// [`StoreError`]; only [`StoreError::Unknown`] may have left something.
-    pub async fn merge(&self, epoch: Epoch, key: ObjectKey, object: Object, role: Role) -> Result<(), StoreError> {
-        self.ask(epoch, key, |reply| Change::Merge { object, role, reply }).await
+    pub async fn merge(
+        &self,
+        epoch: Epoch,
+        over: RoundsOver,
+        key: ObjectKey,
+        object: Object,
+        role: Role,
+    ) -> Result<(), StoreError> {
+        let partition = self.serving_layout()?.partition_of(&key);
+        self.learn_rounds_over(epoch, &BTreeMap::from([(partition, over)]));
+        self.ask(epoch, key, |reply| Change::Merge { over, object, role, reply }).await
     }
 
     /// Takes note that the primary `by` holds everything up to `clock` durably, and drops the marker and at last the
@@ -531,7 +545,7 @@ impl Store {
         Ok(())
     }
 
-    async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         epoch: Epoch,
         key: ObjectKey,

@@ -1,14 +1,16 @@
 //! Hash trees on disk (`starling_core::tree`): kept in the same batch as the records they tell of, so exact after any crash.
 //!
-//! There are two kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
+//! There are three kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
 //! any branch can be summed up from one range. And the *sums* of the branches of one level, [`STORED_LEVEL`], so that the
-//! upper levels cost little to sum up. The node's copy for somebody else has its leaf too: should it become a primary of the
+//! upper levels cost little to sum up. And an entry for each *tombstone*, so that those to be reaped are found without
+//! looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
 //! key, the tree has it already.
 //!
 //! On disk: a sum's key is 0, the partition (16 bits, big-endian), the branch's number (8 bits) and the breadth; its value is
 //! the format, the number of keys (64 bits) and the hash (128 bits). A leaf's key is 1, the partition, the position (64 bits)
 //! and what the record's key has behind the partition; its value is the format, the breadth and the fingerprint (64 bits).
-//! These formats never change without a new format byte.
+//! A tombstone's key is 2, the partition and what the record's key has behind it; its value is the format and the greatest
+//! stamp (64 bits). These formats never change without a new format byte.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +19,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount};
 use starling_core::tree::{Branch, Breadth, CHILDREN, Fingerprint, Position, Sum, Tree};
 
@@ -30,6 +33,7 @@ const STORED_LEVEL: u8 = 2;
 const FORMAT: u8 = 1;
 const SUMS: u8 = 0;
 const LEAVES: u8 = 1;
+const TOMBSTONES: u8 = 2;
 /// Entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 512;
 /// Records that are read and written anew at once, values and all.
@@ -81,6 +85,15 @@ impl TreeChanges {
         }
     }
 
+    /// Since when an object is a tombstone, before and after.
+    pub fn note_tombstone(batch: &mut Batch, at: &RecordKey, before: Option<Stamp>, after: Option<Stamp>) {
+        match after {
+            _ if before == after => {}
+            Some(since) => batch.put(Space::Trees, tombstone_key(at), tombstone_value(since)),
+            None => batch.delete(Space::Trees, tombstone_key(at)),
+        }
+    }
+
     fn change(&mut self, partition: Partition, leaf: &Leaf, change: impl FnOnce(Sum) -> Sum) {
         let sum = self.sums.entry(sum_key(partition, leaf.position, leaf.breadth)).or_default();
         *sum = change(*sum);
@@ -102,10 +115,15 @@ impl TreeChanges {
     }
 }
 
-/// All entries of [`Space::Trees`] that these leaves come to.
-pub(crate) fn recomputed(leaves: impl Iterator<Item = (Partition, Leaf)>) -> BTreeMap<Vec<u8>, Bytes> {
+/// All entries of [`Space::Trees`] that these records come to, each with its leaf if it has one.
+pub(crate) fn recomputed<'a>(
+    records: impl Iterator<Item = (RecordKey, &'a Object, Option<Leaf>)>,
+) -> BTreeMap<Vec<u8>, Bytes> {
     let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
-    leaves.for_each(|(partition, leaf)| trees.replace(&mut batch, partition, None, Some(leaf)));
+    for (at, object, leaf) in records {
+        trees.replace(&mut batch, at.partition(), None, leaf);
+        TreeChanges::note_tombstone(&mut batch, &at, None, tombstone_since(object));
+    }
     let sums = trees.sums.into_iter().map(|(key, sum)| (key, sum_value(sum)));
     let leaves = batch.changes().iter().filter_map(|change| Some((change.key.clone(), change.value.clone()?)));
     leaves.chain(sums).collect()
@@ -201,7 +219,12 @@ impl Tree for PartitionTree<'_> {
     }
 }
 
-/// Makes the trees of a store whose records were written before there were any. What an earlier attempt has done is passed
+/// Since when an object is a tombstone, by the stamp of the last write of it; none if it is none.
+pub(crate) fn tombstone_since(object: &Object) -> Option<Stamp> {
+    object.greatest_stamp().filter(|_| object.is_tombstone())
+}
+
+/// Makes the trees of a store whose records were written before there were any, or before tombstones were found by them. What an earlier attempt has done is passed
 /// over, and so is a record that cannot be read: it has no leaf, as a check of the store will tell.
 ///
 /// # Errors
@@ -220,6 +243,8 @@ pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineEr
                 continue;
             };
             let breadth = Breadth::of(key.bucket(), layout);
+            let place = RecordKey::new(partition, &key);
+            TreeChanges::note_tombstone(&mut batch, &place, None, tombstone_since(&record.object));
             let leaf = Leaf::of(key, &record.object, breadth, layout.partitions());
             if record.breadth.is_none() && leaf.is_some() {
                 trees.replace(&mut batch, partition, None, leaf);
@@ -261,6 +286,62 @@ fn sum_key(partition: Partition, position: Position, breadth: Breadth) -> Vec<u8
     let mut bytes = sum_start(partition, position);
     bytes.push(breadth.0);
     bytes
+}
+
+fn tombstone_key(at: &RecordKey) -> Vec<u8> {
+    [&[TOMBSTONES], at.as_bytes()].concat()
+}
+
+fn tombstone_value(since: Stamp) -> Bytes {
+    let mut bytes = vec![FORMAT];
+    bytes.extend(since.0.to_be_bytes());
+    bytes.into()
+}
+
+/// The tombstones of a partition begin there.
+pub(crate) fn tombstones_start(partition: Partition) -> Vec<u8> {
+    partition_start(TOMBSTONES, partition)
+}
+
+/// The object that an entry under that key of [`Space::Trees`] says to be a tombstone.
+pub(crate) fn key_of_tombstone(key: &[u8]) -> Option<ObjectKey> {
+    keys::object_of(key.strip_prefix(&[TOMBSTONES])?)
+}
+
+/// Since when the record there is said to be a tombstone.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn tombstone_at(engine: &dyn Engine, at: &RecordKey) -> Result<Option<Stamp>, StoreError> {
+    engine.get(Space::Trees, &tombstone_key(at))?.map(|value| read_tombstone(&value)).transpose()
+}
+
+/// Up to `limit` tombstones of a partition behind `after`, each since when.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn tombstones(
+    engine: &dyn Engine,
+    partition: Partition,
+    after: Option<&ObjectKey>,
+    limit: usize,
+) -> Result<Vec<(ObjectKey, Stamp)>, StoreError> {
+    let start = tombstones_start(partition);
+    let until = keys::after_prefix(&start);
+    let behind = |key| keys::next_after(&tombstone_key(&RecordKey::new(partition, key)));
+    let from = after.map_or(start, behind);
+    let found = engine.scan(Space::Trees, &from, until.as_deref(), limit)?;
+    let read = |(key, value): (Bytes, Bytes)| {
+        let name = key_of_tombstone(&key).ok_or_else(|| unreadable("a tombstone's entry"))?;
+        Ok((name, read_tombstone(&value)?))
+    };
+    found.into_iter().map(read).collect()
+}
+
+fn read_tombstone(value: &[u8]) -> Result<Stamp, StoreError> {
+    let damaged = || unreadable("a tombstone's entry");
+    let &[FORMAT, ref stamp @ ..] = value else { return Err(damaged()) };
+    Ok(Stamp(u64::from_be_bytes(stamp.try_into().map_err(|_| damaged())?)))
 }
 
 fn leaf_value(leaf: &Leaf) -> Bytes {

@@ -29,9 +29,9 @@ const MOST_DIFFERENCES: usize = 1000;
 pub enum Flaw {
     /// A record cannot be read.
     Unreadable { key: ObjectKey, reason: String },
-    /// A record's leaf in the hash tree is another, or is not there.
+    /// A record's leaf in the hash tree, or its entry among the tombstones, is another, or is not there.
     WrongLeaf(ObjectKey),
-    /// A leaf of the hash tree belongs to no record.
+    /// A leaf of the hash tree, or an entry among the tombstones, belongs to no record.
     LeafWithoutRecord(ObjectKey),
     /// The stored sum of a branch of the hash tree is not that of its leaves.
     WrongSum(Branch),
@@ -93,6 +93,13 @@ impl Check<'_> {
                 None => Some(Flaw::Misplaced),
             });
             Ok(())
+        })?;
+        self.each(Space::Trees, trees::tombstones_start(self.partition), |at, _| {
+            verified.flaws.extend(match trees::key_of_tombstone(at) {
+                Some(key) => self.stray_tombstone(key)?,
+                None => Some(Flaw::Misplaced),
+            });
+            Ok(())
         })
     }
 
@@ -116,7 +123,11 @@ impl Check<'_> {
                 unreadable = None;
                 let Some(value) = value else { return Ok(true) };
                 match Record::decode(value) {
-                    Ok(record) => Ok(self.leaf(&key)? == self.leaf_due(&key, &record)),
+                    Ok(record) => {
+                        let noted = trees::tombstone_at(self.engine, &at)?;
+                        let is_noted = noted == trees::tombstone_since(&record.object);
+                        Ok(is_noted && self.leaf(&key)? == self.leaf_due(&key, &record))
+                    }
                     Err(error) => {
                         unreadable = Some(error.to_string());
                         Ok(true)
@@ -135,6 +146,15 @@ impl Check<'_> {
         let is_right = self.look_until_still(
             || self.leaf(&key),
             |leaf| Ok(leaf.is_none() || self.engine.get(Space::Objects, at.as_bytes())?.is_some()),
+        )?;
+        Ok((!is_right).then_some(Flaw::LeafWithoutRecord(key)))
+    }
+
+    fn stray_tombstone(&self, key: ObjectKey) -> Result<Option<Flaw>, StoreError> {
+        let at = RecordKey::new(self.partition, &key);
+        let is_right = self.look_until_still(
+            || trees::tombstone_at(self.engine, &at),
+            |noted| Ok(noted.is_none() || self.engine.get(Space::Objects, at.as_bytes())?.is_some()),
         )?;
         Ok((!is_right).then_some(Flaw::LeafWithoutRecord(key)))
     }

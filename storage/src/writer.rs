@@ -25,6 +25,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::reaping::{RoundId, RoundsOver, Standing};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Epoch;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,10 +51,19 @@ pub(crate) struct Job {
 
 pub(crate) enum Change {
     Coordinate { write: Write, deadline: Option<Instant>, reply: Reply<Minted> },
-    Merge { object: Object, role: Role, reply: Reply<()> },
+    Merge { over: RoundsOver, object: Object, role: Role, reply: Reply<()> },
     Confirm { by: NodeId, clock: Clock, reply: Reply<Confirmed> },
     Readdress { reply: Reply<bool> },
     Copy { object: Object, reply: Reply<()> },
+    Reap { step: Reap, reply: Reply<bool> },
+}
+
+/// A step of a round of reaping (R11).
+pub(crate) enum Reap {
+    Weigh { standing: Standing, tombstone: Object },
+    Mark { id: RoundId, tombstone: Object },
+    Forget { id: RoundId },
+    PutBack,
 }
 
 impl Job {
@@ -64,6 +74,7 @@ impl Job {
             Change::Confirm { reply, .. } => reply.is_closed(),
             Change::Readdress { reply } => reply.is_closed(),
             Change::Copy { reply, .. } => reply.is_closed(),
+            Change::Reap { reply, .. } => reply.is_closed(),
         }
     }
 
@@ -71,7 +82,7 @@ impl Job {
         match &self.change {
             Change::Coordinate { write, .. } => write.value.size(),
             Change::Merge { object, .. } | Change::Copy { object, .. } => object.value_bytes(),
-            Change::Confirm { .. } | Change::Readdress { .. } => 0,
+            Change::Confirm { .. } | Change::Readdress { .. } | Change::Reap { .. } => 0,
         }
     }
 
@@ -79,7 +90,11 @@ impl Job {
     fn is_late(&self, now: Instant) -> bool {
         match &self.change {
             Change::Coordinate { deadline, .. } => deadline.is_some_and(|deadline| deadline <= now),
-            Change::Merge { .. } | Change::Confirm { .. } | Change::Readdress { .. } | Change::Copy { .. } => false,
+            Change::Merge { .. }
+            | Change::Confirm { .. }
+            | Change::Readdress { .. }
+            | Change::Copy { .. }
+            | Change::Reap { .. } => false,
         }
     }
 
@@ -90,6 +105,7 @@ impl Job {
             Change::Confirm { reply, .. } => drop(reply.send(Err(error))),
             Change::Readdress { reply } => drop(reply.send(Err(error))),
             Change::Copy { reply, .. } => drop(reply.send(Err(error))),
+            Change::Reap { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -97,10 +113,13 @@ impl Job {
     fn apply(self, place: &Place, fold: &mut Fold) -> Outcome {
         match self.change {
             Change::Coordinate { write, reply, .. } => Outcome::Minted(fold.coordinate(place, write), reply),
-            Change::Merge { object, role, reply } => Outcome::Merged(fold.merge(place, &object, role), reply),
+            Change::Merge { over, object, role, reply } => {
+                Outcome::Merged(fold.merge(place, over, &object, role), reply)
+            }
             Change::Confirm { by, clock, reply } => Outcome::Confirmed(fold.confirm(place, by, &clock), reply),
-            Change::Readdress { reply } => Outcome::Readdressed(fold.readdress(place), reply),
+            Change::Readdress { reply } => Outcome::YesOrNo(fold.readdress(place), reply),
             Change::Copy { object, reply } => Outcome::Merged(fold.copy(place, &object), reply),
+            Change::Reap { step, reply } => Outcome::YesOrNo(fold.reap(place, &step), reply),
         }
     }
 }
@@ -110,7 +129,7 @@ enum Outcome {
     Minted(Result<Minted, StoreError>, Reply<Minted>),
     Merged(Result<(), StoreError>, Reply<()>),
     Confirmed(Result<Confirmed, StoreError>, Reply<Confirmed>),
-    Readdressed(Result<bool, StoreError>, Reply<bool>),
+    YesOrNo(Result<bool, StoreError>, Reply<bool>),
 }
 
 impl Outcome {
@@ -119,7 +138,7 @@ impl Outcome {
             Outcome::Minted(result, _) => result.as_ref().err(),
             Outcome::Merged(result, _) => result.as_ref().err(),
             Outcome::Confirmed(result, _) => result.as_ref().err(),
-            Outcome::Readdressed(result, _) => result.as_ref().err(),
+            Outcome::YesOrNo(result, _) => result.as_ref().err(),
         };
         match error {
             Some(StoreError::Write(refused @ WriteRefused::DirectoryCopied(_))) => Some(refused),
@@ -138,7 +157,7 @@ impl Outcome {
             Outcome::Minted(result, reply) => send(result, reply, befell),
             Outcome::Merged(result, reply) => send(result, reply, befell),
             Outcome::Confirmed(result, reply) => send(result, reply, befell),
-            Outcome::Readdressed(result, reply) => send(result, reply, befell),
+            Outcome::YesOrNo(result, reply) => send(result, reply, befell),
         }
     }
 }
@@ -252,7 +271,7 @@ impl Writer {
         }
         let (jobs, of_another): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.epoch == ring.epoch());
         refuse_all(of_another, Refusal::OtherLayout);
-        let hints = self.shared.hints();
+        let (hints, reapings) = (self.shared.hints(), self.shared.reapings.load_full());
         let around = Surroundings {
             node: self.shared.identity.node,
             ring: &ring,
@@ -260,6 +279,7 @@ impl Writer {
             limits: self.shared.limits,
             disk_is_full: self.shared.disk_is_full(),
             hints: &hints,
+            reapings: &reapings,
         };
         let jobs: Vec<(Place, Job)> = jobs.into_iter().map(|job| (Place::of(&job.key, &around), job)).collect();
         let mut fold = Fold::read(&*self.shared.engine, &around, jobs.iter().map(|(place, _)| place));

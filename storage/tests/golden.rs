@@ -15,8 +15,8 @@ use starling_core::report::Role;
 use starling_core::ring::{Decree, Epoch};
 use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
 use support::{
-    EPOCH, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys, primaries,
-    put, put_after, successor,
+    EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys,
+    primaries, put, put_after, successor,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -45,7 +45,7 @@ fn a_primarys_record() {
     let [key] = our_keys();
     let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "old"), None)).unwrap().object;
     block_on(store.coordinate(EPOCH, key.clone(), put_after(&first.seen(), 2, "new"), None)).unwrap();
-    block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
     let expected = [
         "03", // the format
         "ff", // its leaf in the hash tree is among those of buckets with all replicas
@@ -123,7 +123,7 @@ fn a_fallbacks_record_and_its_hints() {
 fn a_hash_tree() {
     let engine = engine();
     let store = open(engine.clone());
-    block_on(store.merge(EPOCH, key("b", "k"), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key("b", "k"), Peer::with(201, 3, "").object, Role::Primary)).unwrap();
     let entries = engine.scan(Space::Trees, b"", None, 9).unwrap();
     let entries: Vec<_> = entries.iter().map(|(key, value)| (hex(key), hex(value))).collect();
     let expected: [(&[&str], &[&str]); 2] = [

@@ -14,6 +14,7 @@ pub mod locate;
 pub mod node;
 pub mod put;
 pub mod repair;
+pub mod tombstones;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ pub async fn run(cli: Cli, out: &Out) -> Result<ExitCode, Failure> {
         Command::Buckets(args) => buckets::run(args, &global, out).await,
         Command::Bucket(args) => bucket::run(args, &global, out).await,
         Command::Repair(args) => repair::run(args, &global, out).await,
+        Command::Tombstones(args) => tombstones::run(args, &global, out).await.map(|()| ExitCode::SUCCESS),
         Command::Import(args) => import::run(args, &global, out).await,
         Command::Locate(args) => locate::run(args, &global, out).await,
         Command::Cluster(args) => cluster::run(args, &global, out).await,

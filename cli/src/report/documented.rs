@@ -14,7 +14,7 @@ use crate::report::get::GetReport;
 use crate::report::ring::RingReport;
 use crate::report::{
     ErrorReport, bench, bucket, cluster, get, history, import, listing, local, locate, node, plan, repair, tests,
-    transfers, write,
+    tombstones, transfers, write,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
@@ -52,6 +52,7 @@ fn examples() -> Vec<(&'static str, String)> {
         example("node hints", &node::tests::hints()),
         example("node verify", &repair::tests::verified()),
         example("repair", &repair::tests::repaired()),
+        example("tombstones", &tombstones::tests::report()),
         example("local up", &local::tests::up()),
         example("local status", &local::tests::status()),
         example("local down, kill, pause, resume, stop, start, wipe", &local::tests::killed()),

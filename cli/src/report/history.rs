@@ -59,6 +59,9 @@ impl EntryShape {
                 let what = format!("directory {directory} stands for {}", names.node(*node));
                 ("register", None, vec![what])
             }
+            Decree::Emptied(node) => {
+                ("emptied", None, vec![format!("{} has left, and holds nothing any more", names.node(*node))])
+            }
         };
         let version = version.map(|version| version.0);
         EntryShape { epoch: entry.epoch.0, decree, version, what, checksum: entry.checksum().to_string() }

@@ -26,6 +26,7 @@ pub mod node;
 pub mod plan;
 pub mod repair;
 pub mod ring;
+pub mod tombstones;
 pub mod transfers;
 pub mod write;
 

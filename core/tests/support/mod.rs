@@ -7,6 +7,7 @@ pub mod flock;
 pub mod get_world;
 pub mod put_world;
 pub mod reachable;
+pub mod reap_world;
 pub mod ring_world;
 pub mod versions;
 

@@ -49,6 +49,8 @@ pub struct Config {
     pub handoff_rate: u64,
     pub anti_entropy_interval: Duration,
     pub scrub_interval: Duration,
+    /// How old a tombstone is at least before a round of reaping begins with it (R11).
+    pub reap_after: Duration,
     /// Requests being coordinated at once before further ones are refused as overloaded.
     pub max_requests: usize,
     pub max_connections: usize,
@@ -114,6 +116,7 @@ impl Config {
             handoff_rate: read.rate("handoff_rate"),
             anti_entropy_interval: read.duration("anti_entropy_interval"),
             scrub_interval: read.duration("scrub_interval"),
+            reap_after: read.duration("reap_after"),
             max_requests: read.bounded("max_requests"),
             max_connections: read.bounded("max_connections"),
             store: StoreLimits {

@@ -128,22 +128,25 @@ impl Task {
     }
 
     fn repair<'a>(&self, node: &'a Arc<Node>, id: NodeId, role: Role, object: Object) -> BoxFuture<'a, Event> {
-        let (key, epoch, trace) = (self.key.clone(), self.epoch(), self.request.trace);
+        let (key, epoch, over, trace) = (self.key.clone(), self.epoch(), self.over(), self.request.trace);
         async move {
             let repaired = if id == node.id() {
-                node.store.merge(epoch, key, object, role).await.map_err(own_failure)
+                node.store.merge(epoch, over, key, object, role).await.map_err(own_failure)
             } else {
                 match node.peers.get(id, Class::Peer) {
                     Some(link) => {
                         let store = Store { epoch, key, object, role };
-                        link.store(store, trace, node.config.replica_timeout).await
+                        link.store(store, over, trace, node.config.replica_timeout).await
                     }
                     None => Err(Failure::Unreachable),
                 }
             };
             match repaired {
                 Ok(()) => Event::Repaired { node: id },
-                Err(failure) => Event::RepairFailed { node: id, failure },
+                Err(failure) => {
+                    node.heed_failure(id, failure);
+                    Event::RepairFailed { node: id, failure }
+                }
             }
         }
         .boxed()

@@ -18,6 +18,7 @@ use starling_core::get::Candidate;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::preference::Preference;
+use starling_core::reaping::{Fences, RoundsOver};
 use starling_core::report::{Failure, Outcome, Refusal, ReplicaReport};
 use starling_core::ring::{Epoch, Ring};
 use starling_proto::TraceId;
@@ -34,6 +35,8 @@ const NEWS_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Request {
     pub ring: Arc<Ring>,
+    /// The rounds of reaping that were over before anything was read for it.
+    pub fences: Arc<Fences>,
     pub deadline: Instant,
     /// Under which every node logs what it does for this request.
     pub trace: TraceId,
@@ -87,14 +90,20 @@ impl Task {
     fn epoch(&self) -> Epoch {
         self.request.ring.epoch()
     }
+
+    /// The rounds of reaping of the key's partition that were over at the start.
+    fn over(&self) -> RoundsOver {
+        let partition = self.request.ring.read().partition_of(&self.key);
+        self.request.fences.over(self.epoch(), partition)
+    }
 }
 
-/// Whether a replica, or this node itself, would not do its part in that epoch.
-fn met_another_ring(error: &RequestError) -> bool {
-    let refused = Outcome::Failed(Failure::Refused(Refusal::OtherLayout));
+/// Whether a replica, or this node itself, would not do its part for that reason.
+fn was_refused(error: &RequestError, reason: Refusal) -> bool {
+    let refused = Outcome::Failed(Failure::Refused(reason));
     let other = |replica: &ReplicaReport| replica.outcome == refused;
     match error {
-        RequestError::Refused(refusal) => *refusal == Refusal::OtherLayout,
+        RequestError::Refused(refusal) => *refusal == reason,
         RequestError::ReadQuorumNotMet { replicas, .. } | RequestError::WriteOutcomeUnknown { replicas, .. } => {
             replicas.iter().any(other)
         }
@@ -134,16 +143,24 @@ impl Node {
         Candidate { node, believed_down, slow_after }
     }
 
-    /// The request by the ring that has come since, if it failed because its own is not everybody's: it is to be tried
-    /// again. News that is on its way is waited for.
+    /// The request by the ring that has come since, if it failed because its own is not everybody's, or after the round of
+    /// reaping that has ended since: it is to be tried again. News that is on its way is waited for.
     pub async fn newer(&self, request: &Request, error: Option<&RequestError>) -> Option<Request> {
-        if !error.is_some_and(met_another_ring) {
-            return None;
+        let limit = request.time_left().min(NEWS_LIMIT);
+        let epoch = request.ring.epoch();
+        if error.is_some_and(|error| was_refused(error, Refusal::OtherLayout)) {
+            let mut rings = self.ring.subscribe();
+            let newer = rings.wait_for(|ring| ring.as_ref().is_some_and(|ring| ring.epoch() > epoch));
+            let ring = tokio::time::timeout(limit, newer).await.ok()?.ok()?.clone()?;
+            return Some(Request { ring, fences: self.store.fences(), ..request.clone() });
         }
-        let (epoch, mut rings) = (request.ring.epoch(), self.ring.subscribe());
-        let newer = rings.wait_for(|ring| ring.as_ref().is_some_and(|ring| ring.epoch() > epoch));
-        let ring = tokio::time::timeout(request.time_left().min(NEWS_LIMIT), newer).await.ok()?.ok()?.clone()?;
-        Some(Request { ring, ..request.clone() })
+        if error.is_some_and(|error| was_refused(error, Refusal::Reaped)) {
+            let mut news = self.store.rounds_over_news();
+            let newer = news.wait_for(|()| self.store.fences() != request.fences);
+            drop(tokio::time::timeout(limit, newer).await.ok()?.ok()?);
+            return Some(Request { fences: self.store.fences(), ..request.clone() });
+        }
+        None
     }
 
     fn note_hedges(&self, replicas: &[ReplicaReport]) {

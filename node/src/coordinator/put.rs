@@ -262,10 +262,10 @@ impl Task {
     fn store_there<'a>(&self, node: &'a Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
         let link = node.peers.get(to, Class::Peer);
         let store = Store { epoch: self.epoch(), key: self.key.clone(), object: object.as_sent(), role };
-        let trace = self.request.trace;
+        let (trace, over) = (self.request.trace, self.over());
         async move {
             let stored = match link {
-                Some(link) => link.store(store, trace, node.config.replica_timeout).await,
+                Some(link) => link.store(store, over, trace, node.config.replica_timeout).await,
                 None => Err(Failure::Unreachable),
             };
             Happened::Replica(match stored {

@@ -44,6 +44,9 @@ struct Account {
     dots: BTreeMap<Dot, Minted>,
     /// Those of them that no write has superseded.
     alive: BTreeSet<Dot>,
+    /// What tombstones have covered that were deleted, and by whom.
+    reaped: Clock,
+    reaped_by: BTreeSet<usize>,
     /// Acknowledged writes, with the number of disks that took them.
     acknowledged: BTreeMap<RequestId, usize>,
 }
@@ -168,6 +171,22 @@ impl Accounts {
         let account = self.keys.get(key);
         let minted = dots.iter().filter_map(|dot| account?.dots.get(dot));
         minted.flat_map(|minted| minted.lost_with.iter().copied()).collect()
+    }
+
+    /// A node has deleted a tombstone with that clock.
+    pub fn note_reaped(&mut self, node: usize, key: &ObjectKey, clock: &Clock) {
+        let account = self.keys.entry(key.clone()).or_default();
+        account.reaped.merge(clock);
+        account.reaped_by.insert(node);
+    }
+
+    pub fn has_reaped(&self, node: usize, key: &ObjectKey) -> bool {
+        self.keys.get(key).is_some_and(|account| account.reaped_by.contains(&node))
+    }
+
+    /// What tombstones of a key have covered that are gone.
+    pub fn reaped(&self, key: &ObjectKey) -> Clock {
+        self.keys.get(key).map(|account| account.reaped.clone()).unwrap_or_default()
     }
 
     /// What is wrong with a state of a key.

@@ -25,13 +25,15 @@ pub enum Invariant {
     CopiedFirst,
     /// 8. A directory that has come in the place of a lost one counts once it has what the others had (R8).
     FilledFirst,
+    /// 9. A tombstone goes when nothing older is left anywhere, and what it covers does not come back (R11).
+    StaysDeleted,
     /// 10. Whatever can be done is done, and everything ends.
     Progress,
 }
 
 impl Invariant {
     /// Those that are looked at whenever something happens.
-    pub const SEEN_INSIDE: [Invariant; 11] = [
+    pub const SEEN_INSIDE: [Invariant; 12] = [
         Invariant::OneValue,
         Invariant::NothingVanishes,
         Invariant::Kept,
@@ -43,6 +45,7 @@ impl Invariant {
         Invariant::OneLog,
         Invariant::CopiedFirst,
         Invariant::FilledFirst,
+        Invariant::StaysDeleted,
     ];
 
     pub fn number(self) -> u8 {
@@ -54,6 +57,7 @@ impl Invariant {
             Invariant::DroppedOnProof => 6,
             Invariant::MarkersMatch | Invariant::TreesMatch => 7,
             Invariant::QuorumMet | Invariant::OneLog | Invariant::CopiedFirst | Invariant::FilledFirst => 8,
+            Invariant::StaysDeleted => 9,
             Invariant::Progress => 10,
         }
     }
@@ -71,6 +75,7 @@ impl Invariant {
             Invariant::OneLog => "of each epoch there is one decree",
             Invariant::CopiedFirst => "a layout is read once its primaries have what the old ones had",
             Invariant::FilledFirst => "a new directory counts once it has what the others had",
+            Invariant::StaysDeleted => "what is deleted and forgotten does not come back",
             Invariant::Progress => "what can be done is done, what must not be done is refused, and everything ends",
         }
     }

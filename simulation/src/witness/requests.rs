@@ -61,6 +61,9 @@ impl Witness {
             (Words::PeerAsks(PeerServiceRequest::Store { request }), _) => {
                 self.check_state(&request.key, &request.object, &way);
             }
+            (Words::PeerAsks(PeerServiceRequest::StoreRead { request }), _) => {
+                self.check_state(&request.store.key, &request.store.object, &way);
+            }
             (Words::PeerAsks(PeerServiceRequest::Offer { request }), _) => {
                 request.hints.iter().for_each(|(key, clock)| self.check_clock(key, clock, &way));
             }
@@ -187,7 +190,8 @@ impl Witness {
 
     /// A read that waited for its repair: its quorum holds what it returned, or held it until its disks were lost meanwhile.
     fn check_repaired(&mut self, key: &ObjectKey, asked: Levels, got: &Got, at: Moment, since: Epoch) {
-        if got.clock.is_empty() {
+        // What was deleted may be forgotten by now.
+        if got.clock.is_empty() || self.accounts.reaped(key).covers_all(&got.clock) {
             return;
         }
         let holds = |index: &usize| self.mirrors[*index].has_covered_since(at, key, &got.clock);

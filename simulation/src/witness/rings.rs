@@ -88,7 +88,7 @@ impl Rings {
         let coming = match &entry.decree {
             Decree::Begin { layout, .. } => News::Coming(layout.version()),
             Decree::Register { directory, .. } => News::Registered(*directory),
-            Decree::Switch(_) | Decree::End(_) => News::Nothing,
+            Decree::Switch(_) | Decree::End(_) | Decree::Emptied(_) => News::Nothing,
         };
         if let Some(known) = self.log.get(&epoch) {
             let is_same = *known == entry;

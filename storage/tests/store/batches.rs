@@ -13,8 +13,8 @@ use starling_storage::{Confirmed, Engine, Minted, Space, Store, StoreError, Stor
 use crate::support::gate::{Gate, HeldWriter, Point};
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    EPOCH, Peer, Queued, assert_hints_agree, block_on, cases, foreign_keys, open, open_with, our_keys, own_clock,
-    own_histories, primaries, put, put_after, queue, set, stored, values,
+    EPOCH, NONE_OVER, Peer, Queued, assert_hints_agree, block_on, cases, foreign_keys, open, open_with, our_keys,
+    own_clock, own_histories, primaries, put, put_after, queue, set, stored, values,
 };
 
 on_every_machine![
@@ -162,7 +162,8 @@ fn a_dropped_request_is_not_done_and_its_neighbours_are(machine: &dyn Machine) {
     drop(never_polled);
     let held = gate.hold_writer_of(&store, &key);
     let dropped = queue(store.coordinate(EPOCH, key.clone(), put(1, "dropped"), None));
-    let merged = queue(store.merge(EPOCH, third.clone(), Peer::with(201, 7, "dropped").object, Role::Primary));
+    let merged =
+        queue(store.merge(EPOCH, NONE_OVER, third.clone(), Peer::with(201, 7, "dropped").object, Role::Primary));
     let kept = queue(store.coordinate(EPOCH, other.clone(), put(2, "kept"), None));
     drop(dropped);
     drop(merged);
@@ -273,7 +274,7 @@ impl World {
                 let mut peer = Peer::new(200 + peer);
                 (0..writes).for_each(|n| drop(peer.write(put(100 + n, "x")).clone()));
                 let role = if key < 2 { Role::Primary } else { Role::Fallback { stands_in_for: self.target(key, 0) } };
-                Waiting::Merged(queue(store.merge(EPOCH, self.keys[key].clone(), peer.object, role)))
+                Waiting::Merged(queue(store.merge(EPOCH, NONE_OVER, self.keys[key].clone(), peer.object, role)))
             }
             Job::Confirm { key, by, sees } => Waiting::Confirmed(queue(store.confirm(
                 EPOCH,

@@ -14,8 +14,8 @@ use starling_storage::{AdoptError, Confirmed, NoVote, Store, StoreError, StoreLi
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, OUR_DIRECTORY, Peer, US, assert_hints_agree, block_on, foreign_keys, identity, key, open, our_keys, put,
-    queue, raw_record, stored, successor,
+    EPOCH, NONE_OVER, OUR_DIRECTORY, Peer, US, assert_hints_agree, block_on, foreign_keys, identity, key, open,
+    our_keys, put, queue, raw_record, stored, successor,
 };
 
 on_every_machine![
@@ -99,7 +99,10 @@ fn what_was_asked_for_in_another_epoch_is_refused(machine: &dyn Machine) {
     begin(&store, 1..=6);
     let refused = Err(StoreError::Refused(Refusal::OtherLayout));
     assert_eq!(block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).map(|_| ()), refused);
-    assert_eq!(block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 1, "x").object, Role::Primary)), refused);
+    assert_eq!(
+        block_on(store.merge(EPOCH, NONE_OVER, key.clone(), Peer::with(201, 1, "x").object, Role::Primary)),
+        refused
+    );
     assert_eq!(stored(&store, &key), None);
     block_on(store.coordinate(epoch(&store), key.clone(), put(1, "a"), None)).unwrap();
 }
@@ -254,7 +257,7 @@ fn what_is_copied_onto_what_was_confirmed_is_owed_again(machine: &dyn Machine) {
     let key = gained_key(&store);
     begin(&store, 1..=4);
     let written = Peer::with(201, 1, "x").object;
-    block_on(store.merge(epoch(&store), key.clone(), written.clone(), Role::Primary)).unwrap();
+    block_on(store.merge(epoch(&store), NONE_OVER, key.clone(), written.clone(), Role::Primary)).unwrap();
     let owed = store.ring().unwrap().primaries(&key).owed_by(US);
     for by in &owed {
         block_on(store.confirm(epoch(&store), key.clone(), *by, written.clock().clone())).unwrap();
@@ -274,7 +277,7 @@ fn what_was_copied_and_is_then_sent_is_owed(machine: &dyn Machine) {
     begin(&store, 1..=4);
     let object = Peer::with(201, 1, "x").object;
     block_on(store.copy(epoch(&store), key.clone(), object.clone())).unwrap();
-    block_on(store.merge(epoch(&store), key.clone(), object, Role::Primary)).unwrap();
+    block_on(store.merge(epoch(&store), NONE_OVER, key.clone(), object, Role::Primary)).unwrap();
     let owed = store.ring().unwrap().primaries(&key).owed_by(US);
     assert!(!owed.is_empty());
     assert_eq!(raw_record(&*engine, &key).unwrap().markers, owed);

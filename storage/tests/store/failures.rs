@@ -9,8 +9,8 @@ use starling_storage::{AdoptError, Batch, Confirmed, Engine, Health, Space, Stor
 use crate::support::gate::{Fate, Gate, Point};
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    EPOCH, Peer, Queued, assert_hints_agree, block_on, foreign_keys, identity, key, layout, open, our_keys, own_clock,
-    own_histories, primaries, put, put_after, queue, record_key, set, stored, within_seconds,
+    EPOCH, NONE_OVER, Peer, Queued, assert_hints_agree, block_on, foreign_keys, identity, key, layout, open, our_keys,
+    own_clock, own_histories, primaries, put, put_after, queue, record_key, set, stored, within_seconds,
 };
 
 on_every_machine![
@@ -43,7 +43,7 @@ fn assert_refuses_everything(store: &Store, refusal: Refusal) {
     assert_eq!(store.hints_for(primaries(&ours)[0], None, 9), Err(refused.clone()));
     assert_eq!(block_on(store.coordinate(EPOCH, ours.clone(), put(900, "late"), None)), Err(refused.clone()));
     assert_eq!(
-        block_on(store.merge(EPOCH, ours.clone(), Peer::with(201, 1, "x").object, Role::Primary)),
+        block_on(store.merge(EPOCH, NONE_OVER, ours.clone(), Peer::with(201, 1, "x").object, Role::Primary)),
         Err(refused.clone())
     );
     assert_eq!(
@@ -62,7 +62,7 @@ fn a_failed_sync_makes_its_whole_batch_unknown_and_ends_the_store(machine: &dyn 
     gate.fail_the_next_sync(Fate::Lost);
     let held = gate.hold_writer_of(&store, &one);
     let written = queue(store.coordinate(EPOCH, one.clone(), put_after(&synced.seen(), 2, "b"), None));
-    let merged = queue(store.merge(EPOCH, two.clone(), Peer::with(201, 3, "x").object, Role::Primary));
+    let merged = queue(store.merge(EPOCH, NONE_OVER, two.clone(), Peer::with(201, 3, "x").object, Role::Primary));
     let repeated = queue(store.coordinate(EPOCH, one.clone(), put(1, "a"), None));
     held.let_go();
     assert_eq!(written.wait(), Err(StoreError::Unknown));
@@ -166,7 +166,7 @@ fn betray(store: &Store, key: &ObjectKey) -> StoreError {
     let mut copy_of_us = Peer::new(101);
     let seen = copy_of_us.write(put(1, "a")).seen();
     copy_of_us.write(put_after(&seen, 50, "minted by a copy of us"));
-    block_on(store.merge(EPOCH, key.clone(), copy_of_us.object, Role::Primary)).unwrap_err()
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), copy_of_us.object, Role::Primary)).unwrap_err()
 }
 
 fn a_dot_above_the_own_mark_retires_the_directory_for_good(machine: &dyn Machine) {
@@ -261,11 +261,11 @@ fn an_unreadable_record_harms_nobody_else(machine: &dyn Machine) {
     let role = Role::Fallback { stands_in_for: primaries(&good)[0] };
     let held = gate.hold_writer_of(&store, &good);
     let refused = queue(store.coordinate(EPOCH, newer.clone(), put(2, "b"), None));
-    let kept = queue(store.merge(EPOCH, good.clone(), peer.clone(), role));
+    let kept = queue(store.merge(EPOCH, NONE_OVER, good.clone(), peer.clone(), role));
     held.let_go();
     assert!(unreadable(&refused.wait().unwrap_err()));
     kept.wait().unwrap();
-    assert!(unreadable(&block_on(store.merge(EPOCH, newer.clone(), peer, role)).unwrap_err()));
+    assert!(unreadable(&block_on(store.merge(EPOCH, NONE_OVER, newer.clone(), peer, role)).unwrap_err()));
     assert!(unreadable(
         &block_on(store.confirm(EPOCH, newer.clone(), primaries(&newer)[0], own_clock(1, 1))).unwrap_err()
     ));

@@ -8,8 +8,8 @@ use starling_storage::{Confirmed, Hint, Space, Store};
 
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, Peer, US, assert_hints_agree, block_on, delete_after, foreign_keys, key, open, our_keys, own_histories,
-    primaries, put, put_after, raw_record, replace_record, set, stored,
+    EPOCH, NONE_OVER, Peer, US, assert_hints_agree, block_on, delete_after, foreign_keys, key, open, our_keys,
+    own_histories, primaries, put, put_after, raw_record, replace_record, set, stored,
 };
 
 on_every_machine![
@@ -35,7 +35,7 @@ fn confirm(store: &Store, key: &ObjectKey, by: NodeId, clock: &Clock) -> Confirm
 
 fn stand_in(store: &Store, key: &ObjectKey, peer: &Peer) {
     let role = Role::Fallback { stands_in_for: primaries(key)[0] };
-    block_on(store.merge(EPOCH, key.clone(), peer.object.clone(), role)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), peer.object.clone(), role)).unwrap();
 }
 
 fn clock(store: &Store, key: &ObjectKey) -> Clock {
@@ -71,7 +71,7 @@ fn a_primary_owes_nobody(machine: &dyn Machine) {
     let engine = machine.engine();
     let store = open(engine.clone());
     block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap();
-    block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 2, "x").object, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), Peer::with(201, 2, "x").object, Role::Primary)).unwrap();
     stand_in(&store, &key, &Peer::with(202, 3, "by one who thinks that we are a fallback"));
     assert!(raw_record(&*engine, &key).unwrap().markers.is_empty());
     assert!(store.hints().is_empty());
@@ -153,7 +153,7 @@ fn what_changes_nothing_is_not_owed_again(machine: &dyn Machine) {
     let a = primaries(&key)[0];
     confirm(&store, &key, a, peer.object.clock());
     stand_in(&store, &key, &peer);
-    block_on(store.merge(EPOCH, key.clone(), old, Role::Fallback { stands_in_for: a })).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), old, Role::Fallback { stands_in_for: a })).unwrap();
     let record = raw_record(&*engine, &key).unwrap();
     assert!(!record.markers.contains(&a) && record.confirmed.contains(&a));
     assert_hints_agree(&store, &*engine);

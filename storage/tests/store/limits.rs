@@ -8,8 +8,8 @@ use starling_storage::{Confirmed, StoreError, StoreLimits};
 use crate::support::gate::Gate;
 use crate::support::machine::{Machine, MemoryMachine, on_every_machine};
 use crate::support::{
-    EPOCH, Peer, assert_hints_agree, block_on, foreign_keys, open_with, our_keys, primaries, put, put_after, queue,
-    set, stored,
+    EPOCH, NONE_OVER, Peer, assert_hints_agree, block_on, foreign_keys, open_with, our_keys, primaries, put, put_after,
+    queue, set, stored,
 };
 
 on_every_machine![
@@ -34,9 +34,12 @@ fn at_its_cap_of_hints_a_store_refuses_new_ones_and_keeps_the_old(machine: &dyn 
     let store = open_with(engine.clone(), capped(2));
     let peer = Peer::with(201, 1, "x");
     let first = block_on(store.coordinate(EPOCH, one.clone(), put(1, "a"), None)).unwrap().object;
-    block_on(store.merge(EPOCH, two.clone(), peer.object.clone(), stand_in_for_the_first(&two))).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, two.clone(), peer.object.clone(), stand_in_for_the_first(&two))).unwrap();
     let full = Err(StoreError::Refused(Refusal::HintsFull));
-    assert_eq!(block_on(store.merge(EPOCH, three.clone(), peer.object.clone(), stand_in_for_the_first(&three))), full);
+    assert_eq!(
+        block_on(store.merge(EPOCH, NONE_OVER, three.clone(), peer.object.clone(), stand_in_for_the_first(&three))),
+        full
+    );
     assert_eq!(block_on(store.coordinate(EPOCH, four.clone(), put(2, "b"), None)).map(drop), full);
     assert_eq!((store.get(&three), store.get(&four)), (Ok(None), Ok(None)));
     assert_eq!(store.hints(), primaries(&one).into_iter().map(|target| (target, 2)).collect());
@@ -59,7 +62,7 @@ fn a_batch_does_not_carry_hints_over_their_cap(machine: &dyn Machine) {
     let peer = Peer::with(201, 1, "x");
     let merged: Vec<_> = keys[..5]
         .iter()
-        .map(|key| queue(store.merge(EPOCH, key.clone(), peer.object.clone(), stand_in_for_the_first(key))))
+        .map(|key| queue(store.merge(EPOCH, NONE_OVER, key.clone(), peer.object.clone(), stand_in_for_the_first(key))))
         .collect();
     let written: Vec<_> =
         keys[5..].iter().map(|key| queue(store.coordinate(EPOCH, key.clone(), put(1, "a"), None))).collect();
@@ -76,13 +79,14 @@ fn a_full_target_does_not_keep_others_from_being_stood_in_for(machine: &dyn Mach
     let engine = machine.engine();
     let store = open_with(engine.clone(), capped(1));
     let peer = Peer::with(201, 1, "x");
-    block_on(store.merge(EPOCH, one.clone(), peer.object.clone(), stand_in_for_the_first(&one))).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, one.clone(), peer.object.clone(), stand_in_for_the_first(&one))).unwrap();
     let [back, dead, _] = primaries(&one).try_into().unwrap();
     block_on(store.confirm(EPOCH, one.clone(), back, peer.object.clock().clone())).unwrap();
-    block_on(store.merge(EPOCH, two.clone(), peer.object.clone(), Role::Fallback { stands_in_for: back })).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, two.clone(), peer.object.clone(), Role::Fallback { stands_in_for: back }))
+        .unwrap();
     assert_eq!((store.hints()[&back], store.hints()[&dead]), (1, 2), "every primary is owed a copy (R10)");
     let for_the_dead = Role::Fallback { stands_in_for: dead };
-    let refused = block_on(store.merge(EPOCH, three.clone(), peer.object.clone(), for_the_dead));
+    let refused = block_on(store.merge(EPOCH, NONE_OVER, three.clone(), peer.object.clone(), for_the_dead));
     assert_eq!(refused, Err(StoreError::Refused(Refusal::HintsFull)));
     let refused = block_on(store.coordinate(EPOCH, three.clone(), put(1, "for all of them"), None)).map(drop);
     assert_eq!(refused, Err(StoreError::Refused(Refusal::HintsFull)));
@@ -93,10 +97,10 @@ fn a_copy_that_is_held_can_be_updated_at_the_cap(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let store = open_with(machine.engine(), capped(1));
     let mut peer = Peer::with(201, 1, "x");
-    block_on(store.merge(EPOCH, key.clone(), peer.object.clone(), stand_in_for_the_first(&key))).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), peer.object.clone(), stand_in_for_the_first(&key))).unwrap();
     let seen = peer.object.seen();
     peer.write(put_after(&seen, 2, "y"));
-    block_on(store.merge(EPOCH, key.clone(), peer.object.clone(), stand_in_for_the_first(&key))).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), peer.object.clone(), stand_in_for_the_first(&key))).unwrap();
     block_on(store.coordinate(EPOCH, key.clone(), put(3, "z"), None)).unwrap();
     assert_eq!(stored(&store, &key), Some(set(["y", "z"])));
     assert!(store.hints().values().all(|count| *count == 1));
@@ -110,7 +114,8 @@ fn limits_of_an_object_are_for_clients_only(machine: &dyn Machine) {
     let refused = block_on(store.coordinate(EPOCH, key.clone(), put(1, "nine byte"), None));
     assert_eq!(refused, Err(StoreError::Write(WriteRefused::TooLarge { bytes: 9, limit: 8 })));
     assert_eq!(store.get(&key), Ok(None));
-    block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 1, "nine byte").object, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), Peer::with(201, 1, "nine byte").object, Role::Primary))
+        .unwrap();
     assert_eq!(stored(&store, &key), Some(set(["nine byte"])));
 }
 
@@ -135,8 +140,8 @@ fn at_the_disks_reserve_writes_and_merges_are_refused_and_confirmations_are_not(
     let full = Err(StoreError::Refused(Refusal::DiskFull));
     let peer = Peer::with(201, 1, "x").object;
     assert_eq!(block_on(store.coordinate(EPOCH, ours.clone(), put(3, "c"), None)).map(drop), full);
-    assert_eq!(block_on(store.merge(EPOCH, ours.clone(), peer.clone(), Role::Primary)), full);
-    assert_eq!(block_on(store.merge(EPOCH, other.clone(), peer, stand_in_for_the_first(&other))), full);
+    assert_eq!(block_on(store.merge(EPOCH, NONE_OVER, ours.clone(), peer.clone(), Role::Primary)), full);
+    assert_eq!(block_on(store.merge(EPOCH, NONE_OVER, other.clone(), peer, stand_in_for_the_first(&other))), full);
     assert_eq!(stored(&store, &ours), Some(set(["b"])), "reads go on");
 
     let last = primaries(&theirs)

@@ -15,6 +15,7 @@ mod hints;
 mod layouts;
 mod limits;
 mod listing;
+mod reaping;
 mod runs;
 #[cfg(feature = "rocksdb")]
 mod salvage;

@@ -12,8 +12,8 @@ use starling_storage::{
 
 use crate::support::machine::{MemoryMachine, SMALL};
 use crate::support::{
-    EPOCH, Peer, assert_hints_agree, assert_trees_agree, block_on, foreign_keys, identity, key, layout, open, our_keys,
-    put, raw_record, record_key, set, stored,
+    EPOCH, NONE_OVER, Peer, assert_hints_agree, assert_trees_agree, block_on, foreign_keys, identity, key, layout,
+    open, our_keys, put, raw_record, record_key, set, stored,
 };
 
 fn heir() -> Identity {
@@ -29,7 +29,7 @@ fn all_but_what_cannot_be_read_is_taken_over_without_what_only_the_old_directory
         block_on(store.coordinate(EPOCH, key.clone(), put(n, "a value"), None)).unwrap();
     }
     let role = Role::Fallback { stands_in_for: crate::support::primaries(&foreign)[0] };
-    block_on(store.merge(EPOCH, foreign.clone(), Peer::with(7, 99, "for others").object, role)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, foreign.clone(), Peer::with(7, 99, "for others").object, role)).unwrap();
     assert_eq!(*store.damage().borrow(), None);
     machine.disk.rot(Space::Objects, record_key(&ours[20]));
     assert!(matches!(store.get(&ours[20]), Err(StoreError::Damaged(_))));

@@ -11,8 +11,8 @@ use starling_core::tree::{Branch, Breadth, Fingerprint, Sum, Tree};
 use starling_storage::{Batch, Engine, Flaw, MemoryDisk, MemoryEngine, Space, Store};
 
 use crate::support::{
-    EPOCH, Peer, assert_trees_agree, block_on, cases, delete_after, key, layout, open, our_keys, primaries, put,
-    put_after, raw_records, record_key, trees_of,
+    EPOCH, NONE_OVER, Peer, assert_trees_agree, block_on, cases, delete_after, key, layout, open, our_keys, primaries,
+    put, put_after, raw_records, record_key, trees_of,
 };
 
 /// What happens to a key.
@@ -56,7 +56,7 @@ fn take(store: &Store, key: &ObjectKey, step: &Step, n: u64) {
             } else {
                 Role::Fallback { stands_in_for: primaries[0] }
             };
-            block_on(store.merge(EPOCH, key.clone(), object, role)).unwrap();
+            block_on(store.merge(EPOCH, NONE_OVER, key.clone(), object, role)).unwrap();
         }
         Step::Confirm(primary) => {
             block_on(store.confirm(EPOCH, key.clone(), primaries[*primary], held.clock().clone())).unwrap();

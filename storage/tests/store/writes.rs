@@ -10,8 +10,8 @@ use starling_storage::{StoreError, StoreLimits};
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock, own_histories,
-    primaries, put, put_after, queue, raw_record, set, stored, values,
+    EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock,
+    own_histories, primaries, put, put_after, queue, raw_record, set, stored, values,
 };
 
 on_every_machine![
@@ -63,7 +63,7 @@ fn a_deleted_key_keeps_its_clock(machine: &dyn Machine) {
     block_on(store.coordinate(EPOCH, key.clone(), delete_after(&written.seen(), 2), None)).unwrap();
     let object = store.get(&key).unwrap().expect("a tombstone is held");
     assert!(object.is_deleted(SiblingMode::Keep));
-    block_on(store.merge(EPOCH, key.clone(), written, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), written, Role::Primary)).unwrap();
     assert_eq!(stored(&store, &key), Some(set([])), "an old copy does not bring it back");
 }
 
@@ -119,10 +119,10 @@ fn merges_converge_in_any_order_and_repeating_them_changes_nothing(machine: &dyn
     let old = x.object.clone();
     let new = x.write(put_after(&old.seen(), 3, "x2")).clone();
     for object in [&old, &y, &new, &old] {
-        block_on(store.merge(EPOCH, one.clone(), object.clone(), Role::Primary)).unwrap();
+        block_on(store.merge(EPOCH, NONE_OVER, one.clone(), object.clone(), Role::Primary)).unwrap();
     }
     for object in [&new, &new, &old, &y] {
-        block_on(store.merge(EPOCH, other.clone(), object.clone(), Role::Primary)).unwrap();
+        block_on(store.merge(EPOCH, NONE_OVER, other.clone(), object.clone(), Role::Primary)).unwrap();
     }
     assert_eq!(stored(&store, &one), Some(set(["x2", "y"])));
     let clock = |key| store.get(key).unwrap().unwrap().clock().clone();
@@ -136,7 +136,7 @@ fn a_merge_brings_no_mark(machine: &dyn Machine) {
     let store = open(engine.clone());
     // Our own dots of a copy that we dropped come back.
     let ours = Peer::with(101, 1, "from an earlier life").object;
-    block_on(store.merge(EPOCH, key.clone(), ours, Role::Primary)).unwrap();
+    block_on(store.merge(EPOCH, NONE_OVER, key.clone(), ours, Role::Primary)).unwrap();
     assert_eq!(raw_record(&*engine, &key).unwrap().mark, None);
     let next = block_on(store.coordinate(EPOCH, key.clone(), put(2, "a"), None)).unwrap().object;
     assert_eq!(
@@ -154,7 +154,14 @@ fn a_merge_never_refuses_for_size(machine: &dyn Machine) {
     let store = open_with(machine.engine(), limits);
     for n in 1..=3 {
         let far_too_long = "x".repeat(20);
-        block_on(store.merge(EPOCH, key.clone(), Peer::with(200 + n, n, &far_too_long).object, Role::Primary)).unwrap();
+        block_on(store.merge(
+            EPOCH,
+            NONE_OVER,
+            key.clone(),
+            Peer::with(200 + n, n, &far_too_long).object,
+            Role::Primary,
+        ))
+        .unwrap();
     }
     let before = store.get(&key).unwrap().unwrap();
     let refused = block_on(store.coordinate(EPOCH, key.clone(), put(9, ""), None));
@@ -183,7 +190,7 @@ fn who_sends_to_a_primary_must_agree_that_it_is_one(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
-    let sent = block_on(store.merge(EPOCH, key.clone(), Peer::with(201, 1, "x").object, Role::Primary));
+    let sent = block_on(store.merge(EPOCH, NONE_OVER, key.clone(), Peer::with(201, 1, "x").object, Role::Primary));
     assert_eq!(sent, Err(StoreError::Refused(Refusal::OtherLayout)));
     assert_eq!(store.get(&key), Ok(None));
     assert!(raw_record(&*engine, &key).is_none());

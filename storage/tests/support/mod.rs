@@ -20,6 +20,7 @@ use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
+use starling_core::reaping::{RoundId, RoundsOver};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
@@ -31,6 +32,8 @@ pub const US: NodeId = NodeId(1);
 pub const OUR_DIRECTORY: DirectoryId = DirectoryId(101);
 /// Of a cluster whose ring has never changed.
 pub const EPOCH: Epoch = Epoch(1);
+/// In which nothing was ever reaped.
+pub const NONE_OVER: RoundsOver = RoundsOver(0);
 /// A small ring, so that many keys share a partition, and with it a writer.
 const PARTITIONS: u32 = 8;
 
@@ -212,12 +215,14 @@ pub struct RawRecord {
     pub markers: BTreeSet<NodeId>,
     pub confirmed: BTreeSet<NodeId>,
     pub owed_in: Option<Epoch>,
+    pub reaped: Option<RoundId>,
 }
 
 pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
     let entries = engine.scan(Space::Objects, b"", None, usize::MAX).unwrap();
     let record = |bytes: &[u8]| {
         let body = &bytes[1..];
+        let mut reaped = None;
         let (owed_in, (object, mark, markers, confirmed)) = match bytes[0] {
             1 => (None, codec::decode(body, usize::MAX >> 1, "a record").unwrap()),
             2 => codec::decode(body, usize::MAX >> 1, "a record").map(|(epoch, record)| (Some(epoch), record)).unwrap(),
@@ -225,9 +230,14 @@ pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
                 let decoded = codec::decode::<(Breadth, _, _)>(body, usize::MAX >> 1, "a record");
                 decoded.map(|(_, owed_in, record)| (owed_in, record)).unwrap()
             }
+            4 => {
+                let decoded = codec::decode::<(RoundId, _, _)>(body, usize::MAX >> 1, "a record").unwrap();
+                reaped = Some(decoded.0);
+                (decoded.1, decoded.2)
+            }
             format => panic!("format {format}"),
         };
-        RawRecord { object, mark, markers, confirmed, owed_in }
+        RawRecord { object, mark, markers, confirmed, owed_in, reaped }
     };
     entries.iter().map(|(key, value)| (key.to_vec(), record(value))).collect()
 }
@@ -239,6 +249,13 @@ pub fn trees_of(records: &BTreeMap<Vec<u8>, RawRecord>, layout: &Layout) -> BTre
     for (at, record) in records.iter().filter(|(_, record)| !record.object.is_unwritten()) {
         let name: Vec<&[u8]> = at[2..].splitn(3, |byte| *byte == 0).collect();
         let key = key(std::str::from_utf8(name[1]).unwrap(), name[2]);
+        if record.object.siblings().iter().all(|sibling| sibling.value == Value::Tombstone) {
+            let since = record.object.greatest_stamp().unwrap().0.to_be_bytes();
+            trees.insert([&[2], &at[..]].concat(), [&[1][..], &since].concat());
+        }
+        if record.reaped.is_some() {
+            continue;
+        }
         let position = Position::of(&key, layout.partitions()).0.to_be_bytes();
         let breadth = layout.rules(key.bucket()).replicas.map_or(255, |replicas| u8::try_from(replicas.get()).unwrap());
         let fingerprint = Fingerprint::of(record.object.clock());

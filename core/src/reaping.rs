@@ -1,0 +1,249 @@
+//! Reaping: how a tombstone goes for good (R11).
+//!
+//! A tombstone that one replica forgets while an older state of the key is left anywhere is a deleted write that comes back.
+//! So nothing is reaped by its age. Tombstones go in *rounds*, each over many keys of one partition, led by the partition's
+//! first primary ([`Reaping`]):
+//!
+//! 1. **Asking.** Every member is asked about each key. A primary agrees that holds the tombstone and nothing else ("nothing"
+//!    is no answer for a primary, and none that is filling is heard); everybody else agrees that holds nothing of the key
+//!    ([`agrees`]). Members answer when they are up, not all at once, so an answer is durable and **binds**: until the end
+//!    of the round, whoever holds nothing behaves as if it held the tombstone ([`Bound::guard`]), and takes in no older state.
+//! 2. **Marking.** When all members agree about a key, its primaries mark the tombstone as reaped, if it is still as it was.
+//!    What is marked has no leaf in the hash tree: replicas that are not equally far do not quarrel about it.
+//! 3. **Ending.** What all primaries have marked is deleted, and every member takes note that the round is over.
+//!
+//! By then nobody holds an older state. But one may still be under way, read before its sender had agreed, and a process may
+//! stand still for as long as it likes in between. So whatever is sent says how many rounds of its partition its sender knew
+//! to be over before it read ([`RoundsOver`]), and who knows of more does not take it. A round is over only once all members
+//! were bound by it: what is read by somebody who knows that cannot be older.
+//!
+//! A round belongs to an epoch of the ring, and ends with it: no request of another epoch is served, so the rounds are
+//! counted anew. What is marked and not deleted by then is put back, which is only a tombstone; what was deleted somewhere
+//! had been agreed upon by all. A node that has left may hold copies until it has brought them home, and nobody can bind it:
+//! there are no rounds until it is said to be empty, or declared dead ([`crate::ring::Ring::may_reap`]).
+//!
+//! What is missing: reaping of what has expired, and of histories in clocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{self, Fault};
+use crate::ids::NodeId;
+use crate::name::ObjectKey;
+use crate::object::Object;
+use crate::ring::Epoch;
+use crate::token::Partition;
+
+/// How many rounds of a partition are over, of those of one epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct RoundsOver(pub u64);
+
+/// What a node knows of the rounds of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fences {
+    of: Option<Epoch>,
+    over: BTreeMap<Partition, RoundsOver>,
+}
+
+impl Fences {
+    pub fn over(&self, epoch: Epoch, partition: Partition) -> RoundsOver {
+        let known = if self.of == Some(epoch) { self.over.get(&partition) } else { None };
+        known.copied().unwrap_or_default()
+    }
+
+    /// All partitions of which a round is over in that epoch.
+    pub fn all(&self, epoch: Epoch) -> BTreeMap<Partition, RoundsOver> {
+        if self.of == Some(epoch) { self.over.clone() } else { BTreeMap::new() }
+    }
+
+    /// Whether what was read by somebody who knew so many to be over may be taken in: it is not older than what is reaped.
+    pub fn admit(&self, epoch: Epoch, partition: Partition, over: RoundsOver) -> bool {
+        over >= self.over(epoch, partition) || fault::is_on(Fault::ForgetRoundsOver)
+    }
+
+    /// Somebody knows that so many are over. What is known of an earlier epoch is forgotten; true if this is news.
+    pub fn learn(&mut self, epoch: Epoch, partition: Partition, over: RoundsOver) -> bool {
+        if self.of < Some(epoch) {
+            *self = Fences { of: Some(epoch), over: BTreeMap::new() };
+        }
+        let is_news = self.of == Some(epoch) && over > self.over(epoch, partition);
+        if is_news {
+            self.over.insert(partition, over);
+        }
+        is_news
+    }
+}
+
+/// Which round it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RoundId {
+    pub epoch: Epoch,
+    pub partition: Partition,
+    /// Of this epoch and partition, from 1.
+    pub number: u64,
+}
+
+impl RoundId {
+    /// The one that comes when so many are over.
+    pub fn after(epoch: Epoch, partition: Partition, over: RoundsOver) -> RoundId {
+        RoundId { epoch, partition, number: over.0 + 1 }
+    }
+
+    /// How many are over when this one is.
+    pub fn over(self) -> RoundsOver {
+        RoundsOver(self.number)
+    }
+}
+
+/// What a round is about: the tombstones, as they were when it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    pub id: RoundId,
+    pub tombstones: BTreeMap<ObjectKey, Object>,
+}
+
+/// A round that this node is bound by, as it is made durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bound {
+    pub round: Round,
+    /// Of the one who leads it: what it has begun to have deleted. Decided once.
+    pub ending: Option<BTreeSet<ObjectKey>>,
+}
+
+impl Bound {
+    pub fn by(round: Round) -> Bound {
+        Bound { round, ending: None }
+    }
+
+    /// What to behave as if one held it, in that epoch, if one holds nothing of the key.
+    pub fn guard(&self, epoch: Epoch, key: &ObjectKey) -> Option<&Object> {
+        let binds = self.round.id.epoch == epoch && !fault::is_on(Fault::ForgetBindingAnswer);
+        self.round.tombstones.get(key).filter(|_| binds)
+    }
+}
+
+/// What a member is to a key, when it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Primary,
+    /// It may lack what it should have (R8).
+    FillingPrimary,
+    Other,
+}
+
+/// Whether a member agrees that a tombstone may go: its primaries hold that and nothing else, and everybody else nothing.
+pub fn agrees(standing: Standing, held: &Object, tombstone: &Object) -> bool {
+    match standing {
+        Standing::Primary => is_all_of(held, tombstone) || fault::is_on(Fault::ReapWhilePrimaryLacks),
+        Standing::FillingPrimary => false,
+        Standing::Other => held.is_unwritten(),
+    }
+}
+
+/// Whether what is held is the tombstone and nothing else: under one clock there is one object.
+pub fn is_all_of(held: &Object, tombstone: &Object) -> bool {
+    held.clock() == tombstone.clock()
+}
+
+/// How far a round has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// Whether it may go.
+    Asking,
+    /// To mark it.
+    Marking,
+    /// That the round is over, and to delete it.
+    Ending,
+    Over,
+}
+
+/// A round, as its leader sees it. It goes on after a crash: asking and marking again changes nothing, and what is to be
+/// deleted was made durable before anybody was told ([`Bound::ending`]).
+#[derive(Debug, Clone)]
+pub struct Reaping {
+    id: RoundId,
+    leader: NodeId,
+    members: BTreeSet<NodeId>,
+    /// Who has to mark each key.
+    primaries: BTreeMap<ObjectKey, BTreeSet<NodeId>>,
+    stage: Stage,
+    /// Keys that nobody has objected to.
+    left: BTreeSet<ObjectKey>,
+    heard: BTreeSet<NodeId>,
+}
+
+impl Reaping {
+    /// Begins, or goes on with, a round that its leader is bound by.
+    pub fn new(
+        bound: &Bound,
+        leader: NodeId,
+        members: BTreeSet<NodeId>,
+        primaries: impl Fn(&ObjectKey) -> BTreeSet<NodeId>,
+    ) -> Reaping {
+        let keys: BTreeSet<ObjectKey> = bound.round.tombstones.keys().cloned().collect();
+        let asks_nobody = fault::is_on(Fault::ReapByAge);
+        let members = if asks_nobody { BTreeSet::from([leader]) } else { members };
+        let primaries = |key: &ObjectKey| if asks_nobody { BTreeSet::from([leader]) } else { primaries(key) };
+        let primaries = keys.iter().map(|key| (key.clone(), primaries(key))).collect();
+        let (stage, left) = match &bound.ending {
+            Some(ending) => (Stage::Ending, ending.clone()),
+            None => (Stage::Asking, keys),
+        };
+        Reaping { id: bound.round.id, leader, members, primaries, stage, left, heard: BTreeSet::new() }
+    }
+
+    pub fn id(&self) -> RoundId {
+        self.id
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// What the present stage is about.
+    pub fn keys(&self) -> &BTreeSet<ObjectKey> {
+        &self.left
+    }
+
+    /// Who is still to be heard in the present stage. The leader ends its round last: what it forgets it cannot go on with.
+    pub fn waits_for(&self) -> BTreeSet<NodeId> {
+        let asked = match self.stage {
+            Stage::Asking | Stage::Ending => self.members.clone(),
+            Stage::Marking => self.left.iter().flat_map(|key| &self.primaries[key]).copied().collect(),
+            Stage::Over => BTreeSet::new(),
+        };
+        let mut left: BTreeSet<NodeId> = asked.difference(&self.heard).copied().collect();
+        if self.stage == Stage::Ending && left.len() > 1 {
+            left.remove(&self.leader);
+        }
+        left
+    }
+
+    /// A member has done what the present stage asks for, with these keys.
+    pub fn heard(&mut self, stage: Stage, by: NodeId, with: &BTreeSet<ObjectKey>) {
+        if stage != self.stage || !self.waits_for().contains(&by) {
+            return;
+        }
+        self.heard.insert(by);
+        let objects = |key: &ObjectKey| match stage {
+            Stage::Asking => !with.contains(key),
+            Stage::Marking => self.primaries[key].contains(&by) && !with.contains(key),
+            Stage::Ending | Stage::Over => false,
+        };
+        let gone: Vec<ObjectKey> = self.left.iter().filter(|key| objects(key)).cloned().collect();
+        self.left.retain(|key| !gone.contains(key));
+        if self.waits_for().is_empty() {
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.heard.clear();
+        self.stage = match self.stage {
+            Stage::Asking if !self.left.is_empty() => Stage::Marking,
+            Stage::Asking | Stage::Marking => Stage::Ending,
+            Stage::Ending | Stage::Over => Stage::Over,
+        };
+    }
+}

@@ -1,0 +1,249 @@
+//! The store's part in reaping (R11): the rounds that this node is bound by, and those that are over.
+//!
+//! A round binds once it is durable and every writer sees it: [`Store::bind`] makes both so, and only then are keys looked at
+//! ([`Store::weigh`]), by the writers, so that nothing comes in between. The end is the other way round: first it is durable
+//! that the round is over, so that nothing older is taken any more, then tombstones are deleted ([`Store::forget`]), and at
+//! last what binds goes ([`Store::unbind`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use starling_core::name::ObjectKey;
+use starling_core::object::Object;
+use starling_core::reaping::{Bound, Fences, Round, RoundId, RoundsOver, Standing};
+use starling_core::report::Refusal;
+use starling_core::ring::Epoch;
+use starling_core::stamp::Stamp;
+use starling_core::token::Partition;
+use tokio::sync::watch;
+
+use crate::engine::{Engine, EngineError};
+use crate::error::StoreError;
+use crate::meta;
+use crate::shared::lock;
+use crate::store::Store;
+use crate::trees;
+use crate::writer::{Change, Reap};
+
+/// Rounds that a node is bound by at once. Each has a partition of its own.
+const MOST_BOUND: usize = 256;
+
+/// What the writers go by. Both in one, so that none sees that nothing binds any more before that the round is over.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reapings {
+    pub bound: BTreeMap<Partition, Arc<Bound>>,
+    pub fences: Arc<Fences>,
+}
+
+impl Reapings {
+    pub fn read(engine: &dyn Engine, epoch: Option<Epoch>) -> Result<Reapings, EngineError> {
+        let bound = meta::read_bound(engine)?;
+        let mut fences = Fences::default();
+        for (of, partition, over) in meta::read_rounds_over(engine)? {
+            if Some(of) == epoch {
+                fences.learn(of, partition, over);
+            }
+        }
+        let bound = bound.into_iter().map(|bound| (bound.round.id.partition, Arc::new(bound))).collect();
+        Ok(Reapings { bound, fences: Arc::new(fences) })
+    }
+
+    /// What to behave as if it were held, where nothing is.
+    pub fn guard(&self, epoch: Epoch, partition: Partition, key: &ObjectKey) -> Option<&Object> {
+        self.bound.get(&partition)?.guard(epoch, key)
+    }
+}
+
+impl Store {
+    /// How many rounds of a partition this node knows to be over in an epoch. To be asked before anything is read that is
+    /// to be sent.
+    pub fn rounds_over(&self, epoch: Epoch, partition: Partition) -> RoundsOver {
+        self.shared.reapings.load().fences.over(epoch, partition)
+    }
+
+    /// The same of all partitions.
+    pub fn fences(&self) -> Arc<Fences> {
+        Arc::clone(&self.shared.reapings.load().fences)
+    }
+
+    /// Wakes whenever more rounds are known to be over.
+    pub fn rounds_over_news(&self) -> watch::Receiver<()> {
+        self.shared.rounds_over.subscribe()
+    }
+
+    /// Somebody knows so many rounds to be over. Nothing older is taken any more from now on; true if it was news.
+    pub fn learn_rounds_over(&self, epoch: Epoch, over: &BTreeMap<Partition, RoundsOver>) -> bool {
+        let present = self.shared.reapings.load();
+        if over.iter().all(|(partition, over)| *over <= present.fences.over(epoch, *partition)) {
+            return false;
+        }
+        let _one_at_a_time = lock(&self.shared.deciding);
+        if self.ring().is_none_or(|ring| ring.epoch() != epoch) {
+            return false;
+        }
+        self.change_reapings(|reapings| {
+            let fences = Arc::make_mut(&mut reapings.fences);
+            for (partition, over) in over {
+                fences.learn(epoch, *partition, *over);
+            }
+        });
+        self.shared.rounds_over.send_replace(());
+        true
+    }
+
+    /// The rounds that this node is bound by, some of them of earlier epochs, which bind no more.
+    pub fn bound(&self) -> Vec<Arc<Bound>> {
+        self.shared.reapings.load().bound.values().cloned().collect()
+    }
+
+    /// Is bound by a round, durably. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Refusal::OtherLayout`] in another epoch, [`Refusal::Reaped`] if the round is over, [`Refusal::Overloaded`] if too many
+    /// bind already, another one of the partition among them; [`StoreError::Unknown`] if it could not be made durable.
+    pub fn bind(&self, round: &Round) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.shared.deciding);
+        self.check_health()?;
+        let id = round.id;
+        if self.ring().is_none_or(|ring| ring.epoch() != id.epoch) {
+            return Err(StoreError::Refused(Refusal::OtherLayout));
+        }
+        let reapings = self.shared.reapings.load();
+        let of_partition = reapings.bound.get(&id.partition).map(|bound| bound.round.id);
+        if of_partition == Some(id) {
+            return Ok(());
+        }
+        if reapings.fences.over(id.epoch, id.partition) >= id.over() {
+            return Err(StoreError::Refused(Refusal::Reaped));
+        }
+        let is_taken = of_partition.is_some_and(|other| other.epoch == id.epoch);
+        // One of an earlier epoch has marked keys that have to be put back before it is forgotten.
+        if is_taken || of_partition.is_some() || reapings.bound.len() >= MOST_BOUND {
+            return Err(StoreError::Refused(Refusal::Overloaded));
+        }
+        drop(reapings);
+        self.put_bound(Bound::by(round.clone()))
+    }
+
+    /// Decides what a round that this node leads ends with. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that could not be made durable; [`Refusal::Reaped`] if the round does not bind any more.
+    pub fn decide_ending(&self, id: RoundId, keys: &BTreeSet<ObjectKey>) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.shared.deciding);
+        self.check_health()?;
+        let bound = self.shared.reapings.load().bound.get(&id.partition).cloned();
+        let bound = bound.filter(|bound| bound.round.id == id).ok_or(StoreError::Refused(Refusal::Reaped))?;
+        if bound.ending.is_some() {
+            return Ok(());
+        }
+        self.put_bound(Bound { ending: Some(keys.clone()), round: bound.round.clone() })
+    }
+
+    /// Takes note that a round is over: nothing older is taken from now on, nor after a restart. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that could not be made durable, or if this node is in another epoch.
+    pub fn note_over(&self, id: RoundId) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.shared.deciding);
+        self.check_health()?;
+        if self.ring().is_none_or(|ring| ring.epoch() != id.epoch) {
+            return Err(StoreError::Refused(Refusal::OtherLayout));
+        }
+        self.record(|batch| meta::write_rounds_over(batch, id.epoch, id.partition, id.over()))?;
+        self.change_reapings(|reapings| {
+            Arc::make_mut(&mut reapings.fences).learn(id.epoch, id.partition, id.over());
+        });
+        self.shared.rounds_over.send_replace(());
+        Ok(())
+    }
+
+    /// Is not bound by that round any more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if that could not be made durable.
+    pub fn unbind(&self, id: RoundId) -> Result<(), StoreError> {
+        let _one_at_a_time = lock(&self.shared.deciding);
+        self.check_health()?;
+        let binds = |bound: &Arc<Bound>| bound.round.id == id;
+        if self.shared.reapings.load().bound.get(&id.partition).is_some_and(binds) {
+            self.record(|batch| meta::delete_bound(batch, id.partition))?;
+            self.change_reapings(|reapings| drop(reapings.bound.remove(&id.partition)));
+        }
+        Ok(())
+    }
+
+    /// Whether this node agrees that a tombstone may go, by a round that binds it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if what is held cannot be told.
+    pub async fn weigh(
+        &self,
+        epoch: Epoch,
+        key: ObjectKey,
+        standing: Standing,
+        tombstone: Object,
+    ) -> Result<bool, StoreError> {
+        self.ask(epoch, key, |reply| Change::Reap { step: Reap::Weigh { standing, tombstone }, reply }).await
+    }
+
+    /// Marks a tombstone as reaped, if it is all that is held of the key; false if it is not.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may be marked all the same then, which does no harm.
+    pub async fn mark(&self, id: RoundId, key: ObjectKey, tombstone: Object) -> Result<bool, StoreError> {
+        self.ask(id.epoch, key, |reply| Change::Reap { step: Reap::Mark { id, tombstone }, reply }).await
+    }
+
+    /// Deletes what that round has marked, if nothing was written since; true if it has.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may be deleted all the same then.
+    pub async fn forget(&self, id: RoundId, key: ObjectKey) -> Result<bool, StoreError> {
+        self.ask(id.epoch, key, |reply| Change::Reap { step: Reap::Forget { id }, reply }).await
+    }
+
+    /// Puts back what was marked by an earlier round than that one; true if it was.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may be put back all the same then.
+    pub async fn put_back(&self, epoch: Epoch, key: ObjectKey) -> Result<bool, StoreError> {
+        self.ask(epoch, key, |reply| Change::Reap { step: Reap::PutBack, reply }).await
+    }
+
+    /// Up to `limit` tombstones of a partition behind `after`, each with the stamp of the last write of it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or is damaged.
+    pub fn tombstones(
+        &self,
+        partition: Partition,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<(ObjectKey, Stamp)>, StoreError> {
+        self.check_health()?;
+        trees::tombstones(&*self.shared.engine, partition, after, limit)
+    }
+
+    /// Whether nothing of any key is held. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or is damaged.
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        self.check_health()?;
+        Ok(self.shared.engine.scan(crate::engine::Space::Objects, &[], None, 1)?.is_empty())
+    }
+
+    fn put_bound(&self, bound: Bound) -> Result<(), StoreError> {
+        self.record(|batch| meta::write_bound(batch, &bound))?;
+        self.change_reapings(|reapings| drop(reapings.bound.insert(bound.round.id.partition, Arc::new(bound))));
+        Ok(())
+    }
+
+    /// The caller holds what guards these changes.
+    fn change_reapings(&self, change: impl FnOnce(&mut Reapings)) {
+        let mut next = Reapings::clone(&self.shared.reapings.load());
+        change(&mut next);
+        self.shared.reapings.store(Arc::new(next));
+    }
+}

@@ -1,0 +1,250 @@
+//! Rounds of reaping: what binds, what is marked, and what goes (R11).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use starling_core::ids::NodeId;
+use starling_core::name::ObjectKey;
+use starling_core::object::Object;
+use starling_core::reaping::{Round, RoundId, RoundsOver, Standing};
+use starling_core::report::{Refusal, Role};
+use starling_core::ring::Decree;
+use starling_core::token::Partition;
+use starling_storage::{Engine, Store, StoreError};
+
+use crate::support::machine::{Machine, on_every_machine};
+use crate::support::{
+    EPOCH, NONE_OVER, Peer, US, assert_trees_agree, block_on, delete_after, foreign_keys, layout, open, our_keys, put,
+    put_after, raw_record, set, stored,
+};
+
+on_every_machine![
+    a_tombstone_goes_when_its_round_is_over,
+    what_was_written_since_it_was_marked_stays,
+    whoever_holds_nothing_and_is_bound_takes_nothing_older,
+    whoever_holds_nothing_and_is_bound_takes_what_is_newer_as_if_it_had_held_the_tombstone,
+    a_primary_that_is_bound_and_holds_nothing_holds_the_tombstone_once_it_comes,
+    a_round_binds_and_its_end_holds_after_a_restart,
+    what_was_read_before_a_round_was_over_is_not_taken_after_it,
+    nobody_is_bound_by_a_round_that_is_over_or_of_another_epoch,
+    by_a_new_ring_what_is_marked_is_put_back,
+    tombstones_are_found_in_the_order_of_their_keys,
+];
+
+fn here(key: &ObjectKey) -> Partition {
+    layout().partition_of(key)
+}
+
+fn round(number: u64, key: &ObjectKey, tombstone: &Object) -> Round {
+    let id = RoundId { epoch: EPOCH, partition: here(key), number };
+    Round { id, tombstones: BTreeMap::from([(key.clone(), tombstone.clone())]) }
+}
+
+/// What another node has written and deleted: the live object, and the tombstone.
+fn deleted_elsewhere() -> (Object, Object) {
+    let mut peer = Peer::with(201, 1, "old");
+    let live = peer.object.clone();
+    let seen = live.seen();
+    peer.write(delete_after(&seen, 2));
+    (live, peer.object)
+}
+
+fn take(store: &Store, over: RoundsOver, key: &ObjectKey, object: &Object) -> Result<(), StoreError> {
+    let first = layout().preference_list(key).primaries()[0];
+    let is_ours = layout().preference_list(key).is_primary(US);
+    let role = if is_ours { Role::Primary } else { Role::Fallback { stands_in_for: first } };
+    block_on(store.merge(EPOCH, over, key.clone(), object.clone(), role))
+}
+
+fn agrees(store: &Store, standing: Standing, key: &ObjectKey, tombstone: &Object) -> bool {
+    block_on(store.weigh(EPOCH, key.clone(), standing, tombstone.clone())).unwrap()
+}
+
+fn mark(store: &Store, round: &Round, key: &ObjectKey) -> bool {
+    block_on(store.mark(round.id, key.clone(), round.tombstones[key].clone())).unwrap()
+}
+
+fn end(store: &Store, round: &Round, key: &ObjectKey) -> bool {
+    store.note_over(round.id).unwrap();
+    let is_gone = block_on(store.forget(round.id, key.clone())).unwrap();
+    store.unbind(round.id).unwrap();
+    is_gone
+}
+
+/// A store that holds a tombstone as a primary.
+fn with_tombstone(engine: Arc<dyn Engine>) -> (Store, ObjectKey, Object) {
+    let [key] = our_keys();
+    let store = open(engine);
+    let (_, tombstone) = deleted_elsewhere();
+    take(&store, NONE_OVER, &key, &tombstone).unwrap();
+    (store, key, tombstone)
+}
+
+fn a_tombstone_goes_when_its_round_is_over(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let (store, key, tombstone) = with_tombstone(engine.clone());
+    let round = round(1, &key, &tombstone);
+    store.bind(&round).unwrap();
+    assert!(agrees(&store, Standing::Primary, &key, &tombstone));
+    assert!(!agrees(&store, Standing::FillingPrimary, &key, &tombstone));
+    assert!(!agrees(&store, Standing::Other, &key, &tombstone), "it is held");
+    assert!(mark(&store, &round, &key));
+    assert_eq!(raw_record(&*engine, &key).unwrap().reaped, Some(round.id));
+    assert_trees_agree(&*engine, &layout());
+    assert!(end(&store, &round, &key));
+    assert!(raw_record(&*engine, &key).is_none());
+    assert_trees_agree(&*engine, &layout());
+    assert_eq!(store.tombstones(here(&key), None, 10).unwrap(), []);
+}
+
+fn what_was_written_since_it_was_marked_stays(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let (store, key, tombstone) = with_tombstone(engine.clone());
+    let round = round(1, &key, &tombstone);
+    store.bind(&round).unwrap();
+    assert!(mark(&store, &round, &key));
+    block_on(store.coordinate(EPOCH, key.clone(), put(7, "new"), None)).unwrap();
+    assert_trees_agree(&*engine, &layout());
+    assert!(!mark(&store, &round, &key), "it is another object now");
+    assert!(!end(&store, &round, &key));
+    assert_eq!(stored(&store, &key), Some(set(["new"])));
+}
+
+fn whoever_holds_nothing_and_is_bound_takes_nothing_older(machine: &dyn Machine) {
+    let [key] = foreign_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (live, tombstone) = deleted_elsewhere();
+    store.bind(&round(1, &key, &tombstone)).unwrap();
+    assert!(agrees(&store, Standing::Other, &key, &tombstone));
+    take(&store, NONE_OVER, &key, &live).unwrap();
+    take(&store, NONE_OVER, &key, &tombstone).unwrap();
+    assert!(raw_record(&*engine, &key).is_none(), "all of it is held where it should be");
+    assert!(agrees(&store, Standing::Other, &key, &tombstone));
+}
+
+fn whoever_holds_nothing_and_is_bound_takes_what_is_newer_as_if_it_had_held_the_tombstone(machine: &dyn Machine) {
+    let [merged, coordinated] = foreign_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (live, tombstone) = deleted_elsewhere();
+    let tombstones = [&merged, &coordinated].map(|key| (key.clone(), tombstone.clone())).into();
+    store.bind(&Round { tombstones, ..round(1, &merged, &tombstone) }).unwrap();
+    let mut other = Peer::with(202, 3, "new");
+    other.object.merge(&live);
+    take(&store, NONE_OVER, &merged, &other.object).unwrap();
+    block_on(store.coordinate(EPOCH, coordinated.clone(), put(4, "newer"), None)).unwrap();
+    for (key, value) in [(&merged, "new"), (&coordinated, "newer")] {
+        assert_eq!(stored(&store, key), Some(set([value])));
+        assert!(store.get(key).unwrap().unwrap().clock().covers_all(tombstone.clock()));
+        assert!(!agrees(&store, Standing::Other, key, &tombstone));
+    }
+    assert_trees_agree(&*engine, &layout());
+}
+
+fn a_primary_that_is_bound_and_holds_nothing_holds_the_tombstone_once_it_comes(machine: &dyn Machine) {
+    let [key] = our_keys();
+    let store = open(machine.engine());
+    let (live, tombstone) = deleted_elsewhere();
+    store.bind(&round(1, &key, &tombstone)).unwrap();
+    assert!(!agrees(&store, Standing::Primary, &key, &tombstone), "nothing is no answer");
+    take(&store, NONE_OVER, &key, &live).unwrap();
+    assert_eq!(store.get(&key).unwrap(), Some(tombstone.clone()));
+    assert!(agrees(&store, Standing::Primary, &key, &tombstone));
+}
+
+fn a_round_binds_and_its_end_holds_after_a_restart(machine: &dyn Machine) {
+    let [key] = foreign_keys();
+    let engine = machine.engine();
+    let (live, tombstone) = deleted_elsewhere();
+    let round = round(1, &key, &tombstone);
+    open(engine.clone()).bind(&round).unwrap();
+    let store = open(engine.clone());
+    assert_eq!(store.bound()[0].round, round);
+    store.decide_ending(round.id, &BTreeSet::from([key.clone()])).unwrap();
+    store.decide_ending(round.id, &BTreeSet::new()).unwrap();
+    drop(store);
+    let store = open(engine.clone());
+    assert_eq!(store.bound()[0].ending, Some(BTreeSet::from([key.clone()])), "it is decided once");
+    end(&store, &round, &key);
+    drop(store);
+    let store = open(engine.clone());
+    assert!(store.bound().is_empty());
+    assert_eq!(take(&store, NONE_OVER, &key, &live), Err(StoreError::Refused(Refusal::Reaped)));
+    assert!(raw_record(&*engine, &key).is_none());
+}
+
+fn what_was_read_before_a_round_was_over_is_not_taken_after_it(machine: &dyn Machine) {
+    let [key] = our_keys();
+    let store = open(machine.engine());
+    let (live, tombstone) = deleted_elsewhere();
+    let round = round(1, &key, &tombstone);
+    store.bind(&round).unwrap();
+    store.note_over(round.id).unwrap();
+    assert_eq!(take(&store, NONE_OVER, &key, &live), Err(StoreError::Refused(Refusal::Reaped)));
+    take(&store, RoundsOver(1), &key, &Peer::with(203, 5, "new").object).unwrap();
+    // Who says that more are over is believed.
+    take(&store, RoundsOver(3), &key, &Peer::with(204, 6, "newer").object).unwrap();
+    assert_eq!(store.rounds_over(EPOCH, here(&key)), RoundsOver(3));
+    assert_eq!(take(&store, RoundsOver(2), &key, &live), Err(StoreError::Refused(Refusal::Reaped)));
+}
+
+fn nobody_is_bound_by_a_round_that_is_over_or_of_another_epoch(machine: &dyn Machine) {
+    let [key] = our_keys();
+    let store = open(machine.engine());
+    let (_, tombstone) = deleted_elsewhere();
+    let first = round(1, &key, &tombstone);
+    store.bind(&first).unwrap();
+    store.bind(&first).unwrap();
+    let second = round(2, &key, &tombstone);
+    assert_eq!(store.bind(&second), Err(StoreError::Refused(Refusal::Overloaded)), "one at a time");
+    store.note_over(first.id).unwrap();
+    store.unbind(first.id).unwrap();
+    assert_eq!(store.bind(&first), Err(StoreError::Refused(Refusal::Reaped)));
+    let mut other = second.clone();
+    other.id.epoch.0 += 1;
+    assert_eq!(store.bind(&other), Err(StoreError::Refused(Refusal::OtherLayout)));
+    store.bind(&second).unwrap();
+}
+
+fn by_a_new_ring_what_is_marked_is_put_back(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let (store, key, tombstone) = with_tombstone(engine.clone());
+    let round = round(1, &key, &tombstone);
+    store.bind(&round).unwrap();
+    store.note_over(round.id).unwrap();
+    mark(&store, &round, &key);
+    let ring = store.ring().unwrap();
+    let node = NodeId(4);
+    let register = Decree::Register { node, directory: starling_core::ids::DirectoryId(400) };
+    store.append(&ring.entry(register)).unwrap();
+    let epoch = store.ring().unwrap().epoch();
+    assert_eq!(store.rounds_over(epoch, here(&key)), RoundsOver(0), "they are counted anew");
+    assert!(block_on(store.put_back(epoch, key.clone())).unwrap());
+    assert!(!block_on(store.put_back(epoch, key.clone())).unwrap());
+    store.unbind(round.id).unwrap();
+    assert_eq!(raw_record(&*engine, &key).unwrap().reaped, None);
+    assert_trees_agree(&*engine, &layout());
+}
+
+fn tombstones_are_found_in_the_order_of_their_keys(machine: &dyn Machine) {
+    let keys: [ObjectKey; 4] = our_keys();
+    let store = open(machine.engine());
+    for (n, key) in (1..).zip(&keys) {
+        let written = block_on(store.coordinate(EPOCH, key.clone(), put(n, "x"), None)).unwrap();
+        let delete = delete_after(&written.object.seen(), 10 + n);
+        block_on(store.coordinate(EPOCH, key.clone(), delete, None)).unwrap();
+    }
+    let found = |after: Option<&ObjectKey>, limit| -> Vec<ObjectKey> {
+        let found = store.tombstones(here(&keys[0]), after, limit).unwrap();
+        found.into_iter().map(|(key, _)| key).collect()
+    };
+    let mut all = keys.to_vec();
+    all.sort_by(|one, other| one.key().cmp(other.key()));
+    assert_eq!(found(None, 10), all);
+    assert_eq!(found(None, 2), all[..2]);
+    assert_eq!(found(Some(&all[1]), 10), all[2..]);
+    let seen = store.get(&all[0]).unwrap().unwrap().seen();
+    block_on(store.coordinate(EPOCH, all[0].clone(), put_after(&seen, 30, "again"), None)).unwrap();
+    assert_eq!(found(None, 10), all[1..], "what is written again is none any more");
+}
