@@ -207,14 +207,14 @@ fn a_key_that_was_deleted_begins_a_new_clock_once_that_is_forgotten() {
         story.then(put(1).returns("c1"));
         story.then(read([1]).returns("c2").waiting().clock([(1, 1)]));
         let before = story.then(read([1]).waiting().clock([(1, 2)]));
-        let deleted = story.then(delete().using("c2"));
+        story.then(delete().using("c2"));
         let anew = story.then(read([]).by(3).clock([(7, 1)]));
         if forgets {
             story.history.may_forget_deletes();
         }
-        (story, before, deleted, anew)
+        (story, before, anew)
     };
-    let (mut story, before, _, anew) = gone(false);
+    let (story, before, anew) = gone(false);
     story.breaks(ContextWentBackwards, [before, anew]);
     gone(true).0.passes();
 }

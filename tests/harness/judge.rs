@@ -94,6 +94,9 @@ impl<'a> Judge<'a> {
 
     fn history(&self, log: &Log) -> History {
         let mut history = History::default();
+        if log.forgets_deletes {
+            history.may_forget_deletes();
+        }
         let layout = self.client.layout();
         for (bucket, rules) in layout.buckets() {
             history.set_mode(bucket.clone(), rules.mode);

@@ -46,6 +46,7 @@ pub(crate) struct Log {
     /// What was written, for people.
     pub values: BTreeMap<ValueId, Bytes>,
     pub lost: Vec<LostDisk>,
+    pub forgets_deletes: bool,
 }
 
 /// An attempt at something, from outside: a client's own attempts are one.
@@ -67,6 +68,11 @@ impl Recorder {
     pub fn session(&self, client: &Client) -> Session {
         let number = SessionNumber(self.0.sessions.fetch_add(1, Ordering::Relaxed));
         Session { recorder: self.clone(), number, client: client.clone() }
+    }
+
+    /// The nodes forget deletions while the test goes on.
+    pub fn may_forget_deletes(&self) {
+        self.change(|log| log.forgets_deletes = true);
     }
 
     /// The disk of this node is gone, or back at an earlier state, and the node stays away from now on.
