@@ -123,3 +123,15 @@ fn changes_are_frozen() {
     let rules = BucketRules { replicas: Some(ReplicaCount::DEFAULT), mode: SiblingMode::LastWriteWins };
     assert_eq!(hex(&Change::Bucket { bucket: "b".parse().unwrap(), rules }), "060162010301");
 }
+
+#[test]
+fn a_node_that_has_left_and_is_gone_for_good_can_be_removed_by_its_name() {
+    let ring = ring();
+    let (layout, dead) = decree(&ring, &[Change::Leave(name(3))]).unwrap();
+    let version = layout.version();
+    let decrees = [Decree::Begin { layout, dead }, Decree::Switch(version), Decree::End(version)];
+    let left = decrees.into_iter().fold(ring, |ring, decree| ring.after(&ring.entry(decree)).unwrap());
+    assert_eq!(decree(&left, &[Change::Remove(name(3))]).unwrap().1, BTreeSet::from([NodeId(3)]));
+    let emptied = left.after(&left.entry(Decree::Emptied(NodeId(3)))).unwrap();
+    assert_eq!(decree(&emptied, &[Change::Remove(name(3))]), Err(ChangeError::NoMember(name(3))));
+}

@@ -152,8 +152,35 @@ fn whoever_has_departed_does_not_come_back() {
     let settled = ended(&switched(&dual));
     assert_eq!(settled.departure_of(NodeId(3)), Some(Departure::Left));
     assert_eq!(begun(&settled, &[1, 2, 3, 4], &[]), Err(InvalidDecree::Departed("n3".parse().unwrap())));
-    assert_eq!(begun(&settled, &[1, 2, 4], &[3]), Err(InvalidDecree::NoMember(NodeId(3))));
+    let emptied = decreed(&settled, Decree::Emptied(NodeId(3))).unwrap();
+    assert_eq!(begun(&emptied, &[1, 2, 4], &[3]), Err(InvalidDecree::NoMember(NodeId(3))));
     assert_eq!(begun(&settled, &[1, 2, 4], &[4]), Err(InvalidDecree::DeadMember("n4".parse().unwrap())));
+}
+
+#[test]
+fn nothing_is_reaped_until_whoever_has_left_holds_nothing() {
+    let ring = ring_of(&[1, 2, 3]);
+    assert!(ring.may_reap());
+    let dual = begun(&ring, &[1, 2, 4], &[]).unwrap();
+    assert!(!dual.may_reap() && !switched(&dual).may_reap(), "it changes");
+    let settled = ended(&switched(&dual));
+    assert_eq!(settled.bringing_home().values().map(ToString::to_string).collect::<Vec<_>>(), ["n3"]);
+    assert!(!settled.may_reap());
+    let emptied = decreed(&settled, Decree::Emptied(NodeId(3))).unwrap();
+    assert!(emptied.may_reap());
+    assert_eq!(emptied.departure_of(NodeId(3)), Some(Departure::Left));
+    let again = InvalidDecree::NothingToBringHome(NodeId(3));
+    assert_eq!(decreed(&emptied, Decree::Emptied(NodeId(3))), Err(again));
+    let member = InvalidDecree::NothingToBringHome(NodeId(1));
+    assert_eq!(decreed(&emptied, Decree::Emptied(NodeId(1))), Err(member));
+}
+
+#[test]
+fn whoever_has_left_and_is_gone_for_good_can_be_declared_dead() {
+    let settled = ended(&switched(&begun(&ring_of(&[1, 2, 3]), &[1, 2, 4], &[]).unwrap()));
+    let without = begun(&settled, &[1, 2, 4], &[3]).unwrap();
+    assert_eq!(without.departure_of(NodeId(3)), Some(Departure::Removed));
+    assert!(ended(&switched(&without)).may_reap());
 }
 
 #[test]

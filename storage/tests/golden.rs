@@ -11,8 +11,10 @@ use starling_core::choice::Ballot;
 use starling_core::codec;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
+use starling_core::reaping::{Round, RoundId};
 use starling_core::report::Role;
 use starling_core::ring::{Decree, Epoch};
+use starling_storage::inspect::{self, RecordPlace};
 use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
 use support::{
     EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys,
@@ -136,6 +138,38 @@ fn a_hash_tree() {
 }
 
 #[test]
+fn a_tombstone_and_the_round_that_reaps_it() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let [key] = our_keys();
+    let first = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
+    let deleted = block_on(store.coordinate(EPOCH, key.clone(), delete_after(&first.seen(), 2), None)).unwrap().object;
+    let at = RecordPlace { partition: layout().partition_of(&key), key: key.clone() };
+    let at = inspect::key_of(&at);
+    let entry = engine.get(Space::Trees, &[&[2], &at[..]].concat()).unwrap().unwrap();
+    assert_eq!(hex(&entry), ["01", "0000000003ea0000"].concat(), "the format, and the greatest stamp");
+
+    let id = RoundId { epoch: EPOCH, partition: layout().partition_of(&key), number: 4 };
+    let round = Round { id, tombstones: [(key.clone(), deleted.clone())].into() };
+    store.bind(&round).unwrap();
+    block_on(store.mark(id, key.clone(), deleted.clone())).unwrap();
+    let record = engine.get(Space::Objects, &at).unwrap().unwrap();
+    let number = format!("{:02x}", id.partition.0);
+    // The format; the round: epoch, partition, number; owed to nobody.
+    let head = ["04", "01", &number, "04", "00"].concat();
+    assert!(hex(&record).starts_with(&head), "{}", hex(&record));
+    let rest = codec::encode(&(&deleted, Some((1_u64, 2_u64, 1_u64)), 0_u64, 0_u64));
+    assert!(hex(&record).ends_with(&hex(&rest)), "{}", hex(&record));
+
+    let partition = id.partition.0.to_be_bytes();
+    let bound = [["01", "01", &number, "04"].concat(), hex(&codec::encode(&round.tombstones)), "00".to_owned()];
+    assert_eq!(meta(&*engine, &[&b"bound/"[..], &partition].concat()), bound.concat(), "no ending was decided");
+    store.note_over(id).unwrap();
+    let over = ["01", "01", &number, "04"].concat();
+    assert_eq!(meta(&*engine, &[&b"rounds-over/"[..], &partition].concat()), over);
+}
+
+#[test]
 fn the_nodes_own_affairs() {
     let engine = engine();
     let store = Store::open_engine(engine.clone(), identity(), StoreLimits::default()).unwrap();
@@ -179,7 +213,8 @@ fn the_nodes_own_affairs() {
     assert_eq!(meta(&*engine, b"retired"), "01066120636f7079");
     let keys = engine.scan(Space::Meta, b"", None, 99).unwrap();
     assert_eq!(meta(&*engine, b"trees"), "01");
-    assert_eq!(keys.len(), 7, "and nothing else is there");
+    assert_eq!(meta(&*engine, b"tombstones"), "01");
+    assert_eq!(keys.len(), 8, "and nothing else is there");
 }
 
 #[test]
