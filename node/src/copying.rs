@@ -154,6 +154,9 @@ impl Node {
             stalled: log.map(|copied| copied.stalled.iter().map(stall).collect()).unwrap_or_default(),
         });
         let held = self.store.hints().into_values().max().unwrap_or(0);
+        // One that has left is needed until the log says that it holds nothing.
+        let is_needed = ring.as_ref().is_some_and(|ring| ring.bringing_home().contains_key(&self.id()));
+        let held = held.max(u64::from(is_needed));
         Transfers { epoch: ring.map(|ring| ring.epoch()), copying, held, most_bytes_a_second: self.config.handoff_rate }
     }
 

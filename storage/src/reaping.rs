@@ -77,7 +77,6 @@ impl Store {
         if over.iter().all(|(partition, over)| *over <= present.fences.over(epoch, *partition)) {
             return false;
         }
-        let _one_at_a_time = lock(&self.shared.deciding);
         if self.ring().is_none_or(|ring| ring.epoch() != epoch) {
             return false;
         }
@@ -168,7 +167,9 @@ impl Store {
         let binds = |bound: &Arc<Bound>| bound.round.id == id;
         if self.shared.reapings.load().bound.get(&id.partition).is_some_and(binds) {
             self.record(|batch| meta::delete_bound(batch, id.partition))?;
-            self.change_reapings(|reapings| drop(reapings.bound.remove(&id.partition)));
+            self.change_reapings(|reapings| {
+                reapings.bound.remove(&id.partition);
+            });
         }
         Ok(())
     }
@@ -236,14 +237,19 @@ impl Store {
 
     fn put_bound(&self, bound: Bound) -> Result<(), StoreError> {
         self.record(|batch| meta::write_bound(batch, &bound))?;
-        self.change_reapings(|reapings| drop(reapings.bound.insert(bound.round.id.partition, Arc::new(bound))));
+        let bound = Arc::new(bound);
+        self.change_reapings(|reapings| {
+            reapings.bound.insert(bound.round.id.partition, Arc::clone(&bound));
+        });
         Ok(())
     }
 
-    /// The caller holds what guards these changes.
-    fn change_reapings(&self, change: impl FnOnce(&mut Reapings)) {
-        let mut next = Reapings::clone(&self.shared.reapings.load());
-        change(&mut next);
-        self.shared.reapings.store(Arc::new(next));
+    /// Never waits: what others have learnt meanwhile is kept.
+    fn change_reapings(&self, change: impl Fn(&mut Reapings)) {
+        self.shared.reapings.rcu(|present| {
+            let mut next = Reapings::clone(present);
+            change(&mut next);
+            next
+        });
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub copied: Mutex<Option<LayoutVersion>>,
     /// What this directory lacks, if it has come in the place of one that was lost (R8).
     pub filling: Mutex<Filling>,
-    /// What binds this node, and what it does not take any more (R11). Changed while `deciding` is held.
+    /// What binds this node, and what it does not take any more (R11). What binds is changed while `deciding` is held.
     pub reapings: ArcSwap<Reapings>,
     /// Changes whenever more rounds are known to be over.
     pub rounds_over: watch::Sender<()>,

@@ -146,21 +146,24 @@ impl Node {
     /// The request by the ring that has come since, if it failed because its own is not everybody's, or after the round of
     /// reaping that has ended since: it is to be tried again. News that is on its way is waited for.
     pub async fn newer(&self, request: &Request, error: Option<&RequestError>) -> Option<Request> {
-        let limit = request.time_left().min(NEWS_LIMIT);
-        let epoch = request.ring.epoch();
-        if error.is_some_and(|error| was_refused(error, Refusal::OtherLayout)) {
-            let mut rings = self.ring.subscribe();
-            let newer = rings.wait_for(|ring| ring.as_ref().is_some_and(|ring| ring.epoch() > epoch));
-            let ring = tokio::time::timeout(limit, newer).await.ok()?.ok()?.clone()?;
-            return Some(Request { ring, fences: self.store.fences(), ..request.clone() });
+        if !error.is_some_and(|error| was_refused(error, Refusal::OtherLayout)) {
+            return self.after_reaping(request, error).await;
         }
-        if error.is_some_and(|error| was_refused(error, Refusal::Reaped)) {
-            let mut news = self.store.rounds_over_news();
-            let newer = news.wait_for(|()| self.store.fences() != request.fences);
-            drop(tokio::time::timeout(limit, newer).await.ok()?.ok()?);
-            return Some(Request { fences: self.store.fences(), ..request.clone() });
+        let (epoch, mut rings) = (request.ring.epoch(), self.ring.subscribe());
+        let newer = rings.wait_for(|ring| ring.as_ref().is_some_and(|ring| ring.epoch() > epoch));
+        let ring = tokio::time::timeout(request.time_left().min(NEWS_LIMIT), newer).await.ok()?.ok()?.clone()?;
+        Some(Request { ring, fences: self.store.fences(), ..request.clone() })
+    }
+
+    /// As [`Node::newer`], for rounds of reaping only.
+    async fn after_reaping(&self, request: &Request, error: Option<&RequestError>) -> Option<Request> {
+        if !error.is_some_and(|error| was_refused(error, Refusal::Reaped)) {
+            return None;
         }
-        None
+        let mut news = self.store.rounds_over_news();
+        let newer = news.wait_for(|()| self.store.fences() != request.fences);
+        drop(tokio::time::timeout(request.time_left().min(NEWS_LIMIT), newer).await.ok()?.ok()?);
+        Some(Request { fences: self.store.fences(), ..request.clone() })
     }
 
     fn note_hedges(&self, replicas: &[ReplicaReport]) {

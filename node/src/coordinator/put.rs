@@ -90,8 +90,21 @@ impl Node {
     }
 
     /// Coordinates a write that another node forwarded. Only a primary does, so that no write is forwarded twice, and none
-    /// that is filling: it would be outdone by what it lacks (R6, R8).
+    /// that is filling: it would be outdone by what it lacks (R6, R8). Whoever forwarded it cannot know that a round of
+    /// reaping has ended meanwhile, so it is tried again here.
     pub async fn coordinate_forwarded(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
+        let written = Arc::clone(&self).coordinate_as_primary(request.clone(), put.clone()).await;
+        let Some(newer) = self.after_reaping(&request, written.as_ref().err()).await else { return written };
+        let again = self.coordinate_as_primary(newer, put).await;
+        match written {
+            Err(RequestError::WriteOutcomeUnknown { quorum, .. }) => {
+                again.map_err(|error| as_unknown(error, quorum)).map(as_first)
+            }
+            Ok(_) | Err(_) => again,
+        }
+    }
+
+    async fn coordinate_as_primary(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
         if !request.ring.read().preference_list(&put.key).is_primary(self.id()) {
             return Err(RequestError::Refused(Refusal::OtherLayout));
         }
