@@ -75,6 +75,8 @@ pub enum ChangeError {
     NoMember(NodeName),
     #[error("`{0}` is a member already")]
     Member(NodeName),
+    #[error("a node named `{0}` has left and may still hold copies: let it bring them home, or remove it first")]
+    BringsHome(NodeName),
     #[error("nothing is known of a node named `{0}` that could join")]
     Unknown(NodeName),
     #[error(transparent)]
@@ -130,6 +132,9 @@ impl Draft {
             Change::Join { name, weight } => {
                 if self.layout.members.iter().any(|member| member.name == *name) {
                     return Err(ChangeError::Member(name.clone()));
+                }
+                if ring.bringing_home().values().any(|left| left == name) {
+                    return Err(ChangeError::BringsHome(name.clone()));
                 }
                 let joining = joining.get(name).ok_or_else(|| ChangeError::Unknown(name.clone()))?;
                 self.layout.members.push(Member { weight: *weight, ..joining.clone() });

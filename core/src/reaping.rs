@@ -7,15 +7,18 @@
 //! 1. **Asking.** Every member is asked about each key. A primary agrees that holds the tombstone and nothing else ("nothing"
 //!    is no answer for a primary, and none that is filling is heard); everybody else agrees that holds nothing of the key
 //!    ([`agrees`]). Members answer when they are up, not all at once, so an answer is durable and **binds**: until the end
-//!    of the round, whoever holds nothing behaves as if it held the tombstone ([`Bound::guard`]), and takes in no older state.
+//!    of the round, whoever holds nothing behaves as if it held the tombstone ([`Bound::guard`]), and takes in no older state
+//!    but with it.
 //! 2. **Marking.** When all members agree about a key, its primaries mark the tombstone as reaped, if it is still as it was.
 //!    What is marked has no leaf in the hash tree: replicas that are not equally far do not quarrel about it.
-//! 3. **Ending.** What all primaries have marked is deleted, and every member takes note that the round is over.
+//! 3. **Ending.** What all primaries have marked is deleted, and every member takes note that the round is over. Where
+//!    nothing is left to be deleted it is only called off.
 //!
 //! By then nobody holds an older state. But one may still be under way, read before its sender had agreed, and a process may
 //! stand still for as long as it likes in between. So whatever is sent says how many rounds of its partition its sender knew
 //! to be over before it read ([`RoundsOver`]), and who knows of more does not take it. A round is over only once all members
-//! were bound by it: what is read by somebody who knows that cannot be older.
+//! were bound by it: what is read by somebody who knows that cannot be older. A round that is called off stands in nobody's
+//! way: otherwise rounds that come to nothing would keep replicas from becoming equal, and that is what they wait for.
 //!
 //! A round belongs to an epoch of the ring, and ends with it: no request of another epoch is served, so the rounds are
 //! counted anew. What is marked and not deleted by then is put back, which is only a tombstone; what was deleted somewhere
@@ -35,7 +38,7 @@ use crate::object::Object;
 use crate::ring::Epoch;
 use crate::token::Partition;
 
-/// How many rounds of a partition are over, of those of one epoch.
+/// Up to which of its numbers the rounds of a partition are over, of those of one epoch: the last that has deleted anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct RoundsOver(pub u64);
 
@@ -80,17 +83,17 @@ impl Fences {
 pub struct RoundId {
     pub epoch: Epoch,
     pub partition: Partition,
-    /// Of this epoch and partition, from 1.
+    /// Of this epoch and partition, from 1. Never used again.
     pub number: u64,
 }
 
 impl RoundId {
-    /// The one that comes when so many are over.
-    pub fn after(epoch: Epoch, partition: Partition, over: RoundsOver) -> RoundId {
-        RoundId { epoch, partition, number: over.0 + 1 }
+    /// The next, of a leader who knows those to be over and has itself ended, or called off, the one of number `last`.
+    pub fn next(epoch: Epoch, partition: Partition, over: RoundsOver, last: u64) -> RoundId {
+        RoundId { epoch, partition, number: over.0.max(last) + 1 }
     }
 
-    /// How many are over when this one is.
+    /// What is over when this one is.
     pub fn over(self) -> RoundsOver {
         RoundsOver(self.number)
     }
@@ -234,6 +237,14 @@ impl Reaping {
         let gone: Vec<ObjectKey> = self.left.iter().filter(|key| objects(key)).cloned().collect();
         self.left.retain(|key| !gone.contains(key));
         if self.waits_for().is_empty() {
+            self.go_on();
+        }
+    }
+
+    /// Gives up what nobody was asked to mark yet: somebody cannot be bound.
+    pub fn call_off(&mut self) {
+        if self.stage == Stage::Asking {
+            self.left.clear();
             self.go_on();
         }
     }

@@ -132,6 +132,9 @@ fn a_node_that_has_left_and_is_gone_for_good_can_be_removed_by_its_name() {
     let decrees = [Decree::Begin { layout, dead }, Decree::Switch(version), Decree::End(version)];
     let left = decrees.into_iter().fold(ring, |ring, decree| ring.after(&ring.entry(decree)).unwrap());
     assert_eq!(decree(&left, &[Change::Remove(name(3))]).unwrap().1, BTreeSet::from([NodeId(3)]));
+    let joining = [(name(3), Member { node: NodeId(33), directory: DirectoryId(133), ..member(3) })].into();
+    let again = left.decree_of(&[Change::Join { name: name(3), weight: 1 }], &joining);
+    assert_eq!(again, Err(ChangeError::BringsHome(name(3))), "whom a removal would name has to be clear");
     let emptied = left.after(&left.entry(Decree::Emptied(NodeId(3)))).unwrap();
     assert_eq!(decree(&emptied, &[Change::Remove(name(3))]), Err(ChangeError::NoMember(name(3))));
 }

@@ -4,6 +4,7 @@
 //! same effect at once: a replica that is behind its asker fetches what it lacks before it answers, and whoever is refused
 //! by one that is ahead fetches, and tries again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,9 @@ impl Node {
     /// Looks soon whether that peer knows more of the log, or of rounds of reaping.
     pub fn suspect(&self, peer: NodeId) {
         if peer != self.id() {
-            self.suspect.send_replace(Some(peer));
+            self.suspect.send_modify(|suspects| {
+                suspects.insert(peer);
+            });
         }
     }
 
@@ -38,14 +41,14 @@ impl Node {
     pub async fn follow_the_log(self: Arc<Self>) {
         let (mut gossip, mut suspect) = (self.gossip.clone(), self.suspect.subscribe());
         loop {
-            let suspected = self.suspect.send_replace(None);
+            let suspected = self.suspect.send_replace(BTreeSet::new());
             suspect.mark_unchanged();
             gossip.mark_unchanged();
+            for peer in &suspected {
+                self.learn_rounds_over_of(*peer).await;
+            }
             for peer in suspected.into_iter().chain(self.ahead()) {
                 self.catch_up_with(peer).await;
-            }
-            if let Some(peer) = suspected {
-                self.learn_rounds_over_of(peer).await;
             }
             tokio::select! {
                 () = self.stopping.cancelled() => return,

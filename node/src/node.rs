@@ -1,5 +1,6 @@
 //! A node: everything its services and background tasks share.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,7 +60,7 @@ pub struct Node {
     /// The ring in effect, for those who wait for another.
     pub ring: watch::Sender<Option<Arc<Ring>>>,
     /// The peer that was last found to be in another epoch.
-    pub suspect: watch::Sender<Option<NodeId>>,
+    pub suspect: watch::Sender<BTreeSet<NodeId>>,
     /// Held while what is staged changes.
     pub staging: AsyncMutex<()>,
     /// One at a time learns what others know of the log.
@@ -102,7 +103,7 @@ impl Node {
             reservation: Reservation::default(),
             requests: Arc::new(Semaphore::new(config.max_requests)),
             ring: watch::Sender::new(store.ring()),
-            suspect: watch::Sender::new(None),
+            suspect: watch::Sender::new(BTreeSet::new()),
             staging: AsyncMutex::new(()),
             catching_up: AsyncMutex::new(()),
             excluded: watch::Sender::new(None),

@@ -44,6 +44,8 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 const MOST_INTERVAL: Duration = Duration::from_secs(30);
 /// Entries of the index that are looked at together.
 const PAGE: usize = 1024;
+/// Pages of a partition that are looked through in one turn.
+const MOST_PAGES: usize = 16;
 /// Tombstones that are counted for whoever asks.
 const MOST_COUNTED: usize = 100_000;
 /// Until a node that has left looks again whether it holds anything.
@@ -77,6 +79,7 @@ impl Rounds {
         Some((led.reaping.stage(), led.reaping.keys().clone(), led.reaping.waits_for()))
     }
 
+    /// A member that is bound by as many as it may holds up nobody: others might wait for this round in turn.
     fn heard(&self, id: RoundId, stage: Stage, by: NodeId, answer: Result<BTreeSet<ObjectKey>, Failure>) {
         let mut rounds = self.lock();
         let Some(led) = rounds.get_mut(&id.partition).filter(|led| led.reaping.id() == id) else { return };
@@ -85,11 +88,29 @@ impl Rounds {
                 led.failures.remove(&by);
                 led.reaping.heard(stage, by, &with);
             }
+            Err(Failure::Refused(Refusal::Overloaded)) if stage == led.reaping.stage() => led.reaping.call_off(),
             Err(failure) => drop(led.failures.insert(by, failure)),
         }
         if led.reaping.stage() == Stage::Over {
             rounds.remove(&id.partition);
         }
+    }
+}
+
+/// Where to look for what can be reaped: on from where it was looked last.
+#[derive(Default)]
+struct Search {
+    last: Option<Partition>,
+    /// How far each partition was looked through.
+    cursors: BTreeMap<Partition, ObjectKey>,
+}
+
+impl Search {
+    /// Those partitions, from behind the last on.
+    fn order(&self, mut partitions: Vec<Partition>) -> Vec<Partition> {
+        let behind = partitions.iter().position(|partition| Some(*partition) > self.last);
+        partitions.rotate_left(behind.unwrap_or(0));
+        partitions
     }
 }
 
@@ -105,8 +126,7 @@ impl Node {
     /// Leads rounds, and puts back what an earlier ring has marked, for as long as the node runs.
     pub async fn reap(self: Arc<Self>) {
         let interval = (self.config.reap_after / 4).clamp(LEAST_INTERVAL, MOST_INTERVAL);
-        // How far each partition was looked through.
-        let mut cursors: BTreeMap<Partition, ObjectKey> = BTreeMap::new();
+        let mut search = Search::default();
         loop {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
@@ -114,22 +134,23 @@ impl Node {
             }
             let Ok(ring) = self.serving_ring() else { continue };
             let turn = async {
-                self.put_back_outdated(&ring).await?;
+                self.put_back_outdated(&ring).await;
                 self.rounds.lock().retain(|_, led| led.reaping.id().epoch == ring.epoch());
-                if ring.may_reap() {
-                    self.begin_rounds(&ring, &mut cursors).await?;
+                // Each partition once, or nearly: what comes to nothing is not to be tried over and over.
+                let times = if ring.may_reap() { self.led_by(&ring).len().div_ceil(MOST_ROUNDS) } else { 0 };
+                for _ in 0..times {
+                    let is_full = self.begin_rounds(&ring, &mut search).await;
                     let led = self.rounds.ids().into_iter().map(|id| self.lead(&ring, id));
                     stream::iter(led.collect::<Vec<_>>()).buffer_unordered(MOST_ROUNDS).collect::<()>().await;
+                    // There may be more, and room for it.
+                    if !is_full || self.rounds.lock().len() >= MOST_ROUNDS {
+                        break;
+                    }
                 }
-                Ok::<(), Failure>(())
             };
             tokio::select! {
                 () = self.stopping.cancelled() => return,
-                done = turn => {
-                    if let Err(failure) = done {
-                        tracing::debug!(%failure, "reaping is put off");
-                    }
-                }
+                () = turn => {}
             }
         }
     }
@@ -222,32 +243,52 @@ impl Node {
         layout.partitions().all().filter(|partition| first(*partition) == Some(self.id())).collect()
     }
 
-    /// What was marked by a round of an earlier epoch is as before.
-    async fn put_back_outdated(&self, ring: &Ring) -> Result<(), Failure> {
+    /// What was marked by a round of an earlier epoch is as before, and it binds no more.
+    async fn put_back_outdated(&self, ring: &Ring) {
         for bound in self.store.bound().into_iter().filter(|bound| bound.round.id.epoch != ring.epoch()) {
-            let put_back = |key: &ObjectKey| self.store.put_back(ring.epoch(), key.clone());
-            let keys: Vec<_> = bound.round.tombstones.keys().map(put_back).collect();
-            let done = stream::iter(keys).buffer_unordered(KEYS_AT_ONCE).map_ok(drop).try_collect::<()>().await;
-            done.map_err(own_failure)?;
             let id = bound.round.id;
-            self.change_store(move |store| store.unbind(id)).await.map_err(own_failure)?;
+            let keys = bound.round.tombstones.keys().cloned().collect();
+            let put_back = async {
+                self.put_back(ring, id, keys).await?;
+                self.change_store(move |store| store.unbind(id)).await
+            };
+            if let Err(error) = put_back.await {
+                tracing::debug!(%error, partition = %id.partition, "what an earlier round has marked stays so for now");
+            }
         }
-        Ok(())
     }
 
-    /// Begins what there is room for, and goes on with what a restart has interrupted.
-    async fn begin_rounds(&self, ring: &Ring, cursors: &mut BTreeMap<Partition, ObjectKey>) -> Result<(), Failure> {
+    async fn put_back(&self, ring: &Ring, id: RoundId, keys: BTreeSet<ObjectKey>) -> Result<(), StoreError> {
+        let put_back = |key: ObjectKey| async move {
+            let is_back = self.store.put_back(ring.epoch(), id, key.clone()).await;
+            agreed(key, is_back)
+        };
+        done_with(keys.into_iter().map(put_back)).await.map(drop)
+    }
+
+    /// Begins what there is room for, and goes on with what a restart has interrupted; true if there is room for no more.
+    async fn begin_rounds(&self, ring: &Ring, search: &mut Search) -> bool {
         let bound = self.store.bound();
-        for partition in self.led_by(ring) {
+        for partition in search.order(self.led_by(ring)) {
+            if self.rounds.lock().len() >= MOST_ROUNDS {
+                return true;
+            }
             let is_led = self.rounds.lock().contains_key(&partition);
-            if is_led || self.rounds.lock().len() >= MOST_ROUNDS || self.store.is_filling(partition) {
+            if is_led || self.store.is_filling(partition) {
                 continue;
             }
-            let bound = match bound.iter().find(|bound| bound.round.id.partition == partition) {
+            search.last = Some(partition);
+            let is_here =
+                |bound: &&Arc<Bound>| bound.round.id.partition == partition && bound.round.id.epoch == ring.epoch();
+            let bound = match bound.iter().find(is_here) {
                 Some(bound) => Bound::clone(bound),
-                None => match self.next_round(ring, partition, cursors).await? {
-                    Some(round) => Bound::by(round),
-                    None => continue,
+                None => match self.next_round(ring, partition, &mut search.cursors).await {
+                    Ok(Some(round)) => Bound::by(round),
+                    Ok(None) => continue,
+                    Err(failure) => {
+                        tracing::debug!(%failure, %partition, "reaping is put off");
+                        continue;
+                    }
                 },
             };
             let members = ring.members().into_keys().collect();
@@ -256,7 +297,7 @@ impl Node {
             let led = Led { reaping, since: Instant::now(), failures: BTreeMap::new() };
             self.rounds.lock().insert(partition, led);
         }
-        Ok(())
+        false
     }
 
     /// A round over the next tombstones of a partition that are old enough, by which this node is bound already; none if
@@ -274,7 +315,7 @@ impl Node {
         if tombstones.is_empty() {
             return Ok(None);
         }
-        let id = RoundId::after(ring.epoch(), partition, self.store.rounds_over(ring.epoch(), partition));
+        let id = self.store.next_round(ring.epoch(), partition);
         let round = Round { id, tombstones };
         let binds = round.clone();
         self.change_store(move |store| store.bind(&binds)).await.map_err(own_failure)?;
@@ -363,13 +404,21 @@ impl Node {
         id: RoundId,
         keys: BTreeSet<ObjectKey>,
     ) -> Result<BTreeSet<ObjectKey>, StoreError> {
-        self.change_store(move |store| store.note_over(id)).await?;
+        // Without a key it is called off, and nothing has to be kept from coming back.
+        if !keys.is_empty() {
+            self.change_store(move |store| store.note_over(id)).await?;
+        }
         let forget = |key: ObjectKey| async move {
             let is_gone = self.store.forget(id, key.clone()).await;
             agreed(key, is_gone)
         };
         let gone = done_with(self.own_of(ring, keys.clone()).into_iter().map(forget)).await?;
         self.counters.tombstones_reaped.add(gone.len() as u64);
+        // What somebody has objected to after it was marked here is as before.
+        let bound = self.store.bound().into_iter().find(|bound| bound.round.id == id);
+        let all = bound.iter().flat_map(|bound| bound.round.tombstones.keys()).cloned().collect();
+        let stays = self.own_of(ring, &all - &keys).into_iter().collect();
+        self.put_back(ring, id, stays).await?;
         self.change_store(move |store| store.unbind(id)).await?;
         Ok(keys)
     }
@@ -409,7 +458,7 @@ fn gather(
     reap_after: Duration,
 ) -> Result<(BTreeMap<ObjectKey, Object>, Option<ObjectKey>), StoreError> {
     let (mut tombstones, mut bytes) = (BTreeMap::new(), 0);
-    loop {
+    for _ in 0..MOST_PAGES {
         let page = store.tombstones(partition, after.as_ref(), PAGE)?;
         if page.is_empty() {
             return Ok((tombstones, None));
@@ -419,7 +468,14 @@ fn gather(
             if !is_due(since, now, reap_after) {
                 continue;
             }
-            let Some(object) = store.get(&key)?.filter(Object::is_tombstone) else { continue };
+            let object = match store.get(&key) {
+                Err(StoreError::Damaged(reason)) => {
+                    tracing::error!(reason, "a tombstone that is to be reaped cannot be read");
+                    continue;
+                }
+                object => object?.filter(Object::is_tombstone),
+            };
+            let Some(object) = object else { continue };
             bytes += starling_core::codec::encode(&(&key, &object)).len();
             tombstones.insert(key, object);
             if tombstones.len() >= MOST_KEYS || bytes >= MOST_BYTES {
@@ -427,24 +483,25 @@ fn gather(
             }
         }
     }
+    Ok((tombstones, after))
 }
 
 /// Blocks on the disk.
 fn count(store: &Store, led: &[Partition], now: u64, reap_after: Duration) -> Result<Tombstones, StoreError> {
     let (mut counted, mut oldest) = (Tombstones::default(), None::<Stamp>);
-    for partition in led {
+    'all: for partition in led {
         let mut after: Option<ObjectKey> = None;
         loop {
+            if counted.pending >= MOST_COUNTED as u64 {
+                counted.more = true;
+                break 'all;
+            }
             let page = store.tombstones(*partition, after.as_ref(), PAGE)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             counted.pending += page.len() as u64;
             counted.due += page.iter().filter(|(_, since)| is_due(*since, now, reap_after)).count() as u64;
             oldest = page.iter().map(|(_, since)| *since).chain(oldest).min();
-            if counted.pending >= MOST_COUNTED as u64 {
-                counted.more = true;
-                break;
-            }
         }
     }
     counted.oldest = oldest.map(|since| Duration::from_millis(now.saturating_sub(since.millis())));

@@ -59,15 +59,15 @@ pub trait ControlService {
 /// What is deleted and not forgotten yet, in the partitions whose reaping a node leads.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tombstones {
-    /// All, up to 100,000.
+    /// All, up to about 100,000.
     pub pending: u64,
-    /// There are more.
+    /// There may be more.
     pub more: bool,
     /// Of those, how many are old enough for a round.
     pub due: u64,
     /// How old the oldest is.
     pub oldest: Option<Duration>,
-    /// Why there can be no rounds at all at present, if there cannot.
+    /// Why there are no rounds at present, or not of all partitions, if so.
     pub held_up: Option<HeldUp>,
     /// Rounds under way, by partition.
     pub rounds: Vec<ReapingRound>,
@@ -75,14 +75,14 @@ pub struct Tombstones {
     pub reaped: u64,
 }
 
-/// Why nothing is reaped.
+/// Why nothing, or not everything, is reaped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldUp {
     /// The ring is changing.
     RingChanges,
     /// These have left, and may still hold copies.
     Leavers(Vec<NodeName>),
-    /// The node lacks what it has to have first, in this many partitions.
+    /// The node lacks what it has to have first, in this many partitions: of those nothing is.
     Filling(usize),
 }
 

@@ -91,7 +91,7 @@ pub enum Reap {
     Ask(Round),
     /// To mark them.
     Mark { id: RoundId, keys: BTreeSet<ObjectKey> },
-    /// To take note that the round is over, and to delete them.
+    /// To take note that the round is over, and to delete them; without any, that it is called off.
     End { id: RoundId, keys: BTreeSet<ObjectKey> },
 }
 

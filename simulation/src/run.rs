@@ -512,10 +512,18 @@ impl World {
     fn tombstone_left(&self) -> Option<String> {
         let all = 0..self.servers.len();
         let witness = lock(&self.witness);
-        let is_stuck =
-            all.clone().any(|index| self.is_away(index)) || !witness.ring().is_some_and(|ring| ring.may_reap());
-        if is_stuck {
+        if all.clone().any(|index| self.is_away(index)) {
             return None;
+        }
+        // Whoever has left and has an old disk again is excluded, and stays as it is.
+        let is_lost = |node: &NodeId| self.lost.keys().any(|index| self.names.identity(HostId(*index)).node == *node);
+        let ring = witness.ring()?;
+        match ring.bringing_home().keys().find(|node| !is_lost(node)) {
+            Some(node) => {
+                return Some(format!("{} has left, and is not known to hold nothing", self.names.node(*node)));
+            }
+            None if !ring.may_reap() => return None,
+            None => {}
         }
         all.into_iter().find_map(|index| {
             let mut records = witness.mirror(HostId(index)).records();

@@ -180,8 +180,8 @@ impl<'a> Fold<'a> {
             slot.now = slot.before.clone();
         }
         let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
-        let object = slot.now.object.clone();
-        if how == Coordinated::Minted || self.is_counted_only_now(place)? {
+        let (object, is_guard) = (slot.now.object.clone(), slot.is_guard);
+        if how == Coordinated::Minted || is_guard || self.is_counted_only_now(place)? {
             self.owe_confirmations(place)?;
         }
         Ok(Minted { object, how })
@@ -230,8 +230,8 @@ impl<'a> Fold<'a> {
         let slot = self.slot(place)?;
         let copied = minter.check(slot.now.mark.as_ref(), object.clock());
         copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        // Under one clock there is one object. A primary has to hold it.
-        if slot.now.object.clock().covers_all(object.clock()) && !(slot.is_guard && place.is_primary) {
+        // Under one clock there is one object. What only binds is held by nobody yet, and whoever is answered relies on it.
+        if slot.now.object.clock().covers_all(object.clock()) && !slot.is_guard {
             return Ok(false);
         }
         slot.now.object.merge(object);
@@ -260,12 +260,10 @@ impl<'a> Fold<'a> {
                 }
                 Ok(is_marked)
             }
-            Reap::PutBack => {
-                let epoch = self.around.ring.epoch();
-                let slot = self.slot(place)?;
-                let is_outdated = slot.now.reaped.take_if(|id| id.epoch != epoch).is_some();
-                slot.changed |= is_outdated;
-                Ok(is_outdated)
+            Reap::PutBack { id } => {
+                let is_marked = slot.now.reaped.take_if(|marked| marked == id).is_some();
+                slot.changed |= is_marked;
+                Ok(is_marked)
             }
         }
     }
@@ -392,7 +390,7 @@ impl<'a> Fold<'a> {
 
 /// What this node is bound to behave by where it holds nothing.
 fn guard_of<'a>(around: &Surroundings<'a>, at: &RecordKey) -> Option<&'a Object> {
-    around.reapings.guard(around.ring.epoch(), at.partition(), &at.object())
+    around.reapings.guard(around.ring.epoch(), at.partition(), || at.object())
 }
 
 fn open_slot(bytes: &[u8]) -> Result<Slot, StoreError> {

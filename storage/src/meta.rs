@@ -12,7 +12,7 @@ use starling_core::filling::Filling;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
 use starling_core::name::BucketName;
-use starling_core::reaping::{Bound, RoundsOver};
+use starling_core::reaping::{Bound, RoundId, RoundsOver};
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
@@ -41,6 +41,7 @@ const BREADTHS: &[u8] = b"breadths";
 const TOMBSTONES: &[u8] = b"tombstones";
 const BOUND: &[u8] = b"bound/";
 const ROUNDS_OVER: &[u8] = b"rounds-over/";
+const LAST_ROUND: &[u8] = b"last-round/";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
@@ -48,6 +49,7 @@ const DECREE_END: &[u8] = b"decree0";
 const FILLING_END: &[u8] = b"filling0";
 const BOUND_END: &[u8] = b"bound0";
 const ROUNDS_OVER_END: &[u8] = b"rounds-over0";
+const LAST_ROUND_END: &[u8] = b"last-round0";
 const MAX_PEER_RUNS: usize = 100_000;
 /// A vote may hold a layout, and little else.
 const MAX_VALUE_BYTES: usize = MAX_LAYOUT_BYTES + (1 << 16);
@@ -224,7 +226,17 @@ pub(crate) fn delete_bound(batch: &mut Batch, partition: Partition) {
     batch.delete(Space::Meta, [BOUND, &partition.0.to_be_bytes()].concat());
 }
 
-/// How many rounds are over, of each partition, and of which epoch.
+/// The last round of each partition that has bound this node and does not any more.
+pub(crate) fn read_last_rounds(engine: &dyn Engine) -> Result<Vec<RoundId>, EngineError> {
+    let found = engine.scan(Space::Meta, LAST_ROUND, Some(LAST_ROUND_END), usize::MAX)?;
+    found.iter().map(|(_, bytes)| decode(bytes)).collect()
+}
+
+pub(crate) fn write_last_round(batch: &mut Batch, id: RoundId) {
+    write(batch, &[LAST_ROUND, &id.partition.0.to_be_bytes()].concat(), &id);
+}
+
+/// Which rounds are over, of each partition, and of which epoch.
 pub(crate) fn read_rounds_over(engine: &dyn Engine) -> Result<Vec<(Epoch, Partition, RoundsOver)>, EngineError> {
     let found = engine.scan(Space::Meta, ROUNDS_OVER, Some(ROUNDS_OVER_END), usize::MAX)?;
     found.iter().map(|(_, bytes)| decode(bytes)).collect()

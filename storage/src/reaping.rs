@@ -33,11 +33,14 @@ const MOST_BOUND: usize = 256;
 pub(crate) struct Reapings {
     pub bound: BTreeMap<Partition, Arc<Bound>>,
     pub fences: Arc<Fences>,
+    /// Of each partition the last round that has bound this node and does not any more.
+    pub last: BTreeMap<Partition, RoundId>,
 }
 
 impl Reapings {
     pub fn read(engine: &dyn Engine, epoch: Option<Epoch>) -> Result<Reapings, EngineError> {
         let bound = meta::read_bound(engine)?;
+        let last = meta::read_last_rounds(engine)?.into_iter().map(|id| (id.partition, id)).collect();
         let mut fences = Fences::default();
         for (of, partition, over) in meta::read_rounds_over(engine)? {
             if Some(of) == epoch {
@@ -45,12 +48,17 @@ impl Reapings {
             }
         }
         let bound = bound.into_iter().map(|bound| (bound.round.id.partition, Arc::new(bound))).collect();
-        Ok(Reapings { bound, fences: Arc::new(fences) })
+        Ok(Reapings { bound, fences: Arc::new(fences), last })
+    }
+
+    /// The number of the last round of an epoch that has bound this node and does not any more; 0 without one.
+    fn last(&self, epoch: Epoch, partition: Partition) -> u64 {
+        self.last.get(&partition).filter(|id| id.epoch == epoch).map_or(0, |id| id.number)
     }
 
     /// What to behave as if it were held, where nothing is.
-    pub fn guard(&self, epoch: Epoch, partition: Partition, key: &ObjectKey) -> Option<&Object> {
-        self.bound.get(&partition)?.guard(epoch, key)
+    pub fn guard(&self, epoch: Epoch, partition: Partition, key: impl FnOnce() -> ObjectKey) -> Option<&Object> {
+        self.bound.get(&partition)?.guard(epoch, &key())
     }
 }
 
@@ -59,6 +67,12 @@ impl Store {
     /// to be sent.
     pub fn rounds_over(&self, epoch: Epoch, partition: Partition) -> RoundsOver {
         self.shared.reapings.load().fences.over(epoch, partition)
+    }
+
+    /// The round of a partition that comes next, if this node leads it.
+    pub fn next_round(&self, epoch: Epoch, partition: Partition) -> RoundId {
+        let reapings = self.shared.reapings.load();
+        RoundId::next(epoch, partition, reapings.fences.over(epoch, partition), reapings.last(epoch, partition))
     }
 
     /// The same of all partitions.
@@ -98,8 +112,8 @@ impl Store {
     /// Is bound by a round, durably. Blocks on the disk.
     ///
     /// # Errors
-    /// [`Refusal::OtherLayout`] in another epoch, [`Refusal::Reaped`] if the round is over, [`Refusal::Overloaded`] if too many
-    /// bind already, another one of the partition among them; [`StoreError::Unknown`] if it could not be made durable.
+    /// [`Refusal::OtherLayout`] in another epoch, [`Refusal::Reaped`] if the round is over or called off,
+    /// [`Refusal::Overloaded`] if too many bind already, another one of the partition among them; [`StoreError::Unknown`] if it could not be made durable.
     pub fn bind(&self, round: &Round) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.shared.deciding);
         self.check_health()?;
@@ -112,12 +126,12 @@ impl Store {
         if of_partition == Some(id) {
             return Ok(());
         }
-        if reapings.fences.over(id.epoch, id.partition) >= id.over() {
+        let over = reapings.fences.over(id.epoch, id.partition);
+        if over.0.max(reapings.last(id.epoch, id.partition)) >= id.number {
             return Err(StoreError::Refused(Refusal::Reaped));
         }
-        let is_taken = of_partition.is_some_and(|other| other.epoch == id.epoch);
-        // One of an earlier epoch has marked keys that have to be put back before it is forgotten.
-        if is_taken || of_partition.is_some() || reapings.bound.len() >= MOST_BOUND {
+        // Also by one of an earlier epoch: it has marked keys that have to be put back before it is forgotten.
+        if of_partition.is_some() || reapings.bound.len() >= MOST_BOUND {
             return Err(StoreError::Refused(Refusal::Overloaded));
         }
         drop(reapings);
@@ -149,7 +163,8 @@ impl Store {
         if self.ring().is_none_or(|ring| ring.epoch() != id.epoch) {
             return Err(StoreError::Refused(Refusal::OtherLayout));
         }
-        self.record(|batch| meta::write_rounds_over(batch, id.epoch, id.partition, id.over()))?;
+        let over = self.rounds_over(id.epoch, id.partition).max(id.over());
+        self.record(|batch| meta::write_rounds_over(batch, id.epoch, id.partition, over))?;
         self.change_reapings(|reapings| {
             Arc::make_mut(&mut reapings.fences).learn(id.epoch, id.partition, id.over());
         });
@@ -157,7 +172,7 @@ impl Store {
         Ok(())
     }
 
-    /// Is not bound by that round any more. Blocks on the disk.
+    /// Is not bound by that round any more, and never again. Blocks on the disk.
     ///
     /// # Errors
     /// [`StoreError`] if that could not be made durable.
@@ -166,9 +181,13 @@ impl Store {
         self.check_health()?;
         let binds = |bound: &Arc<Bound>| bound.round.id == id;
         if self.shared.reapings.load().bound.get(&id.partition).is_some_and(binds) {
-            self.record(|batch| meta::delete_bound(batch, id.partition))?;
+            self.record(|batch| {
+                meta::delete_bound(batch, id.partition);
+                meta::write_last_round(batch, id);
+            })?;
             self.change_reapings(|reapings| {
                 reapings.bound.remove(&id.partition);
+                reapings.last.insert(id.partition, id);
             });
         }
         Ok(())
@@ -204,12 +223,12 @@ impl Store {
         self.ask(id.epoch, key, |reply| Change::Reap { step: Reap::Forget { id }, reply }).await
     }
 
-    /// Puts back what was marked by an earlier round than that one; true if it was.
+    /// Puts back what that round, which may be of an earlier epoch, has marked; true if it has.
     ///
     /// # Errors
     /// [`StoreError`]; it may be put back all the same then.
-    pub async fn put_back(&self, epoch: Epoch, key: ObjectKey) -> Result<bool, StoreError> {
-        self.ask(epoch, key, |reply| Change::Reap { step: Reap::PutBack, reply }).await
+    pub async fn put_back(&self, epoch: Epoch, id: RoundId, key: ObjectKey) -> Result<bool, StoreError> {
+        self.ask(epoch, key, |reply| Change::Reap { step: Reap::PutBack { id }, reply }).await
     }
 
     /// Up to `limit` tombstones of a partition behind `after`, each with the stamp of the last write of it. Blocks on the disk.

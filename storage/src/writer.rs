@@ -63,7 +63,7 @@ pub(crate) enum Reap {
     Weigh { standing: Standing, tombstone: Object },
     Mark { id: RoundId, tombstone: Object },
     Forget { id: RoundId },
-    PutBack,
+    PutBack { id: RoundId },
 }
 
 impl Job {

@@ -164,9 +164,14 @@ fn a_tombstone_and_the_round_that_reaps_it() {
     let partition = id.partition.0.to_be_bytes();
     let bound = [["01", "01", &number, "04"].concat(), hex(&codec::encode(&round.tombstones)), "00".to_owned()];
     assert_eq!(meta(&*engine, &[&b"bound/"[..], &partition].concat()), bound.concat(), "no ending was decided");
+    store.decide_ending(id, &[key.clone()].into()).unwrap();
+    let ended = [bound[0].clone(), bound[1].clone(), "0101".to_owned(), hex(&codec::encode(&key))];
+    assert_eq!(meta(&*engine, &[&b"bound/"[..], &partition].concat()), ended.concat());
     store.note_over(id).unwrap();
     let over = ["01", "01", &number, "04"].concat();
     assert_eq!(meta(&*engine, &[&b"rounds-over/"[..], &partition].concat()), over);
+    store.unbind(id).unwrap();
+    assert_eq!(meta(&*engine, &[&b"last-round/"[..], &partition].concat()), over, "the same, as a round");
 }
 
 #[test]
@@ -234,6 +239,7 @@ fn the_log_and_the_votes() {
     assert_eq!(engine.get(Space::Meta, b"vote/\0\0\0\0\0\0\0\x02").unwrap(), None, "what is chosen needs no vote");
     store.note_copied(LayoutVersion(2)).unwrap();
     assert_eq!(meta(&*engine, b"copied"), "0102");
+    assert_eq!(hex(&codec::encode(&Decree::Emptied(NodeId(7)))), "0407");
 }
 
 #[test]

@@ -106,6 +106,8 @@ struct Node {
     bound: Option<Bound>,
     marked: Option<RoundId>,
     fences: Fences,
+    /// The last round that bound it and does not any more, and of which epoch.
+    ended: (Epoch, u64),
     /// With whom it has still to be compared.
     to_fill_from: BTreeSet<NodeId>,
     /// In mind only.
@@ -160,6 +162,7 @@ impl World {
                 bound: None,
                 marked: None,
                 fences: Fences::default(),
+                ended: (Epoch(0), 0),
                 to_fill_from: BTreeSet::new(),
                 leads: None,
             };
@@ -270,6 +273,11 @@ impl Run {
         node.fences.over(node.epoch, HERE)
     }
 
+    fn ended(&self, id: NodeId) -> u64 {
+        let (of, number) = self.nodes[&id].ended;
+        if of == self.nodes[&id].epoch { number } else { 0 }
+    }
+
     /// What a node has of the key for whatever it takes in: what binds it in the place of nothing.
     fn as_held(&self, id: NodeId) -> Object {
         let node = &self.nodes[&id];
@@ -349,7 +357,7 @@ impl Run {
             return;
         }
         if node.bound.is_none() && node.held.is_tombstone() {
-            let id = RoundId::after(node.epoch, HERE, self.over(LEADER));
+            let id = RoundId::next(node.epoch, HERE, self.over(LEADER), self.ended(LEADER));
             let round = Round { id, tombstones: BTreeMap::from([(self.key.clone(), node.held.clone())]) };
             self.node(LEADER).bound = Some(Bound::by(round));
         }
@@ -391,6 +399,7 @@ impl Run {
                 bound: None,
                 marked: None,
                 fences: Fences::default(),
+                ended: (Epoch(0), 0),
                 to_fill_from: BTreeSet::new(),
                 leads: None,
             };
@@ -442,8 +451,8 @@ impl Run {
         }
         node.fences.learn(epoch, HERE, over);
         let mut held = self.as_held(id);
-        let lacks = is_primary(id) && self.nodes[&id].held.is_unwritten();
-        if lacks || !held.clock().covers_all(object.clock()) {
+        let binds_only = self.nodes[&id].held.is_unwritten();
+        if binds_only || !held.clock().covers_all(object.clock()) {
             held.merge(object);
             self.hold(id, held);
         }
@@ -509,11 +518,11 @@ impl Run {
         round: Round,
         keys: &BTreeSet<ObjectKey>,
     ) -> Option<BTreeSet<ObjectKey>> {
-        let (key, over) = (self.key.clone(), self.over(id));
+        let (key, over, ended) = (self.key.clone(), self.over(id), self.ended(id));
         let tombstone = round.tombstones.get(&key).cloned()?;
         let node = self.node(id);
         let is_bound = node.bound.as_ref().is_some_and(|bound| bound.round.id == round.id);
-        let is_over = over >= round.id.over() && !is_bound;
+        let is_over = over.0.max(ended) >= round.id.number && !is_bound;
         let is_done = match stage {
             Stage::Asking => {
                 if is_over || (node.bound.is_some() && !is_bound) {
@@ -538,8 +547,12 @@ impl Run {
             }
             Stage::Ending => {
                 let is_marked = node.marked == Some(round.id) && keys.contains(&key);
-                node.fences.learn(round.id.epoch, HERE, round.id.over());
-                node.bound.take_if(|bound| bound.round.id == round.id);
+                if !keys.is_empty() {
+                    node.fences.learn(round.id.epoch, HERE, round.id.over());
+                }
+                if node.bound.take_if(|bound| bound.round.id == round.id).is_some() {
+                    node.ended = (round.id.epoch, round.id.number);
+                }
                 if is_marked {
                     let reaped = std::mem::take(&mut node.held);
                     node.marked = None;

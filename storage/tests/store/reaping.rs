@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use starling_core::coordinate::Coordinated;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -14,19 +15,21 @@ use starling_storage::{Engine, Store, StoreError};
 
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, NONE_OVER, Peer, US, assert_trees_agree, block_on, delete_after, foreign_keys, layout, open, our_keys, put,
-    put_after, raw_record, set, stored,
+    EPOCH, NONE_OVER, Peer, US, assert_hints_agree, assert_trees_agree, block_on, delete_after, foreign_keys, layout,
+    open, our_keys, put, put_after, raw_record, set, stored,
 };
 
 on_every_machine![
     a_tombstone_goes_when_its_round_is_over,
     what_was_written_since_it_was_marked_stays,
-    whoever_holds_nothing_and_is_bound_takes_nothing_older,
+    whoever_holds_nothing_and_is_bound_takes_the_tombstone_in_the_place_of_what_is_older,
+    a_repeated_request_that_binds_only_is_held_by_whoever_answers_it,
     whoever_holds_nothing_and_is_bound_takes_what_is_newer_as_if_it_had_held_the_tombstone,
     a_primary_that_is_bound_and_holds_nothing_holds_the_tombstone_once_it_comes,
     a_round_binds_and_its_end_holds_after_a_restart,
     what_was_read_before_a_round_was_over_is_not_taken_after_it,
     nobody_is_bound_by_a_round_that_is_over_or_of_another_epoch,
+    a_round_that_is_called_off_stands_in_nobodys_way_and_never_binds_again,
     by_a_new_ring_what_is_marked_is_put_back,
     tombstones_are_found_in_the_order_of_their_keys,
 ];
@@ -110,7 +113,8 @@ fn what_was_written_since_it_was_marked_stays(machine: &dyn Machine) {
     assert_eq!(stored(&store, &key), Some(set(["new"])));
 }
 
-fn whoever_holds_nothing_and_is_bound_takes_nothing_older(machine: &dyn Machine) {
+/// Whoever is answered counts on its being held, and brought home.
+fn whoever_holds_nothing_and_is_bound_takes_the_tombstone_in_the_place_of_what_is_older(machine: &dyn Machine) {
     let [key] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
@@ -118,9 +122,23 @@ fn whoever_holds_nothing_and_is_bound_takes_nothing_older(machine: &dyn Machine)
     store.bind(&round(1, &key, &tombstone)).unwrap();
     assert!(agrees(&store, Standing::Other, &key, &tombstone));
     take(&store, NONE_OVER, &key, &live).unwrap();
-    take(&store, NONE_OVER, &key, &tombstone).unwrap();
-    assert!(raw_record(&*engine, &key).is_none(), "all of it is held where it should be");
-    assert!(agrees(&store, Standing::Other, &key, &tombstone));
+    let held = raw_record(&*engine, &key).unwrap();
+    assert_eq!((held.object, held.markers.len()), (tombstone.clone(), 3));
+    assert!(!agrees(&store, Standing::Other, &key, &tombstone));
+    assert_trees_agree(&*engine, &layout());
+    assert_hints_agree(&store, &*engine);
+}
+
+fn a_repeated_request_that_binds_only_is_held_by_whoever_answers_it(machine: &dyn Machine) {
+    let [key] = foreign_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (_, tombstone) = deleted_elsewhere();
+    store.bind(&round(1, &key, &tombstone)).unwrap();
+    let repeated = block_on(store.coordinate(EPOCH, key.clone(), delete_after(&tombstone.seen(), 2), None)).unwrap();
+    assert_eq!(repeated.how, Coordinated::Repeated);
+    let held = raw_record(&*engine, &key).unwrap();
+    assert_eq!((held.object, held.markers.len()), (tombstone, 3));
 }
 
 fn whoever_holds_nothing_and_is_bound_takes_what_is_newer_as_if_it_had_held_the_tombstone(machine: &dyn Machine) {
@@ -207,6 +225,23 @@ fn nobody_is_bound_by_a_round_that_is_over_or_of_another_epoch(machine: &dyn Mac
     store.bind(&second).unwrap();
 }
 
+fn a_round_that_is_called_off_stands_in_nobodys_way_and_never_binds_again(machine: &dyn Machine) {
+    let [key] = our_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (live, tombstone) = deleted_elsewhere();
+    let first = round(1, &key, &tombstone);
+    store.bind(&first).unwrap();
+    store.unbind(first.id).unwrap();
+    take(&store, NONE_OVER, &key, &live).unwrap();
+    assert_eq!(stored(&store, &key), Some(set(["old"])));
+    drop(store);
+    let store = open(engine);
+    assert_eq!(store.bind(&first), Err(StoreError::Refused(Refusal::Reaped)));
+    assert_eq!(store.next_round(EPOCH, here(&key)).number, 2);
+    store.bind(&round(2, &key, &tombstone)).unwrap();
+}
+
 fn by_a_new_ring_what_is_marked_is_put_back(machine: &dyn Machine) {
     let engine = machine.engine();
     let (store, key, tombstone) = with_tombstone(engine.clone());
@@ -220,8 +255,8 @@ fn by_a_new_ring_what_is_marked_is_put_back(machine: &dyn Machine) {
     store.append(&ring.entry(register)).unwrap();
     let epoch = store.ring().unwrap().epoch();
     assert_eq!(store.rounds_over(epoch, here(&key)), RoundsOver(0), "they are counted anew");
-    assert!(block_on(store.put_back(epoch, key.clone())).unwrap());
-    assert!(!block_on(store.put_back(epoch, key.clone())).unwrap());
+    assert!(block_on(store.put_back(epoch, round.id, key.clone())).unwrap());
+    assert!(!block_on(store.put_back(epoch, round.id, key.clone())).unwrap());
     store.unbind(round.id).unwrap();
     assert_eq!(raw_record(&*engine, &key).unwrap().reaped, None);
     assert_trees_agree(&*engine, &layout());
