@@ -7,9 +7,9 @@
 //! Around it: [`membership`] (meeting peers, adopting a layout, gossip), [`init`] (making a cluster), [`handoff`] (bringing
 //! held copies home), [`anti_entropy`] (replicas compare, by [`comparing`]; [`repairing`] at once), [`scrubbing`],
 //! [`reaping`] (how tombstones go), [`registering`] and [`filling`] (coming back after a disk was lost), [`listing`],
-//! changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`], [`phases`] and [`readdressing`]), [`control`] (administration), [`config`],
-//! [`environment`] (what a node needs of the world), [`lifecycle`] which starts and ends it all, and `run` which makes a
-//! process of it.
+//! changes of the ring ([`changing`] → [`choosing`] → [`decrees`] → [`copying`], [`phases`] and [`readdressing`]),
+//! [`control`] (administration), [`config`], [`environment`] (what a node needs of the world), [`lifecycle`] which starts
+//! and ends it all, and `run` which makes a process of it.
 //!
 //! Left out on purpose: decisions (core), durability (storage), failure detection (gossip). Missing still:
 //! HTTP, TLS.

@@ -225,7 +225,8 @@ pub(crate) fn tombstone_since(object: &Object) -> Option<Stamp> {
 }
 
 /// Makes the trees of a store whose records were written before there were any, or before tombstones were found by them.
-/// What an earlier attempt has done is passed over, and so is a record that cannot be read: it has no leaf, as a check of the store will tell.
+/// What an earlier attempt has done is passed over, and so is a record that cannot be read: it has no leaf, as a check of the
+/// store will tell.
 ///
 /// # Errors
 /// The engine fails.
