@@ -70,6 +70,8 @@ pub struct Witness {
     accounts: Accounts,
     /// Nodes whose disks hold an old state, until they are somebody else.
     old_copies: BTreeSet<usize>,
+    /// What old copies held that nobody may tell from what it is a copy of: it may come back.
+    may_come_back: BTreeMap<ObjectKey, Clock>,
     /// Writes whose answer is awaited, by connection and call.
     asked: BTreeMap<(u64, u64), Asked>,
     pub breaches: Vec<Breach>,
@@ -95,6 +97,7 @@ impl Witness {
             identities: identities.to_vec(),
             accounts: Accounts::new(Arc::clone(&names)),
             old_copies: BTreeSet::new(),
+            may_come_back: BTreeMap::new(),
             asked: BTreeMap::new(),
             breaches: Vec::new(),
             counts: BTreeMap::new(),
@@ -183,10 +186,16 @@ impl Witness {
         let marks = mirror.records().filter_map(|record| record.mark.as_ref());
         let is_behind = marks.into_iter().any(|mark| self.accounts.has_minted_beyond(directory, mark));
         self.mirrors[host.0] = mirror;
-        match self.starts.who_can_tell(directory, started, self.mirrors.len()) {
+        let told_by = match self.starts.who_can_tell(directory, started, self.mirrors.len()) {
             ToldBy::Nobody if is_behind => ToldBy::Some,
             told_by => told_by,
+        };
+        if told_by != ToldBy::Enough {
+            for (key, clock) in self.mirrors[host.0].clocks() {
+                self.may_come_back.entry(key).or_default().merge(&clock);
+            }
         }
+        told_by
     }
 
     /// What is on a disk that is about to be lost was there: it counts as kept.
@@ -339,7 +348,9 @@ impl Witness {
         }
         self.check_progress(host, key, before, record, &minted);
         self.check_state(key, &record.object, &format!("the disk of n{}", host.0 + 1));
-        if let Some(back) = live_below(&record.object, &self.accounts.reaped(key)) {
+        let may_come_back = |dot| self.may_come_back.get(key).is_some_and(|clock| clock.covers(dot));
+        let back = live_below(&record.object, &self.accounts.reaped(key));
+        if let Some(back) = back.filter(|back| !may_come_back(&back.dot)) {
             let (dot, key) = (self.names.dot(&back.dot), names::key(key));
             self.breach(Invariant::StaysDeleted, format!("{dot} of {key} has come back to n{}", host.0 + 1));
         }
@@ -364,6 +375,8 @@ impl Witness {
                 && !self.accounts.has_reaped(index, key)
                 && !record.is_some_and(|record| record.object.clock().covers_all(clock));
             let older = record.and_then(|record| live_below(&record.object, clock));
+            let may_come_back = |dot| self.may_come_back.get(key).is_some_and(|clock| clock.covers(dot));
+            let older = older.filter(|older| !may_come_back(&older.dot));
             if lacks {
                 wrong.push(format!("n{} has never had it", index + 1));
             }
@@ -533,11 +546,13 @@ impl Witness {
 
     /// The nodes that hold a write durably, or held it until their disks were lost; none if that cannot be told.
     fn holders(&self, key: &ObjectKey, request: RequestId) -> Option<Vec<usize>> {
-        let Some(dots) = self.accounts.dots_of(key, request) else {
-            // Superseded in the batch that it came with, its dot was never seen from outside.
-            let may_be_superseded_unseen =
-                self.mode(key) == SiblingMode::LastWriteWins || self.accounts.had_blind_delete(key);
-            return if may_be_superseded_unseen { None } else { Some(Vec::new()) };
+        // Superseded in the batch that it came with, its dot was never seen from outside: another may have been before.
+        let may_be_superseded_unseen =
+            self.mode(key) == SiblingMode::LastWriteWins || self.accounts.had_blind_delete(key);
+        let dots = match self.accounts.dots_of(key, request) {
+            Some(dots) if !(may_be_superseded_unseen && self.accounts.was_asked_again(request)) => dots,
+            None if !may_be_superseded_unseen => return Some(Vec::new()),
+            Some(_) | None => return None,
         };
         let reaped = self.accounts.reaped(key);
         if dots.iter().any(|dot| reaped.covers(dot)) {

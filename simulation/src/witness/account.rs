@@ -28,6 +28,8 @@ struct Request {
     seen: Seen,
     /// As the transcript names what is written.
     label: String,
+    /// How often somebody was asked for it: by its client, or by who forwarded it.
+    asked: usize,
 }
 
 pub struct Accounts {
@@ -77,7 +79,13 @@ impl Accounts {
             Value::Tombstone => format!("a delete ({})", names::request(request)),
         };
         // A delete that was forwarded has a context by then, which its client did not give it.
-        self.requests.entry(request).or_insert_with(|| Request { seen, label: label() });
+        let known = self.requests.entry(request).or_insert_with(|| Request { seen, label: label(), asked: 0 });
+        known.asked += 1;
+    }
+
+    /// More than one node may have carried it out.
+    pub fn was_asked_again(&self, request: RequestId) -> bool {
+        self.requests.get(&request).is_some_and(|request| request.asked > 1)
     }
 
     /// What a request writes.
