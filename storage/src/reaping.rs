@@ -172,22 +172,30 @@ impl Store {
         Ok(())
     }
 
-    /// Is not bound by that round any more, and never again. Blocks on the disk.
+    /// Is not bound by that round any more, and never again, also if it never was: a round can be called off before everybody
+    /// has heard of it. Blocks on the disk.
     ///
     /// # Errors
     /// [`StoreError`] if that could not be made durable.
     pub fn unbind(&self, id: RoundId) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.shared.deciding);
         self.check_health()?;
-        let binds = |bound: &Arc<Bound>| bound.round.id == id;
-        if self.shared.reapings.load().bound.get(&id.partition).is_some_and(binds) {
+        let reapings = self.shared.reapings.load();
+        let binds = reapings.bound.get(&id.partition).is_some_and(|bound| bound.round.id == id);
+        let is_last = reapings.last.get(&id.partition).is_none_or(|last| *last < id);
+        if binds || is_last {
             self.record(|batch| {
-                meta::delete_bound(batch, id.partition);
-                meta::write_last_round(batch, id);
+                if binds {
+                    meta::delete_bound(batch, id.partition);
+                }
+                if is_last {
+                    meta::write_last_round(batch, id);
+                }
             })?;
             self.change_reapings(|reapings| {
-                reapings.bound.remove(&id.partition);
-                reapings.last.insert(id.partition, id);
+                reapings.bound.retain(|_, bound| bound.round.id != id);
+                let last = reapings.last.entry(id.partition).or_insert(id);
+                *last = id.max(*last);
             });
         }
         Ok(())

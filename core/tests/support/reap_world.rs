@@ -59,6 +59,8 @@ enum Happening {
     Lead,
     /// It does so, and some of those who are asked answer at once, while all else is on its way.
     LeadSwiftly(u8),
+    /// The leader gives up a round of which not everybody may have heard.
+    CallOff,
     /// What is not durable is lost.
     Crashes(Index),
     DiskLost(Index),
@@ -86,6 +88,7 @@ pub fn worlds() -> impl Strategy<Value = World> {
         6 => Just(Happening::Compare),
         3 => Just(Happening::Lead),
         6 => prop_oneof![Just(u8::MAX), any::<u8>()].prop_map(Happening::LeadSwiftly),
+        1 => Just(Happening::CallOff),
         1 => which().prop_map(Happening::Crashes),
         1 => which().prop_map(Happening::DiskLost),
         1 => any::<bool>().prop_map(|leave| Happening::Decree { leave }),
@@ -247,6 +250,7 @@ impl Run {
                     }
                 }
             }
+            Happening::CallOff => self.node(LEADER).leads.iter_mut().for_each(Reaping::call_off),
             Happening::Crashes(which) => self.crash(of(which)),
             Happening::DiskLost(which) => self.lose_disk(of(which)),
             Happening::Decree { leave } => self.decree(*leave),
@@ -550,9 +554,8 @@ impl Run {
                 if !keys.is_empty() {
                     node.fences.learn(round.id.epoch, HERE, round.id.over());
                 }
-                if node.bound.take_if(|bound| bound.round.id == round.id).is_some() {
-                    node.ended = (round.id.epoch, round.id.number);
-                }
+                node.bound.take_if(|bound| bound.round.id == round.id);
+                node.ended = (round.id.epoch, round.id.number.max(ended));
                 if is_marked {
                     let reaped = std::mem::take(&mut node.held);
                     node.marked = None;

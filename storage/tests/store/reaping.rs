@@ -239,7 +239,13 @@ fn a_round_that_is_called_off_stands_in_nobodys_way_and_never_binds_again(machin
     let store = open(engine);
     assert_eq!(store.bind(&first), Err(StoreError::Refused(Refusal::Reaped)));
     assert_eq!(store.next_round(EPOCH, here(&key)).number, 2);
-    store.bind(&round(2, &key, &tombstone)).unwrap();
+    let second = round(2, &key, &tombstone);
+    store.unbind(second.id).unwrap();
+    let too_late = store.bind(&second);
+    assert_eq!(too_late, Err(StoreError::Refused(Refusal::Reaped)), "it was called off before it was heard of here");
+    store.unbind(first.id).unwrap();
+    assert_eq!(store.next_round(EPOCH, here(&key)).number, 3, "the last is the last");
+    store.bind(&round(3, &key, &tombstone)).unwrap();
 }
 
 fn by_a_new_ring_what_is_marked_is_put_back(machine: &dyn Machine) {
