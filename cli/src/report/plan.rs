@@ -8,7 +8,7 @@ use serde::Serialize;
 use starling_core::change::Change;
 use starling_core::ids::NodeId;
 use starling_core::layout::{Layout, Member};
-use starling_core::name::Zone;
+use starling_core::name::{NodeName, Zone};
 use starling_proto::control::Plan;
 
 use crate::commands::cluster::{Moving, Said};
@@ -249,11 +249,19 @@ fn change_of(node: NodeId, plan: &Plan) -> &'static str {
 fn warnings(plan: &Plan, facts: &Facts, members: &[MemberPlan]) -> Vec<String> {
     let after = &plan.after;
     let mut warnings = Vec::new();
-    for member in members.iter().filter(|member| member.change == "removed") {
-        warnings.push(format!(
-            "{} is declared dead: what only its disk has is lost, and it can never come back under its id",
-            member.node
-        ));
+    let dead = |name: &str| {
+        format!("{name} is declared dead: what only its disk has is lost, and it can never come back under its id")
+    };
+    let removed = members.iter().filter(|member| member.change == "removed");
+    warnings.extend(removed.map(|member| dead(&member.node)));
+    // One that has left already may still have something to bring home.
+    let is_shown = |name: &NodeName| members.iter().any(|member| member.node == name.as_str());
+    for change in &plan.changes {
+        if let Change::Remove(name) = change
+            && !is_shown(name)
+        {
+            warnings.push(dead(name.as_str()));
+        }
     }
     let waited_for = plan.before.members().iter().filter(|member| !plan.dead.contains(&member.node));
     for member in waited_for.filter(|member| facts.down.contains(&member.node)) {
@@ -414,6 +422,19 @@ warning: n2 does not answer: the change is chosen all the same, and waits for n2
 next: `starling cluster commit` has it chosen, `starling cluster unstage` forgets it; it is staged on n1
 ";
         assert_eq!(report().human(&Paper::plain()), expected);
+    }
+
+    #[test]
+    fn who_has_left_already_is_declared_dead_with_a_warning() {
+        let before = layout();
+        let (replicas, buckets) = (before.replicas(), before.buckets().clone());
+        let members = before.members().to_vec();
+        let after = before.successor(NextLayout { replicas, members, buckets }).unwrap();
+        let changes = vec![Change::Remove("n9".parse().unwrap())];
+        let plan = Plan { changes, before, after, dead: [NodeId(9)].into() };
+        let said = |number| (peer(number, true), None);
+        let human = PlanReport::new("n1".to_owned(), &plan, &[1, 2, 3, 4, 5].map(said)).human(&Paper::plain());
+        assert!(human.contains("warning: n9 is declared dead: what only its disk has is lost"), "{human}");
     }
 
     #[test]
