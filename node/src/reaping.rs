@@ -89,6 +89,10 @@ impl Rounds {
                 led.reaping.heard(stage, by, &with);
             }
             Err(Failure::Refused(Refusal::Overloaded)) if stage == led.reaping.stage() => led.reaping.call_off(),
+            // It has forgotten that it is bound, being an old copy that nobody can tell: nothing may go by its word.
+            Err(Failure::Refused(Refusal::Reaped)) if stage == Stage::Marking => {
+                led.reaping.heard(stage, by, &BTreeSet::new());
+            }
             Err(failure) => drop(led.failures.insert(by, failure)),
         }
         if led.reaping.stage() == Stage::Over {

@@ -455,12 +455,13 @@ impl Witness {
         self.check_kept(key);
     }
 
-    /// It covers that, or did before its disk was lost; or it has dropped it on proof, being no primary any more by a ring
+    /// It covers that, or did before its disk was lost, or before it was reaped; or it has dropped it on proof, being no primary any more by a ring
     /// that whoever relies on it need not know yet.
     fn can_have_confirmed(&self, index: usize, key: &ObjectKey, clock: &Clock) -> bool {
         let was_primary = !self.primaries(key).contains(&index);
         let gone = self.gone.get(&(index, key.clone())).filter(|_| was_primary);
-        self.mirrors[index].has_covered(key, clock) || gone.is_some_and(|gone| gone.covers_all(clock))
+        let is_reaped = self.accounts.has_reaped(index, key) && self.accounts.reaped(key).covers_all(clock);
+        is_reaped || self.mirrors[index].has_covered(key, clock) || gone.is_some_and(|gone| gone.covers_all(clock))
     }
 
     /// Every acknowledged write of the key is still on enough disks.
