@@ -15,7 +15,7 @@ fn found<W: std::fmt::Debug>(
     run: impl Fn(&W) -> Result<(), String>,
 ) -> String {
     switch_on(fault);
-    let config = Config { failure_persistence: None, cases: 4000, ..Config::default() };
+    let config = Config { failure_persistence: None, cases: 60_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(&worlds, |world| run(&world).map_err(TestCaseError::fail));
     match outcome {
