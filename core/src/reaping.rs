@@ -15,8 +15,8 @@
 //!    nothing is left to be deleted it is only called off.
 //!
 //! By then nobody holds an older state. But one may still be under way, read before its sender had agreed, and a process may
-//! stand still for as long as it likes in between. So whatever is sent says how many rounds of its partition its sender knew
-//! to be over before it read ([`RoundsOver`]), and who knows of more does not take it. A round is over only once all members
+//! stand still for as long as it likes in between. So whatever is sent says up to which round of its partition its sender
+//! knew them to be over before it read ([`RoundsOver`]), and who knows of a later one does not take it. A round is over only once all members
 //! were bound by it: what is read by somebody who knows that cannot be older. A round that is called off stands in nobody's
 //! way: otherwise rounds that come to nothing would keep replicas from becoming equal, and that is what they wait for.
 //!
@@ -234,8 +234,7 @@ impl Reaping {
             Stage::Marking => self.primaries[key].contains(&by) && !with.contains(key),
             Stage::Ending | Stage::Over => false,
         };
-        let gone: Vec<ObjectKey> = self.left.iter().filter(|key| objects(key)).cloned().collect();
-        self.left.retain(|key| !gone.contains(key));
+        self.left.retain(|key| !objects(key));
         if self.waits_for().is_empty() {
             self.go_on();
         }

@@ -113,7 +113,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Refusal::OtherLayout`] in another epoch, [`Refusal::Reaped`] if the round is over or called off,
-    /// [`Refusal::Overloaded`] if too many bind already, another one of the partition among them; [`StoreError::Unknown`] if it could not be made durable.
+    /// [`Refusal::Overloaded`] if too many bind already, another one of the partition among them; [`StoreError::Unknown`] if
+    /// it could not be made durable.
     pub fn bind(&self, round: &Round) -> Result<(), StoreError> {
         let _one_at_a_time = lock(&self.shared.deciding);
         self.check_health()?;

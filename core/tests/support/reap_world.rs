@@ -155,22 +155,7 @@ struct Run {
 
 impl World {
     pub fn run(&self) -> Result<(), String> {
-        let node = |number| {
-            let node = Node {
-                directory: DirectoryId(number),
-                epoch: Epoch(1),
-                disk_lost: false,
-                held: Object::default(),
-                owed: BTreeSet::new(),
-                bound: None,
-                marked: None,
-                fences: Fences::default(),
-                ended: (Epoch(0), 0),
-                to_fill_from: BTreeSet::new(),
-                leads: None,
-            };
-            (NodeId(number), node)
-        };
+        let node = |number| (NodeId(number), Node::with(DirectoryId(number), Epoch(1)));
         let mut run = Run {
             key: ObjectKey::new("b".parse().expect("a name"), "k").expect("a key"),
             epoch: Epoch(1),
@@ -190,6 +175,24 @@ impl World {
             run.check()?;
         }
         run.in_peace()
+    }
+}
+
+impl Node {
+    fn with(directory: DirectoryId, epoch: Epoch) -> Node {
+        Node {
+            directory,
+            epoch,
+            disk_lost: false,
+            held: Object::default(),
+            owed: BTreeSet::new(),
+            bound: None,
+            marked: None,
+            fences: Fences::default(),
+            ended: (Epoch(0), 0),
+            to_fill_from: BTreeSet::new(),
+            leads: None,
+        }
     }
 }
 
@@ -394,19 +397,7 @@ impl Run {
             self.disks_lost += 1;
             let directory = DirectoryId(100 + self.disks_lost as u64);
             let node = self.node(id);
-            *node = Node {
-                directory,
-                epoch: node.epoch,
-                disk_lost: true,
-                held: Object::default(),
-                owed: BTreeSet::new(),
-                bound: None,
-                marked: None,
-                fences: Fences::default(),
-                ended: (Epoch(0), 0),
-                to_fill_from: BTreeSet::new(),
-                leads: None,
-            };
+            *node = Node { disk_lost: true, ..Node::with(directory, node.epoch) };
         }
     }
 
