@@ -38,6 +38,11 @@ async fn values_are_written_read_resolved_and_deleted() {
     assert_eq!(deleted["done"], "delete");
     let gone = starling.json(3, &["get", "carts", "alice"]);
     assert_eq!((&gone["found"], &gone["deleted"], values(&gone).len()), (&false.into(), &true.into(), 0));
+    starling.json(0, &["put", "carts", "carol", "1 fig", "--ttl", "1h"]);
+    let expiring = starling.json(0, &["get", "carts", "carol"]);
+    assert!(text(&expiring["siblings"][0]["expires_at"]).ends_with('Z'), "{expiring}");
+    let never_lived = starling.error(1, &["put", "carts", "carol", "2 figs", "--ttl", "0s"]);
+    assert_eq!(never_lived["kind"], "refused");
     let never = starling.json(3, &["get", "carts", "nobody"]);
     assert_eq!((&never["found"], &never["deleted"], &never["context"]), (&false.into(), &false.into(), &Value::Null));
 }

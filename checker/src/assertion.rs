@@ -17,10 +17,11 @@ pub enum Assertion {
     DeleteUndone,
     SeveralWinners,
     ShownTwice,
+    ExpiredShown,
 }
 
 impl Assertion {
-    pub const ALL: [Assertion; 12] = [
+    pub const ALL: [Assertion; 13] = [
         Assertion::AcknowledgedWriteLost,
         Assertion::FailedWriteVisible,
         Assertion::ReplicasDiffer,
@@ -33,6 +34,7 @@ impl Assertion {
         Assertion::DeleteUndone,
         Assertion::SeveralWinners,
         Assertion::ShownTwice,
+        Assertion::ExpiredShown,
     ];
 
     /// What would be true of a database that keeps its promises.
@@ -54,6 +56,7 @@ impl Assertion {
             Assertion::DeleteUndone => "what an acknowledged delete had in its context stays deleted",
             Assertion::SeveralWinners => "a key of a last-write-wins bucket has one value",
             Assertion::ShownTwice => "a write is shown once, however often it was carried out",
+            Assertion::ExpiredShown => "a value that has expired by everybody's clock is not seen",
         }
     }
 }
@@ -74,6 +77,7 @@ impl fmt::Display for Assertion {
             Assertion::DeleteUndone => "delete undone",
             Assertion::SeveralWinners => "several winners",
             Assertion::ShownTwice => "shown twice",
+            Assertion::ExpiredShown => "expired shown",
         })
     }
 }

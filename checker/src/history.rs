@@ -73,6 +73,15 @@ impl Entry {
     }
 }
 
+/// When a value expires, by the clock of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// It may be gone from here on.
+    pub earliest: u64,
+    /// It is not shown by what begins later.
+    pub latest: u64,
+}
+
 /// What was done to a database, and how its buckets and nodes are called.
 ///
 /// Operations come in any order; a session's own in its order. Memory grows with the history: see the crate.
@@ -84,6 +93,7 @@ pub struct History {
     values: BTreeMap<ValueId, String>,
     histories: Histories,
     forgets_deletes: bool,
+    expiries: BTreeMap<ValueId, Expiry>,
     counts: Counts,
 }
 
@@ -95,6 +105,15 @@ impl History {
 
     pub(crate) fn forgets_deletes(&self) -> bool {
         self.forgets_deletes
+    }
+
+    /// A value expires: it may be missing from when the first clock can say so, and must be when all do.
+    pub fn expires(&mut self, value: ValueId, when: Expiry) {
+        self.expiries.insert(value, when);
+    }
+
+    pub(crate) fn expiry(&self, value: ValueId) -> Option<Expiry> {
+        self.expiries.get(&value).copied()
     }
 
     /// A bucket keeps siblings unless it is said here that it does not.

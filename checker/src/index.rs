@@ -7,7 +7,7 @@ use starling_core::name::ObjectKey;
 use starling_core::request::RING_SIZE;
 
 use crate::end::{FinalState, Replica};
-use crate::history::{Entry, InvalidHistory, Kept, KeptFound, KeptRead};
+use crate::history::{Entry, Expiry, InvalidHistory, Kept, KeptFound, KeptRead};
 use crate::operation::{Asked, ContextId, ValueId, Write};
 
 /// A write, by its place among the key's writes in the order in which they were invoked.
@@ -25,6 +25,8 @@ pub(crate) enum Source {
 pub(crate) struct WriteView<'a> {
     pub entry: &'a Entry,
     pub write: &'a Write,
+    /// Of a put of what expires.
+    pub expiry: Option<Expiry>,
     /// None without a context.
     context: Option<u32>,
 }
@@ -57,6 +59,15 @@ pub(crate) struct Index<'a> {
     tries: u64,
 }
 
+impl WriteView<'_> {
+    /// From when on it may have removed what it covers; of what expires, itself too. None of a write that stays.
+    pub fn removes_from(&self) -> Option<u64> {
+        let may_be_done = !self.write.is_failed();
+        let by_deletion = self.write.change.is_delete().then_some(self.entry.invoked);
+        by_deletion.or(self.expiry.map(|expiry| expiry.earliest)).filter(|_| may_be_done)
+    }
+}
+
 impl ReadView<'_> {
     pub fn asked(&self) -> Asked {
         self.read.asked
@@ -64,7 +75,13 @@ impl ReadView<'_> {
 }
 
 impl<'a> Index<'a> {
-    pub fn new(key: &'a ObjectKey, entries: &'a [Entry], end: &'a FinalState) -> Result<Index<'a>, InvalidHistory> {
+    /// `expiry`: of each value, when it expires, if it does.
+    pub fn new(
+        key: &'a ObjectKey,
+        entries: &'a [Entry],
+        expiry: impl Fn(ValueId) -> Option<Expiry>,
+        end: &'a FinalState,
+    ) -> Result<Index<'a>, InvalidHistory> {
         let mut entries: Vec<&Entry> = entries.iter().collect();
         entries.sort_by_key(|entry| (entry.invoked, entry.number));
         let mut index = Index {
@@ -81,7 +98,7 @@ impl<'a> Index<'a> {
             first_source: Vec::new(),
             tries: 0,
         };
-        index.split();
+        index.split(expiry);
         index.join_values()?;
         index.join_contexts()?;
         Ok(index)
@@ -191,10 +208,13 @@ impl<'a> Index<'a> {
         all
     }
 
-    fn split(&mut self) {
+    fn split(&mut self, expiry: impl Fn(ValueId) -> Option<Expiry>) {
         for entry in self.entries.clone() {
             match &entry.deed {
-                Kept::Write(write) => self.writes.push(WriteView { entry, write, context: None }),
+                Kept::Write(write) => {
+                    let expiry = write.change.value().and_then(&expiry);
+                    self.writes.push(WriteView { entry, write, expiry, context: None });
+                }
                 Kept::Read(KeptRead { found: None, .. }) => {}
                 Kept::Read(read @ KeptRead { found: Some(found), .. }) => {
                     self.reads.push(ReadView { entry, read, found, shown: 0..0 });

@@ -27,6 +27,7 @@
 //!   was carried out.
 //! - [`ReplicasDiffer`](Assertion::ReplicasDiffer), [`HintsLeft`](Assertion::HintsLeft): in the end all primaries hold the
 //!   same clock and values, nobody else holds anything, nobody has hints.
+//! - [`ExpiredShown`](Assertion::ExpiredShown): what has expired by everybody's clock is not seen any more.
 //! - [`ContextWentBackwards`](Assertion::ContextWentBackwards): a clock that a quorum held is covered by that of every later
 //!   read, whosesoever, that has to meet the quorum: by primaries, `pr + pr > n` or `pw + pr > n`. A quorum is known to hold
 //!   what a read returned that waited for its repair, and what an acknowledged write had in its context. Nothing is asserted
@@ -67,6 +68,9 @@
 //! - **Deletes that are forgotten** ([`History::may_forget_deletes`]): a key whose tombstone was reaped begins a new clock, so
 //!   after a delete that may have been done contexts may go backwards.
 //!
+//! - **Values that expire** ([`History::expires`]): from when one may be gone, it is as if a delete had been invoked that has
+//!   it in its context.
+//!
 //! Excused cases are counted in the verdict ([`Tested::excused`]).
 //!
 //! # What this cannot show
@@ -74,7 +78,7 @@
 //! That nothing is wrong: only what happened is judged, and a fault that nobody provoked was not tested. A pass is worth what
 //! its [`Tested::times`] are, and the assertions are worth what they find in a database that was broken on purpose.
 //! Availability (which requests should have succeeded), hash trees and stored bytes are for whoever sees the inside. A session
-//! that reads its own sloppy writes is not judged, for it is promised nothing. Expiry is unknown here.
+//! that reads its own sloppy writes is not judged, for it is promised nothing.
 //!
 //! # Cost
 //!
@@ -101,7 +105,7 @@ mod verdict;
 
 pub use assertion::Assertion;
 pub use end::{FinalState, HeldHints, LostDisk, OwnCopy, Replica, Since};
-pub use history::{History, InvalidHistory};
+pub use history::{Expiry, History, InvalidHistory};
 pub use operation::{
     Acknowledgement, Asked, Change, ContextId, Deed, Found, Operation, OperationNumber, Read, ReadOutcome, Session,
     ValueId, Write, WriteOutcome,

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
-use starling_proto::data::{DataServiceClient, Location, RequestError};
+use starling_proto::data::{Location, RequestError};
+use starling_proto::hello::Features;
 use starling_proto::network::{Network, Tcp};
 
 use crate::bucket::Bucket;
+use crate::connection::Service;
 use crate::error::ClientError;
-use crate::requests::Fetched;
+use crate::requests::{Fetched, without_expiry};
 use crate::retry::Effect;
 use crate::route::{Answered, Errand, Router, Target};
 
@@ -95,7 +97,7 @@ impl Client {
     /// [`ClientError::Incomplete`] if too few nodes are up to be sure of all.
     pub async fn buckets(&self) -> Result<Vec<BucketName>, ClientError> {
         let errand = self.errand(Target::Anyone);
-        let call = |client: DataServiceClient, context| async move { client.buckets(context).await };
+        let call = |client: Service, context| async move { client.buckets(context).await };
         self.router.call(&errand, call).await.map(|answered| answered.answer)
     }
 
@@ -118,7 +120,7 @@ impl Client {
     /// [`ClientError::Unavailable`] if no node answers.
     pub async fn locate(&self, bucket: &str, key: impl Into<bytes::Bytes>) -> Result<Location, ClientError> {
         let key = object_key(&bucket.parse().map_err(invalid)?, key.into())?;
-        let call = move |client: DataServiceClient, context| {
+        let call = move |client: Service, context| {
             let key = key.clone();
             async move { client.locate(context, key).await }
         };
@@ -145,9 +147,14 @@ impl Client {
     ) -> Result<Fetched, ClientError> {
         let key = object_key(&bucket.parse().map_err(invalid)?, key.into())?;
         self.router.check_node(node)?;
-        let call = move |client: DataServiceClient, context| {
+        let call = move |client: Service, context| {
             let key = key.clone();
-            async move { client.get_own(context, key).await }
+            async move {
+                if client.has(Features::EXPIRY) {
+                    return client.get_own_lasting(context, key).await;
+                }
+                Ok(client.get_own(context, key).await?.map(without_expiry))
+            }
         };
         let Answered { answer: got, via, .. } =
             self.router.call(&self.errand(Target::Node(node.to_owned())), call).await?;

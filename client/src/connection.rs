@@ -1,20 +1,46 @@
 //! One connection to each node, dialled when first needed.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use starling_core::ids::ClusterId;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::data::DataServiceClient;
-use starling_proto::hello::{Class, Hello, HelloError};
-use starling_proto::network::{Network, dial};
+use starling_proto::hello::{Class, Features, Hello, HelloError};
+use starling_proto::network::{ByteStream, Network, dial};
 
 /// Dialling takes at most this long.
 const DIAL_LIMIT: Duration = Duration::from_millis(1000);
 
 /// A connection that stands. Its identity, not its address, says which one broke.
-pub(crate) type Connection = Arc<DataServiceClient>;
+pub(crate) type Connection = Arc<Service>;
+
+/// What a node can be asked for.
+#[derive(Clone)]
+pub(crate) struct Service {
+    client: DataServiceClient,
+    features: Features,
+}
+
+impl Service {
+    fn over(stream: impl ByteStream, features: Features) -> Service {
+        Service { client: DataServiceClient::new(client_limits(), client_transport(stream)).spawn(), features }
+    }
+
+    pub fn has(&self, features: Features) -> bool {
+        self.features.include(features)
+    }
+}
+
+impl Deref for Service {
+    type Target = DataServiceClient;
+
+    fn deref(&self) -> &DataServiceClient {
+        &self.client
+    }
+}
 
 /// Connections by address. One that broke is dialled anew by the next request.
 pub(crate) struct Pool {
@@ -48,10 +74,9 @@ impl Pool {
         if let Some(connection) = slot.live() {
             return Ok(connection);
         }
-        let (stream, _welcome) =
+        let (stream, welcome) =
             dial(&*self.network, address, &Hello::of_client(Class::Data, cluster), DIAL_LIMIT).await?;
-        let client = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
-        Ok(slot.keep(Arc::new(client)))
+        Ok(slot.keep(Arc::new(Service::over(stream, welcome.features))))
     }
 
     /// Forgets a connection that broke. One that was dialled in its place meanwhile stays.
@@ -96,7 +121,7 @@ mod tests {
     async fn a_connection_dialled_in_place_of_a_broken_one_stays() {
         let connection = || {
             let (stream, _other_end) = tokio::io::duplex(64);
-            Arc::new(DataServiceClient::new(client_limits(), client_transport(stream)).spawn())
+            Arc::new(Service::over(stream, Features::default()))
         };
         let slot = Slot::default();
         let (broken, fresh) = (slot.keep(connection()), connection());

@@ -11,11 +11,14 @@ use starling_core::ids::RequestId;
 use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::ReplicaReport;
+use starling_core::wall::WallTime;
 use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
-use starling_proto::data::{self, Got, KeysPage, LiveSibling, MAX_PAGE, Written};
+use starling_proto::data::{self, Got, GotLasting, KeysPage, LiveSibling, MAX_PAGE, PutFor, RequestError, Written};
+use starling_proto::hello::Features;
 
 use crate::bucket::Bucket;
 use crate::client::object_key;
+use crate::connection::Service;
 use crate::context::Context;
 use crate::error::ClientError;
 use crate::retry::Effect;
@@ -29,15 +32,16 @@ pub const MAX_PAYLOAD_BYTES: usize = MAX_FRAME_BYTES - FRAME_MARGIN_BYTES;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     got: Got,
+    until: Vec<Option<WallTime>>,
     via: String,
 }
 
 impl Fetched {
-    pub(crate) fn new(got: Got, via: String) -> Fetched {
-        Fetched { got, via }
+    pub(crate) fn new(GotLasting { got, until }: GotLasting, via: String) -> Fetched {
+        Fetched { got, until, via }
     }
 
-    /// The values of all siblings; none if the key is absent or deleted.
+    /// The values of all siblings; none if the key is absent, deleted or expired.
     pub fn values(&self) -> impl Iterator<Item = &Bytes> {
         self.got.siblings.iter().map(|sibling| &sibling.value)
     }
@@ -46,12 +50,17 @@ impl Fetched {
         &self.got.siblings
     }
 
+    /// When a sibling expires, by its place among them; none if it stays until it is deleted.
+    pub fn expires(&self, sibling: usize) -> Option<WallTime> {
+        self.until.get(sibling).copied().flatten()
+    }
+
     /// For the next write of this key; none if it was never written.
     pub fn context(&self) -> Option<Context> {
         self.got.context.clone().map(Context::from_bytes)
     }
 
-    /// Absent because it was deleted.
+    /// Absent because it was deleted, or has expired.
     pub fn is_deleted(&self) -> bool {
         self.got.deleted
     }
@@ -180,13 +189,23 @@ impl Get {
         let errand = Errand { target: Target::Key(key.clone()), effect: Effect::Nothing, timeout: self.timeout };
         let request = data::Get { key, r: self.r, pr: self.pr, wait_for_repair: self.wait_for_repair };
         let router = &self.bucket.client.router;
-        let call = move |client: data::DataServiceClient, context| {
+        let call = move |client: Service, context| {
             let request = request.clone();
-            async move { client.get(context, request).await }
+            async move {
+                if client.has(Features::EXPIRY) {
+                    return client.get_lasting(context, request).await;
+                }
+                Ok(client.get(context, request).await?.map(without_expiry))
+            }
         };
         let Answered { answer: got, via, .. } = router.call(&errand, call).await?;
         Ok(Fetched::new(got, via))
     }
+}
+
+/// Of a build that knows of none.
+pub(crate) fn without_expiry(got: Got) -> GotLasting {
+    GotLasting { got, until: Vec::new() }
 }
 
 impl IntoFuture for Get {
@@ -203,6 +222,7 @@ struct Writing {
     bucket: Bucket,
     key: Bytes,
     value: Value,
+    lifetime: Option<Duration>,
     context: Option<Context>,
     request: RequestId,
     w: Level,
@@ -216,19 +236,28 @@ impl Writing {
         let timeout = bucket.client.options.timeout;
         let request = RequestId(rand::random());
         let default = Level::Default;
-        Writing { bucket, key, value, context: None, request, w: default, pw: default, r: default, timeout }
+        let (lifetime, context) = (None, None);
+        Writing { bucket, key, value, lifetime, context, request, w: default, pw: default, r: default, timeout }
     }
 
     async fn send(self) -> Result<Stored, ClientError> {
         let key = object_key(&self.bucket.name, self.key)?;
         check_payload(key.key(), &self.value)?;
+        let lifetime = self.lifetime;
         let errand = Errand { target: Target::Key(key.clone()), effect: Effect::Write, timeout: self.timeout };
         let id = self.request;
         let context = self.context.map(|context| context.as_bytes().clone());
         let request = data::Put { key, value: self.value, context, request: id, w: self.w, pw: self.pw, r: self.r };
-        let call = move |client: data::DataServiceClient, context| {
+        let call = move |client: Service, context| {
             let request = request.clone();
-            async move { client.put(context, request).await }
+            async move {
+                let Some(lifetime) = lifetime else { return client.put(context, request).await };
+                if !client.has(Features::EXPIRY) {
+                    let reason = "its build knows of no values that expire".to_owned();
+                    return Ok(Err(RequestError::NotServing(reason)));
+                }
+                client.put_for(context, PutFor { put: request, lifetime }).await
+            }
         };
         let Answered { answer: written, via, doubts } = self.bucket.client.router.call(&errand, call).await?;
         Ok(Stored { written, via, request: id, attempts: doubts.saturating_add(1) })
@@ -237,11 +266,7 @@ impl Writing {
 
 /// What does not fit a frame is never sent: no node, and no repetition, would change that.
 fn check_payload(key: &Bytes, value: &Value) -> Result<(), ClientError> {
-    let bytes = key.len()
-        + match value {
-            Value::Live(value) => value.len(),
-            Value::Tombstone => 0,
-        };
+    let bytes = key.len() + value.size();
     if bytes <= MAX_PAYLOAD_BYTES {
         return Ok(());
     }
@@ -309,6 +334,21 @@ impl Put {
     pub(crate) fn new(bucket: Bucket, key: Bytes, value: Bytes) -> Put {
         Put(Writing::new(bucket, key, Value::Live(value)))
     }
+
+    /// The value expires after so long, counted by the clock of the node that takes the request up: it is not shown any more
+    /// from then on, wherever it is. At most [`MAX_LIFETIME`](data::MAX_LIFETIME).
+    ///
+    /// ```no_run
+    /// # async fn example(sessions: starling_client::Bucket) -> Result<(), starling_client::ClientError> {
+    /// use std::time::Duration;
+    /// sessions.put("alice", "logged in").ttl(Duration::from_secs(30 * 60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn ttl(mut self, ttl: Duration) -> Put {
+        self.0.lifetime = Some(ttl);
+        self
+    }
 }
 
 /// A delete, ready to be refined and awaited.
@@ -371,7 +411,7 @@ impl Keys {
     async fn send(self) -> Result<KeysPage, ClientError> {
         let request =
             data::Keys { bucket: self.bucket.name.clone(), prefix: self.prefix, after: self.after, limit: self.limit };
-        let call = move |client: data::DataServiceClient, context| {
+        let call = move |client: Service, context| {
             let request = request.clone();
             async move { client.keys(context, request).await }
         };

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
-use starling_proto::data::{DataServiceClient, RequestError};
+use starling_proto::data::RequestError;
 use starling_proto::network::Network;
 use starling_proto::{CallContext, RpcError, TraceId, call_for, call_within};
 
 use crate::atlas::Atlas;
 use crate::client::{final_error, invalid};
-use crate::connection::{Connection, Pool, lock};
+use crate::connection::{Connection, Pool, Service, lock};
 use crate::control::ControlClient;
 use crate::error::ClientError;
 use crate::retry::{Budget, Effect, Retry, Setback, Step};
@@ -122,7 +122,7 @@ impl Router {
     pub async fn call<T, F>(
         &self,
         errand: &Errand,
-        call: impl Fn(DataServiceClient, CallContext) -> F,
+        call: impl Fn(Service, CallContext) -> F,
     ) -> Result<Answered<T>, ClientError>
     where
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
@@ -152,7 +152,7 @@ impl Router {
         address: &str,
         until: Instant,
         trip: Trip,
-        call: &impl Fn(DataServiceClient, CallContext) -> F,
+        call: &impl Fn(Service, CallContext) -> F,
     ) -> Result<T, Setback>
     where
         F: Future<Output = Result<Result<T, RequestError>, RpcError>>,
@@ -161,7 +161,7 @@ impl Router {
         let connection = self.dial(address, until).await?;
         let silent =
             || Setback::Unknown(format!("did not answer within {:.0?}", until.saturating_duration_since(began)));
-        let answer = call(DataServiceClient::clone(&connection), trip.context());
+        let answer = call(Service::clone(&connection), trip.context());
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(error))) => Err(self.judge(error, address)),

@@ -84,6 +84,9 @@ pub fn coordinate(
     let mut after = object.clone();
     after.supersede(&superseded(object, write.seen, write.mode), sibling);
     check_limits(object, &after, limits)?;
+    if fault::is_on(Fault::ExpireByWriting) {
+        after.forget_expired(write.wall.wall());
+    }
 
     *object = after;
     *mark = Some(next_mark);

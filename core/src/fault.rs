@@ -113,6 +113,12 @@ faults! {
     ForgetRoundsOver = "forget-rounds-over",
     /// R11: tombstones are reaped while somebody who has left may still hold copies.
     ReviveDeparted = "revive-departed",
+    /// R12: a write removes what has expired by its coordinator's clock.
+    ExpireByWriting = "expire-by-writing",
+    /// R12: a primary believes another that a value has expired long ago, and does not look at its own clock.
+    ExpireByOneClock = "expire-by-one-clock",
+    /// R12: what has expired binds those who hold nothing of it as a tombstone does, and is merged without its values.
+    MergeWithoutValues = "merge-without-values",
 }
 
 impl fmt::Display for Fault {

@@ -27,6 +27,7 @@ use crate::object::{Object, SiblingMode};
 use crate::preference::LayoutQuorum;
 use crate::quorum::{Quorum, Tally};
 use crate::report::{Failure, Outcome, Repair, ReplicaReport, Role};
+use crate::wall::WallTime;
 
 pub use crate::attempt::Candidate;
 
@@ -49,6 +50,8 @@ pub struct Plan {
     /// to change (R16).
     pub repair_quorums: Vec<LayoutQuorum>,
     pub deadline: Duration,
+    /// The time of day when it begins.
+    pub wall: WallTime,
     /// A node that has been silent for this long is not waited for any more.
     pub give_up_after: Duration,
 }
@@ -219,7 +222,7 @@ impl Get {
         actions: &mut Vec<Action>,
     ) {
         let outcome = match &object {
-            Some(object) => Outcome::Found { siblings: object.present(SiblingMode::Keep).len() },
+            Some(object) => Outcome::Found { siblings: object.present(SiblingMode::Keep, self.plan.wall).len() },
             None => Outcome::NotFound,
         };
         if !self.attempts.end(now, from, outcome) {

@@ -9,11 +9,11 @@
 //! - where a key lives: [`token`] → [`layout`] → [`preference`] (placement: `placement.rs`);
 //! - how that changes: [`change`] → [`ring`] → [`transition`], and how it is agreed upon: [`choice`];
 //! - how replicas become equal: [`tree`]; and how one that lost its disk comes back: [`filling`];
-//! - how a tombstone goes for good: [`reaping`];
+//! - how a tombstone, or what has expired, goes for good: [`reaping`], with [`wall`] beside it;
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
-//! Left out on purpose: storage, the wire, gossip. Missing still: expiry.
+//! Left out on purpose: storage, the wire, gossip.
 
 mod attempt;
 pub mod change;
@@ -42,3 +42,4 @@ pub mod stamp;
 pub mod token;
 pub mod transition;
 pub mod tree;
+pub mod wall;

@@ -4,6 +4,11 @@
 //! Causality Tracking for Eventually Consistent Stores", 2014). A dot that the clock covers and no sibling carries was
 //! superseded. From that the merge follows: a sibling stays if both sides have it, or if one has it and the other has
 //! never heard of it.
+//!
+//! A value may have a time at which it expires (R12). That is a question to the clock of whoever reads, and changes nothing
+//! that is stored: the sibling stays, and is not shown. So a clock that is wrong hides data, and does not delete it; and
+//! replicas whose clocks differ hold the same. What has expired goes as tombstones do ([`crate::reaping`]), unless a sibling
+//! is there that stays.
 
 use std::collections::BTreeSet;
 
@@ -15,28 +20,48 @@ use crate::fault::{self, Fault};
 use crate::ids::RequestId;
 use crate::request::{RequestRing, RequestTrace, ValueHash};
 use crate::stamp::Stamp;
+use crate::wall::WallTime;
 
-/// What a write leaves: bytes, or the mark of a deletion.
+/// What a write leaves: bytes, for good or for some time, or the mark of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Value {
     Live(Bytes),
     Tombstone,
+    /// As live until then.
+    Expiring {
+        bytes: Bytes,
+        until: WallTime,
+    },
 }
 
 impl Value {
     pub fn hash(&self) -> ValueHash {
         match self {
-            Value::Live(bytes) => ValueHash::of_live(bytes),
+            // A write that is repeated is one write, although each coordinator reckons for itself how long it is to live.
+            Value::Live(bytes) | Value::Expiring { bytes, .. } => ValueHash::of_live(bytes),
             Value::Tombstone => ValueHash::of_tombstone(),
+        }
+    }
+
+    /// What was put, expired or not; nothing of a deletion.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Value::Live(bytes) | Value::Expiring { bytes, .. } => Some(bytes),
+            Value::Tombstone => None,
+        }
+    }
+
+    /// When it expires, if it does.
+    pub fn until(&self) -> Option<WallTime> {
+        match self {
+            Value::Expiring { until, .. } => Some(*until),
+            Value::Live(_) | Value::Tombstone => None,
         }
     }
 
     /// Bytes of user data.
     pub fn size(&self) -> usize {
-        match self {
-            Value::Live(bytes) => bytes.len(),
-            Value::Tombstone => 0,
-        }
+        self.bytes().map_or(0, Bytes::len)
     }
 }
 
@@ -51,8 +76,17 @@ pub struct Sibling {
 }
 
 impl Sibling {
-    pub fn is_live(&self) -> bool {
-        matches!(self.value, Value::Live(_))
+    /// It was put, and has not expired by then.
+    pub fn is_live(&self, now: WallTime) -> bool {
+        match &self.value {
+            Value::Live(_) => true,
+            Value::Expiring { until, .. } => now < *until,
+            Value::Tombstone => false,
+        }
+    }
+
+    pub fn is_tombstone(&self) -> bool {
+        matches!(self.value, Value::Tombstone)
     }
 
     fn trace(&self) -> RequestTrace {
@@ -69,6 +103,15 @@ pub enum SiblingMode {
     /// The write with the greatest (stamp, dot) wins; a concurrent one is lost, by choice. A write that was tried more than
     /// once counts with the earliest of its stamps.
     LastWriteWins,
+}
+
+/// An object of which nothing stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Passing {
+    /// Nothing is left of it but that it was deleted, by the stamp of the last write.
+    Deleted { since: Stamp },
+    /// The last of its values expires then.
+    Expires { at: WallTime },
 }
 
 /// What a reader of an object has seen of it, and a later write supersedes.
@@ -215,30 +258,42 @@ impl Object {
         all.filter(|_| !fault::is_on(Fault::ForgetRequests))
     }
 
-    /// The live siblings that a reader sees, by dot; empty if the key is absent or deleted.
-    pub fn present(&self, mode: SiblingMode) -> Vec<&Sibling> {
+    /// The live siblings that a reader sees at that time, by dot; empty if the key is absent, deleted or expired.
+    pub fn present(&self, mode: SiblingMode, now: WallTime) -> Vec<&Sibling> {
         match mode {
-            SiblingMode::Keep => self.distinct_live().collect(),
-            SiblingMode::LastWriteWins => self.winner().filter(|s| s.is_live()).into_iter().collect(),
+            SiblingMode::Keep => self.distinct_live(now).collect(),
+            SiblingMode::LastWriteWins => self.live_winner(now).into_iter().collect(),
         }
     }
 
-    /// Written once and deleted since: absent to a reader, yet with a context that a new write should bring.
-    pub fn is_deleted(&self, mode: SiblingMode) -> bool {
-        !self.is_unwritten() && self.present(mode).is_empty()
+    /// Written once, and deleted or expired since: absent to a reader, yet with a context that a new write should bring.
+    pub fn is_deleted(&self, mode: SiblingMode, now: WallTime) -> bool {
+        !self.is_unwritten() && self.present(mode, now).is_empty()
     }
 
-    /// Nothing in it is live: a write of a deletion, and perhaps others beside it.
+    /// Nothing in it was put: a write of a deletion, and perhaps others beside it.
     pub fn is_tombstone(&self) -> bool {
-        !self.is_unwritten() && self.siblings.iter().all(|sibling| !sibling.is_live())
+        matches!(self.passing(), Some(Passing::Deleted { .. }))
+    }
+
+    /// How the last of it goes; none if something in it stays until it is deleted, or if it was never written.
+    pub fn passing(&self) -> Option<Passing> {
+        if self.siblings.iter().any(|sibling| matches!(sibling.value, Value::Live(_))) {
+            return None;
+        }
+        match self.siblings.iter().filter_map(|sibling| sibling.value.until()).max() {
+            Some(at) => Some(Passing::Expires { at }),
+            None => self.greatest_stamp().map(|since| Passing::Deleted { since }),
+        }
     }
 
     /// The same siblings and clock without the values: enough to compare replicas and to list keys.
     pub fn outline(&self) -> Object {
         let mut outline = self.clone();
         for sibling in &mut outline.siblings {
-            if let Value::Live(bytes) = &mut sibling.value {
-                *bytes = Bytes::new();
+            match &mut sibling.value {
+                Value::Live(bytes) | Value::Expiring { bytes, .. } => *bytes = Bytes::new(),
+                Value::Tombstone => {}
             }
         }
         outline
@@ -246,14 +301,15 @@ impl Object {
 
     /// Live siblings, without those whose write already shows itself otherwise: in an earlier live sibling, or in the
     /// ring, which says that a writer has seen and superseded that very write. It takes the same value to be the same
-    /// write: a client that uses a request id twice must not make another's write invisible.
-    fn distinct_live(&self) -> impl Iterator<Item = &Sibling> {
+    /// write: a client that uses a request id twice must not make another's write invisible. So a write lives as long as
+    /// any of its tries.
+    fn distinct_live(&self, now: WallTime) -> impl Iterator<Item = &Sibling> {
         let forgets = fault::is_on(Fault::ForgetRequests);
         let mut shown = BTreeSet::new();
         self.siblings
             .iter()
             .filter(move |s| {
-                s.is_live()
+                s.is_live(now)
                     && (forgets || self.requests.traces_of(s.request).all(|trace| trace.value_hash != s.value_hash))
             })
             .filter(move |s| shown.insert((s.request, s.value_hash)) || forgets)
@@ -263,6 +319,14 @@ impl Object {
     /// that one would win over a write which had seen the first.
     fn winner(&self) -> Option<&Sibling> {
         self.siblings.iter().max_by_key(|sibling| (self.first_stamp(sibling), sibling.dot))
+    }
+
+    /// Of the write that wins, the try that lives longest, if that is live.
+    fn live_winner(&self, now: WallTime) -> Option<&Sibling> {
+        let winner = self.winner()?;
+        let is_try = |s: &&Sibling| (s.request, s.value_hash) == (winner.request, winner.value_hash);
+        let tries = self.siblings.iter().filter(is_try).filter(|sibling| sibling.is_live(now));
+        tries.max_by_key(|sibling| (sibling.value.until().is_none(), sibling.value.until(), sibling.dot))
     }
 
     /// The earliest stamp known of the write that made this sibling.
@@ -278,6 +342,11 @@ impl Object {
             sent.siblings.remove(0);
         }
         sent
+    }
+
+    /// What a mistaken writer does: what has expired by its clock is no more.
+    pub(crate) fn forget_expired(&mut self, now: WallTime) {
+        self.siblings.retain(|sibling| sibling.is_live(now) || sibling.is_tombstone());
     }
 
     fn has(&self, dot: &Dot) -> bool {

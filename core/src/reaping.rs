@@ -1,4 +1,4 @@
-//! Reaping: how a tombstone goes for good (R11).
+//! Reaping: how a tombstone goes for good (R11), and what has expired (R12).
 //!
 //! A tombstone that one replica forgets while an older state of the key is left anywhere is a deleted write that comes back.
 //! So nothing is reaped by its age. Tombstones go in *rounds*, each over many keys of one partition, led by the partition's
@@ -25,18 +25,26 @@
 //! had been agreed upon by all. A node that has left may hold copies until it has brought them home, and nobody can bind it:
 //! there are no rounds until it is said to be empty, or declared dead ([`crate::ring::Ring::may_reap`]).
 //!
-//! What is missing: reaping of what has expired, and of histories in clocks.
+//! What has expired for good goes in the same rounds (R12): an object of which nothing is left but values that have expired,
+//! a good while ago ([`is_gone`]). That is a question to a clock, and a clock can be wrong; so each primary asks its own, and
+//! one that was set of late does not agree. A round carries such objects without their values, which would be too much for
+//! members that hold nothing of them. So those cannot merge what comes with what binds them, and take in only what covers
+//! it ([`takes_in`]): everything that comes from a primary does, all of which hold it.
+//!
+//! What is missing: reaping of histories in clocks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordinate::Write;
 use crate::fault::{self, Fault};
 use crate::ids::NodeId;
 use crate::name::ObjectKey;
-use crate::object::Object;
+use crate::object::{Object, Passing, SiblingMode};
 use crate::ring::Epoch;
 use crate::token::Partition;
+use crate::wall::WallTime;
 
 /// Up to which of its numbers the rounds of a partition are over, of those of one epoch: the last that has deleted anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -99,10 +107,11 @@ impl RoundId {
     }
 }
 
-/// What a round is about: the tombstones, as they were when it began.
+/// What a round is about: the tombstones, and what has expired, as they were when it began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Round {
     pub id: RoundId,
+    /// Without values ([`Object::outline`]).
     pub tombstones: BTreeMap<ObjectKey, Object>,
 }
 
@@ -136,12 +145,50 @@ pub enum Standing {
 }
 
 /// Whether a member agrees that a tombstone may go: its primaries hold that and nothing else, and everybody else nothing.
-pub fn agrees(standing: Standing, held: &Object, tombstone: &Object) -> bool {
+/// What has expired before `expired` is as good as a tombstone to a primary.
+pub fn agrees(standing: Standing, held: &Object, tombstone: &Object, expired: Expired) -> bool {
     match standing {
-        Standing::Primary => is_all_of(held, tombstone) || fault::is_on(Fault::ReapWhilePrimaryLacks),
+        Standing::Primary => {
+            let holds_it = is_all_of(held, tombstone) || fault::is_on(Fault::ReapWhilePrimaryLacks);
+            holds_it && (is_gone(tombstone, expired) || fault::is_on(Fault::ExpireByOneClock))
+        }
         Standing::FillingPrimary => false,
         Standing::Other => held.is_unwritten(),
     }
+}
+
+/// By a node's own clock, less a margin for the errors of clocks: until when values have to have expired, to be gone for
+/// good. None while the clock cannot be relied on.
+pub type Expired = Option<WallTime>;
+
+/// Whether nothing of an object is left for any reader.
+pub fn is_gone(object: &Object, expired: Expired) -> bool {
+    match object.passing() {
+        Some(Passing::Deleted { .. }) => true,
+        Some(Passing::Expires { at }) => expired.is_some_and(|expired| at <= expired),
+        None => false,
+    }
+}
+
+/// What a node that holds nothing, and is bound by `guard`, makes of what comes; none if it cannot take that in.
+pub fn takes_in(guard: &Object, coming: &Object) -> Option<Object> {
+    if guard.is_tombstone() || fault::is_on(Fault::MergeWithoutValues) {
+        let mut merged = guard.clone();
+        merged.merge(coming);
+        return Some(merged);
+    }
+    coming.clock().covers_all(guard.clock()).then(|| coming.clone())
+}
+
+/// Whether a node that holds nothing, and is bound by `guard`, can coordinate a write: none of the values that it does not
+/// have may be left beside it.
+pub fn can_write(guard: &Object, write: &Write) -> bool {
+    let covers = match write.mode {
+        SiblingMode::Keep => write.seen.clock.covers_all(guard.clock()),
+        SiblingMode::LastWriteWins => true,
+    };
+    let is_repeated = guard.traces_of(write.request).next().is_some();
+    guard.is_tombstone() || (covers && !is_repeated) || fault::is_on(Fault::MergeWithoutValues)
 }
 
 /// Whether what is held is the tombstone and nothing else: under one clock there is one object.

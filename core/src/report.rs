@@ -46,13 +46,16 @@ pub enum Refusal {
     Filling,
     /// What it is sent was read before tombstones of its partition were reaped, and could bring back what was deleted (R11).
     Reaped,
+    /// It has agreed that what has expired of the key may go, holds nothing of it, and takes only what has that in its clock
+    /// until it is decided (R12).
+    BeingReaped,
 }
 
 impl Refusal {
     /// Whether it is about the one object: others may be taken all the same.
     pub fn concerns_the_object(self) -> bool {
         match self {
-            Refusal::TooLarge | Refusal::Damaged => true,
+            Refusal::TooLarge | Refusal::Damaged | Refusal::BeingReaped => true,
             Refusal::Overloaded
             | Refusal::DiskFull
             | Refusal::HintsFull
@@ -84,6 +87,7 @@ impl fmt::Display for Refusal {
             Refusal::Damaged => "cannot read what it holds of the key",
             Refusal::Filling => "is filling up again",
             Refusal::Reaped => "has reaped tombstones meanwhile",
+            Refusal::BeingReaped => "has agreed that the key, which has expired, may be forgotten",
         })
     }
 }

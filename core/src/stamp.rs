@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wall::WallTime;
+
 const LOGICAL_BITS: u32 = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -20,6 +22,11 @@ impl Stamp {
 
     pub fn millis(self) -> u64 {
         self.0 >> LOGICAL_BITS
+    }
+
+    /// The time of day that it was made of.
+    pub fn wall(self) -> WallTime {
+        WallTime(self.millis())
     }
 
     /// The stamp for a write made when the wall clock shows `wall`, above everything in `seen`.

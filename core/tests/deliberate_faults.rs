@@ -50,6 +50,9 @@ fn the_models_find_machines_that_are_broken_on_purpose() {
         Fault::ForgetBindingAnswer,
         Fault::ForgetRoundsOver,
         Fault::ReviveDeparted,
+        Fault::ExpireByWriting,
+        Fault::ExpireByOneClock,
+        Fault::MergeWithoutValues,
     ];
     for fault in of_reaping {
         println!("{fault}: {}", found(fault, reap_world::worlds(), reap_world::World::run));

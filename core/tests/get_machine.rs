@@ -16,7 +16,7 @@ use starling_core::quorum::Quorum;
 use starling_core::report::{Failure, Outcome, Refusal, Role};
 use support::get_world::worlds;
 use support::versions::{name_of, rival, version};
-use support::{cases, ms, name, read_quorum};
+use support::{NOW, cases, ms, name, read_quorum};
 
 const SLOW: u64 = 20;
 const GIVEN_UP: u64 = 100;
@@ -35,6 +35,7 @@ fn plan(quorum: Quorum) -> Plan {
         wait_for_repair: false,
         repair_quorums: vec![],
         deadline: ms(DEADLINE),
+        wall: NOW,
         give_up_after: ms(GIVEN_UP),
     }
 }

@@ -8,11 +8,12 @@ use starling_core::clock::{Clock, Dot, History};
 use starling_core::coordinate::{Coordinated, ObjectLimits, Write, WriteRefused, coordinate};
 use starling_core::ids::{Birth, DirectoryId, RequestId};
 use starling_core::mark::OwnMark;
-use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
+use starling_core::object::{Object, Passing, Seen, Sibling, SiblingMode, Value};
 use starling_core::request::RING_SIZE;
 use starling_core::stamp::Stamp;
+use starling_core::wall::WallTime;
 use support::reachable::{deeds, minter, states};
-use support::{UNLIMITED, cases, includes};
+use support::{NOW, UNLIMITED, cases, includes};
 
 fn mode() -> impl Strategy<Value = SiblingMode> {
     prop_oneof![Just(SiblingMode::Keep), Just(SiblingMode::LastWriteWins)]
@@ -66,18 +67,18 @@ fn at(replica: usize, object: &mut Object, write: Write) -> Result<Coordinated, 
 }
 
 fn shown(object: &Object) -> Vec<String> {
-    let mut values: Vec<String> = object.present(SiblingMode::Keep).into_iter().map(text).collect();
+    let mut values: Vec<String> = object.present(SiblingMode::Keep, NOW).into_iter().map(text).collect();
     values.sort();
     values
 }
 
 fn winner(object: &Object) -> Vec<String> {
-    object.present(SiblingMode::LastWriteWins).into_iter().map(text).collect()
+    object.present(SiblingMode::LastWriteWins, NOW).into_iter().map(text).collect()
 }
 
 fn text(sibling: &Sibling) -> String {
     match &sibling.value {
-        Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Live(bytes) | Value::Expiring { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
         Value::Tombstone => "deleted".to_owned(),
     }
 }
@@ -135,8 +136,8 @@ proptest! {
             let first_try = |sibling: &Sibling| state.traces_of(sibling.request).map(|trace| trace.stamp).min();
             let mut by_age: Vec<&Sibling> = state.siblings().iter().collect();
             by_age.sort_by_key(|sibling| (first_try(sibling), sibling.dot));
-            let winner = by_age.pop().filter(|sibling| sibling.is_live());
-            prop_assert_eq!(state.present(SiblingMode::LastWriteWins), Vec::from_iter(winner));
+            let winner = by_age.pop().filter(|sibling| sibling.is_live(NOW));
+            prop_assert_eq!(state.present(SiblingMode::LastWriteWins, NOW), Vec::from_iter(winner));
         }
     }
 
@@ -150,14 +151,14 @@ proptest! {
         let last = Write { wall: Stamp::from_millis(wall), ..last };
         prop_assert_eq!(at(0, &mut after, last), Ok(Coordinated::Minted));
         prop_assert_eq!(after.siblings().len(), 1, "it covers all that was held");
-        let shown = after.present(SiblingMode::LastWriteWins);
+        let shown = after.present(SiblingMode::LastWriteWins, NOW);
         prop_assert_eq!(shown.len(), 1);
         prop_assert_eq!(&shown[0].value, &Value::Live("the last".into()));
         prop_assert!(before.greatest_stamp().is_none_or(|greatest| shown[0].stamp > greatest));
         for earlier in &states {
             if includes(before, earlier) {
                 let both = merged(&after, earlier);
-                prop_assert_eq!(both.present(SiblingMode::LastWriteWins), shown.clone());
+                prop_assert_eq!(both.present(SiblingMode::LastWriteWins, NOW), shown.clone());
             }
         }
     }
@@ -222,7 +223,7 @@ proptest! {
         let mut deleted = crowded.clone();
         let deletion = Write { value: Value::Tombstone, ..write_after(NEW, b"", &crowded.seen()) };
         prop_assert_eq!(coordinate(&mut deleted, &mut None, deletion, &minter(0), &limits), Ok(Coordinated::Minted));
-        prop_assert!(deleted.is_deleted(SiblingMode::Keep));
+        prop_assert!(deleted.is_deleted(SiblingMode::Keep, NOW));
     }
 
     #[test]
@@ -375,11 +376,11 @@ fn in_last_write_wins_two_writes_that_superseded_each_others_tries_do_not_both_v
 #[test]
 fn live_siblings_hide_tombstones_and_a_key_with_tombstones_only_is_deleted() {
     let mut object = Object::default();
-    assert!(!object.is_deleted(SiblingMode::Keep), "never written is not deleted");
+    assert!(!object.is_deleted(SiblingMode::Keep, NOW), "never written is not deleted");
     at(0, &mut object, Write { value: Value::Tombstone, ..blind_write(1, b"") }).unwrap();
-    assert!(object.is_deleted(SiblingMode::Keep));
+    assert!(object.is_deleted(SiblingMode::Keep, NOW));
     at(0, &mut object, blind_write(2, b"v")).unwrap();
-    assert!(!object.is_deleted(SiblingMode::Keep));
+    assert!(!object.is_deleted(SiblingMode::Keep, NOW));
     assert_eq!(shown(&object), ["v"]);
 }
 
@@ -404,4 +405,37 @@ fn a_clock_knows_only_histories_of_which_it_has_a_dot() {
     assert!(clock.is_empty());
     assert_eq!(clock, [(history, 0)].into_iter().collect());
     assert!(!clock.covers(&Dot { history, counter: 1 }));
+}
+
+#[test]
+fn a_write_that_was_tried_twice_lives_as_long_as_either_try() {
+    let lives_until = |until: u64| Write {
+        value: Value::Expiring { bytes: b"v".to_vec().into(), until: WallTime(until) },
+        ..blind_write(1, b"")
+    };
+    for (first, second) in [(500, 2_000), (2_000, 500)] {
+        let (mut here, mut there) = (Object::default(), Object::default());
+        at(0, &mut here, lives_until(first)).unwrap();
+        at(1, &mut there, lives_until(second)).unwrap();
+        here.merge(&there);
+        for mode in [SiblingMode::Keep, SiblingMode::LastWriteWins] {
+            let shown = |now| here.present(mode, WallTime(now)).len();
+            assert_eq!([499, 500, 1_999, 2_000].map(shown), [1, 1, 1, 0], "{mode:?}");
+        }
+        assert_eq!(here.passing(), Some(Passing::Expires { at: WallTime(2_000) }));
+    }
+}
+
+#[test]
+fn what_wins_wins_over_older_values_also_when_it_has_expired() {
+    let mut object = Object::default();
+    at(0, &mut object, blind_write(1, b"older")).unwrap();
+    let mut there = Object::default();
+    let expiring = Value::Expiring { bytes: b"v".to_vec().into(), until: WallTime(500) };
+    at(1, &mut there, Write { value: expiring, wall: Stamp(u64::MAX / 2), ..blind_write(2, b"") }).unwrap();
+    object.merge(&there);
+    assert!(object.present(SiblingMode::LastWriteWins, NOW).is_empty());
+    assert!(object.is_deleted(SiblingMode::LastWriteWins, NOW));
+    assert_eq!(shown(&object), ["older"], "where siblings are kept, the other is left");
+    assert_eq!(object.passing(), None, "and keeps the key");
 }

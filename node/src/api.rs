@@ -2,19 +2,21 @@
 //! goes on in [`crate::coordinator`].
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use starling_core::context::{Context, InvalidContext};
 use starling_core::ids::NodeId;
 use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
-use starling_core::object::{Object, Seen, SiblingMode, Value};
+use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::report::{Failure, Refusal};
 use starling_core::token::Token;
+use starling_core::wall::WallTime;
 use starling_proto::CallContext;
 use starling_proto::data::{
-    DataService, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put, ReplicaView, RequestError, Written,
+    DataService, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, MAX_LIFETIME, Put, PutFor,
+    ReplicaView, RequestError, Written,
 };
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, Read};
@@ -38,9 +40,18 @@ impl Api {
 
 impl DataService for Api {
     async fn get(self, context: CallContext, request: Get) -> Result<Got, RequestError> {
+        Ok(self.get_lasting(context, request).await?.got)
+    }
+
+    async fn get_lasting(self, context: CallContext, request: Get) -> Result<GotLasting, RequestError> {
         let span = tracing::info_span!(parent: self.node.span(), "get", trace = %context.trace_id());
         let limits = self.node.request(&context)?;
         self.node.get(limits, request).instrument(span).await
+    }
+
+    async fn put_for(self, context: CallContext, request: PutFor) -> Result<Written, RequestError> {
+        let put = lasting(request, self.node.wall())?;
+        self.put(context, put).await
     }
 
     async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
@@ -51,12 +62,16 @@ impl DataService for Api {
     }
 
     async fn get_own(self, context: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
+        Ok(self.get_own_lasting(context, key).await?.got)
+    }
+
+    async fn get_own_lasting(self, context: CallContext, key: ObjectKey) -> Result<GotLasting, RequestError> {
         let span = self.node.span_of("get_own", &context);
         let ring = self.node.serving_ring()?;
         let asked = key.clone();
         let own = self.node.read_store(move |store| store.get(&asked)).instrument(span).await;
         let object = own.map_err(request_error)?;
-        present(ring.read(), &key, &object.unwrap_or_default())
+        present(ring.read(), &key, &object.unwrap_or_default(), self.node.wall())
     }
 
     async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
@@ -94,7 +109,7 @@ impl Node {
     }
 
     /// Reads, and once more by each ring that comes while it does.
-    async fn get(self: Arc<Self>, mut request: Request, get: Get) -> Result<Got, RequestError> {
+    async fn get(self: Arc<Self>, mut request: Request, get: Get) -> Result<GotLasting, RequestError> {
         loop {
             let got = Arc::clone(&self).get_by(request.clone(), get.clone()).await;
             match self.newer(&request, got.as_ref().err()).await {
@@ -105,7 +120,7 @@ impl Node {
     }
 
     /// Reads by the request's ring.
-    async fn get_by(self: Arc<Self>, request: Request, get: Get) -> Result<Got, RequestError> {
+    async fn get_by(self: Arc<Self>, request: Request, get: Get) -> Result<GotLasting, RequestError> {
         let (layout, key) = (Arc::clone(request.ring.read()), get.key.clone());
         let (answer, quorum) = Arc::clone(&self).coordinate_get(request, get).await?;
         if !answer.met {
@@ -113,8 +128,8 @@ impl Node {
             let (counted, replicas) = (answer.counted, answer.replicas);
             return Err(RequestError::ReadQuorumNotMet { quorum, counted, replicas });
         }
-        let got = present(&layout, &key, &answer.object)?;
-        Ok(Got { quorum: Some(quorum), replicas: answer.replicas, ..got })
+        let GotLasting { got, until } = present(&layout, &key, &answer.object, self.wall())?;
+        Ok(GotLasting { got: Got { quorum: Some(quorum), replicas: answer.replicas, ..got }, until })
     }
 
     async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
@@ -132,7 +147,7 @@ impl Node {
         delete: &Put,
     ) -> Result<Option<Bytes>, RequestError> {
         let read = Get { key: delete.key.clone(), r: delete.r, pr: Default::default(), wait_for_repair: false };
-        Ok(self.get(request, read).await?.context)
+        Ok(self.get(request, read).await?.got.context)
     }
 
     async fn locate(self: Arc<Self>, request: Request, key: ObjectKey) -> Result<Location, RequestError> {
@@ -166,7 +181,10 @@ impl Node {
             }
         };
         match object {
-            Ok(Some(object)) => Holding::Copy { clock: object.clock().clone(), siblings: object.present(mode).len() },
+            Ok(Some(object)) => {
+                let siblings = object.present(mode, self.wall()).len();
+                Holding::Copy { clock: object.clock().clone(), siblings }
+            }
             Ok(None) => Holding::Nothing,
             Err(reason) => Holding::Unknown(reason),
         }
@@ -185,27 +203,47 @@ pub fn seen_by_writer(layout: &Layout, put: &Put) -> Result<Seen, RequestError> 
     }
 }
 
-/// An object as its bucket's readers see it.
+/// The put that it is for everybody from now on: they go by one time at which the value expires (R12).
+fn lasting(PutFor { put, lifetime }: PutFor, now: WallTime) -> Result<Put, RequestError> {
+    if lifetime.is_zero() || lifetime > MAX_LIFETIME {
+        let reason = "a value lives for a millisecond at least, and for a hundred years at the most";
+        return Err(RequestError::Invalid(reason.to_owned()));
+    }
+    match put.value {
+        Value::Live(bytes) => {
+            let until = now.after(lifetime.max(Duration::from_millis(1)));
+            Ok(Put { value: Value::Expiring { bytes, until }, ..put })
+        }
+        Value::Tombstone | Value::Expiring { .. } => {
+            Err(RequestError::Invalid("only a value that is put can be told how long to live".to_owned()))
+        }
+    }
+}
+
+/// An object as its bucket's readers see it at that time.
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] if that does not fit a frame.
-fn present(layout: &Layout, key: &ObjectKey, object: &Object) -> Result<Got, RequestError> {
+fn present(layout: &Layout, key: &ObjectKey, object: &Object, now: WallTime) -> Result<GotLasting, RequestError> {
     if !fits_a_frame(key, object) {
         return Err(RequestError::Refused(Refusal::TooLarge));
     }
     let mode: SiblingMode = layout.rules(key.bucket()).mode;
-    let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
-        Value::Live(value) => Some(LiveSibling { value: value.clone(), dot: sibling.dot, stamp: sibling.stamp }),
-        Value::Tombstone => None,
-    });
-    Ok(Got {
-        siblings: live.collect(),
+    let live = object.present(mode, now);
+    let until = live.iter().map(|sibling| sibling.value.until()).collect();
+    let shown = |sibling: &&Sibling| {
+        let value = sibling.value.bytes()?.clone();
+        Some(LiveSibling { value, dot: sibling.dot, stamp: sibling.stamp })
+    };
+    let got = Got {
+        siblings: live.iter().filter_map(shown).collect(),
         context: (!object.is_unwritten()).then(|| context_of(layout, key, object)),
-        deleted: object.is_deleted(mode),
+        deleted: object.is_deleted(mode, now),
         clock: object.clock().clone(),
         quorum: None,
         replicas: Vec::new(),
-    })
+    };
+    Ok(GotLasting { got, until })
 }
 
 /// The context that covers all of an object.

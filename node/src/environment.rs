@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use starling_core::wall::WallTime;
 use starling_proto::network::{Network, Tcp};
 use tokio::sync::oneshot;
 
@@ -40,17 +41,15 @@ impl Environment {
 
 /// The time of day: what stamps are made of, and what clocks of nodes are compared by.
 pub trait WallClock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch.
-    fn millis(&self) -> u64;
+    fn now(&self) -> WallTime;
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl WallClock for SystemClock {
-    fn millis(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    fn now(&self) -> WallTime {
+        WallTime(0).after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
     }
 }
 

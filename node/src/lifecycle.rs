@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use starling_gossip::{Address, Announcement, Gossip, HintTargets, Settings, ShortText, Standing, Timing};
 use starling_proto::BUILD;
-use starling_proto::hello::PROTOCOLS;
+use starling_proto::hello::{Features, PROTOCOLS};
 use starling_proto::network::Listener;
 use starling_storage::{Health, Store};
 use tracing::Instrument;
@@ -113,7 +113,7 @@ pub async fn gossip_parts(
         run: store.run(),
         address: config.advertise.parse::<Address>()?,
         protocol: PROTOCOLS.oldest..=PROTOCOLS.newest,
-        features: 0,
+        features: Features::ALL.0,
         build: ShortText::new(BUILD),
         cluster: store.layout().map(|layout| layout.cluster()),
         layout: store.layout().map(|layout| layout.version()),
@@ -126,7 +126,7 @@ pub async fn gossip_parts(
         cluster_name: config.cluster_name.clone(),
         node: store.identity().node,
         // Has to rise even when an old copy of the directory is started, whose run counter falls.
-        generation: wall.millis(),
+        generation: wall.now().0,
         listen: config.listen,
         advertise: resolve(&config.advertise).await?,
         seeds: config.seeds.clone(),

@@ -20,6 +20,7 @@ use starling_core::object::Object;
 use starling_core::quorum::ReplicaCount;
 use starling_core::report::{Failure, Refusal};
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 use starling_proto::data::{Keys, KeysPage, MAX_PAGE, RequestError};
 use starling_proto::hello::Class;
 use starling_proto::peer::{List, ListReply, PeerServiceClient};
@@ -134,7 +135,7 @@ impl Node {
             async move { (member.node, node.list_at(member.node, list, &request).await) }
         });
         let listed = gather(asked.collect(), layout, layout.replicas_of(&keys.bucket)).await?;
-        Ok(merge_pages(layout, &keys, limit, listed))
+        Ok(merge_pages(layout, &keys, limit, listed, self.wall()))
     }
 
     /// All buckets.
@@ -225,7 +226,13 @@ fn incomplete(layout: &Layout, failed: &BTreeMap<NodeId, Failure>) -> RequestErr
     RequestError::Incomplete(reasons.join("; "))
 }
 
-fn merge_pages(layout: &Layout, request: &Keys, limit: usize, listed: BTreeMap<NodeId, ListReply>) -> KeysPage {
+fn merge_pages(
+    layout: &Layout,
+    request: &Keys,
+    limit: usize,
+    listed: BTreeMap<NodeId, ListReply>,
+    now: WallTime,
+) -> KeysPage {
     // Behind the last key of a node that has more, its word is missing.
     let cut_short = listed.values().filter(|reply| reply.more).filter_map(|reply| reply.keys.last());
     let horizon: Option<Bytes> = cut_short.map(|(key, _)| key.clone()).min();
@@ -237,7 +244,7 @@ fn merge_pages(layout: &Layout, request: &Keys, limit: usize, listed: BTreeMap<N
     }
     let mode = layout.rules(&request.bucket).mode;
     let live: Vec<Bytes> =
-        merged.into_iter().filter(|(_, object)| !object.present(mode).is_empty()).map(|(key, _)| key).collect();
+        merged.into_iter().filter(|(_, object)| !object.present(mode, now).is_empty()).map(|(key, _)| key).collect();
     let next = if live.len() > limit { live.get(limit - 1).cloned() } else { horizon };
     KeysPage { keys: live.into_iter().take(limit).collect(), next }
 }

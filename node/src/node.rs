@@ -1,7 +1,7 @@
 //! A node: everything its services and background tasks share.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use starling_core::get::Standing as Completeness;
@@ -11,6 +11,7 @@ use starling_core::object::Object;
 use starling_core::reaping::RoundsOver;
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Membership, Ring};
+use starling_core::wall::{WallTime, WallWatch};
 use starling_gossip::{Standing, View};
 use starling_proto::CallContext;
 use starling_proto::control::NodeStanding;
@@ -51,6 +52,8 @@ pub struct Node {
     pub filling: FillingLog,
     /// Rounds of reaping that this node leads.
     pub rounds: Rounds,
+    /// Whether this node's clock was set of late.
+    pub wall_watch: Mutex<WallWatch>,
     pub comparisons: Comparisons,
     pub repairs: Repairs,
     pub started: Instant,
@@ -97,6 +100,7 @@ impl Node {
             copying: CopyingLog::default(),
             filling: FillingLog::default(),
             rounds: Rounds::default(),
+            wall_watch: Mutex::new(WallWatch::new(config.expiry_margin)),
             comparisons: Comparisons::default(),
             repairs: Repairs::default(),
             started: Instant::now(),
@@ -244,9 +248,9 @@ impl Node {
         }
     }
 
-    /// Milliseconds since the Unix epoch.
-    pub fn wall_millis(&self) -> u64 {
-        self.environment.wall.millis()
+    /// By this node's clock.
+    pub fn wall(&self) -> WallTime {
+        self.environment.wall.now()
     }
 
     /// Reads this node's copy of a key, and says how far it is to be relied on. What comes of it was so while this node was

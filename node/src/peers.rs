@@ -143,7 +143,7 @@ impl Node {
             protocols: PROTOCOLS,
             cluster: self.store.layout().map(|layout| layout.cluster()),
             from: Some(self.introduction()),
-            features: Features::default(),
+            features: Features::ALL,
             build: BUILD.to_owned(),
         };
         let dialled = tokio::select! {
@@ -205,7 +205,7 @@ impl Node {
         link.tried.send_replace(true);
         let clocks = async {
             loop {
-                link.compare_clocks(|| self.wall_millis(), DIAL_LIMIT).await;
+                link.compare_clocks(|| self.wall().0, DIAL_LIMIT).await;
                 tokio::time::sleep(CLOCK_INTERVAL).await;
             }
         };

@@ -3,7 +3,8 @@
 //!
 //! A round waits for whoever does not answer, for as long as that takes, and goes on after a restart. It holds up nothing
 //! but the reaping of its partition. Age says only when it is worth a try: clients that repeat a request, and handoff,
-//! have had their time by then.
+//! have had their time by then. What has expired goes in the same rounds, once it has by the clock of each primary, and by a
+//! good margin (R12); a node whose clock was set of late, or is ahead of its peers', does not agree.
 //!
 //! A node that has left says so to the log once it holds nothing any more: until then there are no rounds.
 
@@ -16,11 +17,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
-use starling_core::reaping::{Bound, Reaping, Round, RoundId, Stage, Standing};
+use starling_core::reaping::{Bound, Expired, Reaping, Round, RoundId, Stage, Standing, is_gone};
 use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Decree, Epoch, Phase, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 use starling_proto::control::{ControlError, HeldUp, ReapingRound, Tombstones};
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerServiceClient, Reap};
@@ -106,7 +108,54 @@ impl Rounds {
 struct Search {
     last: Option<Partition>,
     /// How far each partition was looked through.
-    cursors: BTreeMap<Partition, ObjectKey>,
+    cursors: BTreeMap<Partition, Cursor>,
+}
+
+/// How far a partition was looked through: its tombstones first, then what has expired.
+enum Cursor {
+    Deleted(Option<ObjectKey>),
+    Expired(Option<(WallTime, ObjectKey)>),
+}
+
+impl Cursor {
+    /// The next few, each with whether it is due, and with the cursor behind it.
+    fn page(
+        &self,
+        store: &Store,
+        partition: Partition,
+        due: Due,
+    ) -> Result<Vec<(Cursor, ObjectKey, bool)>, StoreError> {
+        match self {
+            Cursor::Deleted(after) => {
+                let page = store.tombstones(partition, after.as_ref(), PAGE)?.into_iter();
+                Ok(page.map(|(key, since)| (Cursor::Deleted(Some(key.clone())), key, due.is_deleted(since))).collect())
+            }
+            Cursor::Expired(after) => {
+                let Some(by) = due.expired_by() else { return Ok(Vec::new()) };
+                let page = store.expired(partition, by, after.as_ref(), PAGE)?.into_iter();
+                Ok(page.map(|(at, key)| (Cursor::Expired(Some((at, key.clone()))), key, true)).collect())
+            }
+        }
+    }
+}
+
+/// What is worth a try.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    now: WallTime,
+    reap_after: Duration,
+    expired: Expired,
+}
+
+impl Due {
+    fn is_deleted(self, since: Stamp) -> bool {
+        since.wall().until(self.now) >= self.reap_after
+    }
+
+    /// Until when values have to have expired.
+    fn expired_by(self) -> Option<WallTime> {
+        self.expired.map(|expired| expired.min(self.now.before(self.reap_after)))
+    }
 }
 
 impl Search {
@@ -136,6 +185,7 @@ impl Node {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
+            self.look_at_clock();
             let Ok(ring) = self.serving_ring() else { continue };
             let turn = async {
                 self.put_back_outdated(&ring).await;
@@ -171,7 +221,7 @@ impl Node {
         }
     }
 
-    /// What is deleted in the partitions whose rounds this node leads, and what that waits for.
+    /// What is deleted or has expired in the partitions whose rounds this node leads, and what that waits for.
     ///
     /// # Errors
     /// [`ControlError`] if it does not serve, or cannot read its disk.
@@ -179,15 +229,16 @@ impl Node {
         let ring = self
             .serving_ring()
             .map_err(|not| ControlError::Invalid(format!("this node does not serve: {}", not.reason)))?;
-        let (led, now, reap_after) = (self.led_by(&ring), self.wall_millis(), self.config.reap_after);
-        let counted = self.read_store(move |store| count(store, &led, now, reap_after)).await;
+        let (led, due) = (self.led_by(&ring), self.due());
+        let counted = self.read_store(move |store| count(store, &led, due)).await;
         let counted = counted.map_err(|error| ControlError::Internal(error.to_string()))?;
         let is_filling = self.store.filling_count();
         let held_up = match ring.phase() {
             Phase::Settled if !ring.bringing_home().is_empty() => {
                 Some(HeldUp::Leavers(ring.bringing_home().values().cloned().collect()))
             }
-            Phase::Settled => (is_filling > 0).then_some(HeldUp::Filling(is_filling)),
+            Phase::Settled if is_filling > 0 => Some(HeldUp::Filling(is_filling)),
+            Phase::Settled => due.expired.is_none().then_some(HeldUp::Clock),
             Phase::Dual | Phase::Switch => Some(HeldUp::RingChanges),
         };
         let rounds = self.rounds.lock();
@@ -310,12 +361,12 @@ impl Node {
         &self,
         ring: &Ring,
         partition: Partition,
-        cursors: &mut BTreeMap<Partition, ObjectKey>,
+        cursors: &mut BTreeMap<Partition, Cursor>,
     ) -> Result<Option<Round>, Failure> {
-        let (after, now, reap_after) = (cursors.remove(&partition), self.wall_millis(), self.config.reap_after);
-        let gathered = self.read_store(move |store| gather(store, partition, after, now, reap_after)).await;
+        let (from, due) = (cursors.remove(&partition), self.due());
+        let gathered = self.read_store(move |store| gather(store, partition, from, due)).await;
         let (tombstones, looked_up_to) = gathered.map_err(own_failure)?;
-        cursors.extend(looked_up_to.map(|key| (partition, key)));
+        cursors.extend(looked_up_to.map(|cursor| (partition, cursor)));
         if tombstones.is_empty() {
             return Ok(None);
         }
@@ -371,7 +422,7 @@ impl Node {
     }
 
     async fn agree_to(&self, ring: &Ring, round: Round) -> Result<BTreeSet<ObjectKey>, StoreError> {
-        let (epoch, binds) = (round.id.epoch, round.clone());
+        let (epoch, binds, expired) = (round.id.epoch, round.clone(), self.expired());
         self.change_store(move |store| store.bind(&binds)).await?;
         let weigh = |(key, tombstone): (ObjectKey, Object)| async move {
             let standing = match ring.primaries(&key).contains(self.id()) {
@@ -379,7 +430,7 @@ impl Node {
                 true => Standing::Primary,
                 false => Standing::Other,
             };
-            let agrees = self.store.weigh(epoch, key.clone(), standing, tombstone).await;
+            let agrees = self.store.weigh(epoch, key.clone(), standing, tombstone, expired).await;
             agreed(key, agrees)
         };
         done_with(round.tombstones.into_iter().map(weigh)).await
@@ -427,6 +478,29 @@ impl Node {
         Ok(keys)
     }
 
+    fn due(&self) -> Due {
+        Due { now: self.wall(), reap_after: self.config.reap_after, expired: self.expired() }
+    }
+
+    /// Until when values have to have expired, to be gone for good by this node's clock (R12).
+    fn expired(&self) -> Expired {
+        let is_steady = self.look_at_clock() && self.clock_ahead() <= self.config.max_clock_drift;
+        is_steady.then(|| self.wall().before(self.config.expiry_margin))
+    }
+
+    /// Whether the clock was not set of late.
+    fn look_at_clock(&self) -> bool {
+        let mut watch = self.wall_watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.started.elapsed();
+        let wall = self.wall();
+        let passed = self.started.elapsed();
+        // A process that was stopped in between would take that for a step.
+        if passed.saturating_sub(before) < watch.tolerance() / 2 {
+            watch.look(passed, wall);
+        }
+        watch.is_steady(passed)
+    }
+
     /// Those of the keys that this node is a primary of.
     fn own_of(&self, ring: &Ring, keys: BTreeSet<ObjectKey>) -> Vec<ObjectKey> {
         keys.into_iter().filter(|key| ring.primaries(key).contains(self.id())).collect()
@@ -452,24 +526,26 @@ fn agreed(key: ObjectKey, done: Result<bool, StoreError>) -> Result<Option<Objec
     }
 }
 
-/// Up to a round's worth of tombstones behind `after` that are old enough, and where to go on; from the beginning the next
+/// Up to a round's worth of what is due behind the cursor, without values, and where to go on; from the beginning the next
 /// time if that is nowhere. Blocks on the disk.
 fn gather(
     store: &Store,
     partition: Partition,
-    mut after: Option<ObjectKey>,
-    now: u64,
-    reap_after: Duration,
-) -> Result<(BTreeMap<ObjectKey, Object>, Option<ObjectKey>), StoreError> {
+    from: Option<Cursor>,
+    due: Due,
+) -> Result<(BTreeMap<ObjectKey, Object>, Option<Cursor>), StoreError> {
     let (mut tombstones, mut bytes) = (BTreeMap::new(), 0);
+    let mut cursor = from.unwrap_or(Cursor::Deleted(None));
     for _ in 0..MOST_PAGES {
-        let page = store.tombstones(partition, after.as_ref(), PAGE)?;
-        if page.is_empty() {
-            return Ok((tombstones, None));
+        let page = cursor.page(store, partition, due)?;
+        match cursor {
+            _ if !page.is_empty() => {}
+            Cursor::Deleted(_) => cursor = Cursor::Expired(None),
+            Cursor::Expired(_) => return Ok((tombstones, None)),
         }
-        for (key, since) in page {
-            after = Some(key.clone());
-            if !is_due(since, now, reap_after) {
+        for (behind, key, is_due) in page {
+            cursor = behind;
+            if !is_due {
                 continue;
             }
             let object = match store.get(&key) {
@@ -477,43 +553,48 @@ fn gather(
                     tracing::error!(reason, "a tombstone that is to be reaped cannot be read");
                     continue;
                 }
-                object => object?.filter(Object::is_tombstone),
+                object => object?.filter(|object| is_gone(object, due.expired)),
             };
-            let Some(object) = object else { continue };
+            let Some(object) = object.map(|object| object.outline()) else { continue };
             bytes += starling_core::codec::encode(&(&key, &object)).len();
             tombstones.insert(key, object);
             if tombstones.len() >= MOST_KEYS || bytes >= MOST_BYTES {
-                return Ok((tombstones, after));
+                return Ok((tombstones, Some(cursor)));
             }
         }
     }
-    Ok((tombstones, after))
+    Ok((tombstones, Some(cursor)))
 }
 
 /// Blocks on the disk.
-fn count(store: &Store, led: &[Partition], now: u64, reap_after: Duration) -> Result<Tombstones, StoreError> {
-    let (mut counted, mut oldest) = (Tombstones::default(), None::<Stamp>);
-    'all: for partition in led {
+fn count(store: &Store, led: &[Partition], due: Due) -> Result<Tombstones, StoreError> {
+    let (mut counted, mut oldest) = (Tombstones::default(), None::<WallTime>);
+    let mut add = |since: WallTime, is_due: bool| {
+        counted.pending += 1;
+        counted.due += u64::from(is_due);
+        oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+        counted.more = counted.pending >= MOST_COUNTED as u64;
+        !counted.more
+    };
+    for partition in led {
         let mut after: Option<ObjectKey> = None;
-        loop {
-            if counted.pending >= MOST_COUNTED as u64 {
-                counted.more = true;
-                break 'all;
-            }
+        let mut is_to_go_on = true;
+        while is_to_go_on {
             let page = store.tombstones(*partition, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            counted.pending += page.len() as u64;
-            counted.due += page.iter().filter(|(_, since)| is_due(*since, now, reap_after)).count() as u64;
-            oldest = page.iter().map(|(_, since)| *since).chain(oldest).min();
+            is_to_go_on = !page.is_empty() && page.iter().all(|(_, since)| add(since.wall(), due.is_deleted(*since)));
+            after = page.into_iter().last().map(|(key, _)| key);
+        }
+        let mut after: Option<(WallTime, ObjectKey)> = None;
+        let mut is_to_go_on = true;
+        let is_due = |at: WallTime| due.expired_by().is_some_and(|by| at <= by);
+        while is_to_go_on {
+            let page = store.expired(*partition, due.now, after.as_ref(), PAGE)?;
+            is_to_go_on = !page.is_empty() && page.iter().all(|(at, _)| add(*at, is_due(*at)));
+            after = page.into_iter().last();
         }
     }
-    counted.oldest = oldest.map(|since| Duration::from_millis(now.saturating_sub(since.millis())));
+    counted.oldest = oldest.map(|since| since.until(due.now));
     Ok(counted)
-}
-
-fn is_due(since: Stamp, now: u64, reap_after: Duration) -> bool {
-    u128::from(now.saturating_sub(since.millis())) >= reap_after.as_millis()
 }
 
 fn waits_for(led: &Led) -> BTreeMap<NodeId, Option<String>> {

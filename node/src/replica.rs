@@ -126,7 +126,7 @@ impl PeerService for Replica {
     }
 
     async fn clock(self, _: CallContext) -> u64 {
-        self.node.wall_millis()
+        self.node.wall().0
     }
 
     async fn prepare(self, _: CallContext, request: Prepare) -> Result<Option<(Ballot, Decree)>, VoteRefused> {

@@ -127,7 +127,7 @@ async fn greet(
         protocol: PROTOCOLS.common(hello.protocols).unwrap_or(PROTOCOLS.newest),
         cluster: node.store.layout().map(|layout| layout.cluster()),
         node: node.introduction(),
-        features: Features::default(),
+        features: Features::ALL,
         build: BUILD.to_owned(),
     };
     hello::answer(stream, &Ok(welcome)).await?;

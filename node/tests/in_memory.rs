@@ -13,6 +13,7 @@ use starling_client::{Client, ClientOptions, ControlClient};
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::quorum::ReplicaCount;
 use starling_core::token::PartitionCount;
+use starling_core::wall::WallTime;
 use starling_gossip::Gossip;
 use starling_gossip::transport::ChannelTransport;
 use starling_node::config::{Config, Settings};
@@ -28,7 +29,7 @@ use tokio::task::JoinHandle;
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(30);
 /// All our clocks stand still.
-const NOON: u64 = 1_000_000;
+const NOON: WallTime = WallTime(1_000_000);
 
 /// Who listens at which address.
 #[derive(Clone, Default)]
@@ -65,7 +66,7 @@ impl Listener for Port {
 struct Stopped;
 
 impl WallClock for Stopped {
-    fn millis(&self) -> u64 {
+    fn now(&self) -> WallTime {
         NOON
     }
 }
@@ -120,7 +121,7 @@ impl World {
         let (store, writers) = Store::open_driven(engine, identity, StoreLimits::default()).unwrap();
         writers.into_iter().for_each(|writer| drop(tokio::spawn(drive(writer, disk.clone()))));
         let (settings, announcement) = gossip_parts(&config, &store, &*environment.wall).await.unwrap();
-        assert_eq!(settings.generation, NOON);
+        assert_eq!(settings.generation, NOON.0);
         let gossip = Gossip::start_with_transport(settings, announcement, &self.gossip).await.unwrap();
         let listener = self.switchboard.listen(&own);
         let running = Running::start(Parts { config, environment, store: Arc::new(store), gossip, listener });

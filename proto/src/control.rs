@@ -84,6 +84,8 @@ pub enum HeldUp {
     Leavers(Vec<NodeName>),
     /// The node lacks what it has to have first, in this many partitions: of those nothing is.
     Filling(usize),
+    /// The node's clock was set of late, or is ahead of its peers': what has expired stays.
+    Clock,
 }
 
 /// A round of reaping that is under way.

@@ -1,5 +1,7 @@
 //! The data service: what clients ask of any node.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use starling_core::clock::{Clock, Dot};
@@ -12,6 +14,7 @@ use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::{Refusal, ReplicaReport};
 use starling_core::stamp::Stamp;
 use starling_core::token::Token;
+use starling_core::wall::WallTime;
 
 /// Most keys or buckets on a page of a listing.
 pub const MAX_PAGE: usize = 1000;
@@ -28,6 +31,12 @@ pub trait DataService {
     async fn locate(key: ObjectKey) -> Result<Location, RequestError>;
     /// The layout this node uses.
     async fn layout() -> Result<Layout, RequestError>;
+    /// As [`DataService::put`], of a value that is to live for so long. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    async fn put_for(request: PutFor) -> Result<Written, RequestError>;
+    /// As [`DataService::get`], with when each sibling expires. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    async fn get_lasting(request: Get) -> Result<GotLasting, RequestError>;
+    /// As [`DataService::get_own`], with when each sibling expires. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    async fn get_own_lasting(key: ObjectKey) -> Result<GotLasting, RequestError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +54,7 @@ pub struct Got {
     pub siblings: Vec<LiveSibling>,
     /// Covers everything that was read; none if the key was never written.
     pub context: Option<Bytes>,
-    /// Absent because it was deleted.
+    /// Absent because it was deleted, or has expired.
     pub deleted: bool,
     /// The clock behind the context, for people and tests.
     pub clock: Clock,
@@ -75,6 +84,25 @@ pub struct Put {
     pub r: Level,
 }
 
+/// Most that a value can be told to live: a hundred years, of 365 days.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// A put of something that expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutFor {
+    pub put: Put,
+    /// From when the node that is asked takes it up, by that node's clock. At most [`MAX_LIFETIME`].
+    pub lifetime: Duration,
+}
+
+/// What a read found, and how long it is to last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GotLasting {
+    pub got: Got,
+    /// Of each sibling, in their order, when it expires; none if it stays.
+    pub until: Vec<Option<WallTime>>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
     /// Live siblings at the coordinator after the write, this one included.
@@ -100,7 +128,7 @@ pub struct Keys {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeysPage {
-    /// Ascending; deleted keys are not listed.
+    /// Ascending; what is deleted or has expired is not listed.
     pub keys: Vec<Bytes>,
     /// Where the next page begins, if there is one. A page can be short, even empty, and have a next.
     pub next: Option<Bytes>,

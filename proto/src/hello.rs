@@ -51,9 +51,22 @@ pub enum Class {
     Control,
 }
 
-/// Optional abilities, a bit each. None so far; a peer's unknown bits are ignored.
+/// Abilities that were added since the protocol began, a bit each; a peer's unknown bits are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Features(pub u64);
+
+impl Features {
+    /// Takes part in rounds of reaping.
+    pub const REAPING: Features = Features(1);
+    /// Knows of values that expire.
+    pub const EXPIRY: Features = Features(1 << 1);
+    /// Of this build.
+    pub const ALL: Features = Features(Features::REAPING.0 | Features::EXPIRY.0);
+
+    pub fn include(self, others: Features) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
 
 /// The node that speaks. A client has none to give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

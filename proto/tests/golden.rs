@@ -30,6 +30,7 @@ use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount, Token};
 use starling_core::transition::{Lack, Progress};
 use starling_core::tree::{Answer, Branch, Breadth, Fingerprint, Position, Sum};
+use starling_core::wall::WallTime;
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, FillingUp, Flaw,
@@ -37,8 +38,8 @@ use starling_proto::control::{
     Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
-    DataServiceRequest, DataServiceResponse, Get, Got, Holding, Keys, KeysPage, LiveSibling, Location, Put,
-    ReplicaView, RequestError, Written,
+    DataServiceRequest, DataServiceResponse, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, Put,
+    PutFor, ReplicaView, RequestError, Written,
 };
 use starling_proto::hello::{Class, Features, Hello, Introduction, NotWelcome, ProtocolRange, Welcome};
 use starling_proto::peer::{
@@ -88,6 +89,9 @@ fn data(table: &mut Table) {
         Buckets => DataServiceRequest::Buckets {},
         Locate => DataServiceRequest::Locate { key: key() },
         Layout => DataServiceRequest::Layout {},
+        PutFor => DataServiceRequest::PutFor { request: PutFor { put: put(), lifetime: Duration::from_millis(1_500) } },
+        GetLasting => DataServiceRequest::GetLasting { request: get() },
+        GetOwnLasting => DataServiceRequest::GetOwnLasting { key: key() },
     });
     table.heading("data: responses");
     every!(table, DataServiceResponse {
@@ -98,6 +102,9 @@ fn data(table: &mut Table) {
         Buckets => DataServiceResponse::Buckets(Ok(vec![bucket()])),
         Locate => DataServiceResponse::Locate(Ok(location())),
         Layout => DataServiceResponse::Layout(Ok(layout())),
+        PutFor => DataServiceResponse::PutFor(Ok(written())),
+        GetLasting => DataServiceResponse::GetLasting(Ok(lasting(got()))),
+        GetOwnLasting => DataServiceResponse::GetOwnLasting(Ok(lasting(absent()))),
     });
     table.row("Get, failed", &DataServiceResponse::Get(Err(RequestError::Refused(Refusal::Overloaded))));
 }
@@ -258,6 +265,7 @@ fn control(table: &mut Table) {
         RingChanges => HeldUp::RingChanges,
         Leavers => HeldUp::Leavers(vec!["n4".parse().unwrap()]),
         Filling => HeldUp::Filling(3),
+        Clock => HeldUp::Clock,
     });
     table.heading("Stage");
     every!(table, Stage {
@@ -325,6 +333,7 @@ fn errors(table: &mut Table) {
         Damaged => Refusal::Damaged,
         Filling => Refusal::Filling,
         Reaped => Refusal::Reaped,
+        BeingReaped => Refusal::BeingReaped,
     });
     table.heading("Failure");
     every!(table, Failure {
@@ -364,7 +373,11 @@ fn words(table: &mut Table) {
         Default => Level::Default,
     });
     table.heading("Value");
-    every!(table, Value { Live => Value::Live(bytes("v")), Tombstone => Value::Tombstone });
+    every!(table, Value {
+        Live => Value::Live(bytes("v")),
+        Tombstone => Value::Tombstone,
+        Expiring => Value::Expiring { bytes: bytes("v"), until: WallTime(1_780_000_000_000) },
+    });
     table.heading("SiblingMode");
     every!(table, SiblingMode { Keep => SiblingMode::Keep, LastWriteWins => SiblingMode::LastWriteWins });
     table.heading("Standing");
@@ -465,6 +478,11 @@ fn put() -> Put {
         pw: Level::One,
         r: Level::Quorum,
     }
+}
+
+fn lasting(got: Got) -> GotLasting {
+    let until = got.siblings.iter().map(|_| Some(WallTime(1_780_000_000_000))).collect();
+    GotLasting { got, until }
 }
 
 fn got() -> Got {

@@ -12,6 +12,7 @@ use starling_storage::Identity;
 
 use crate::kernel::entropy::stream;
 use crate::kernel::network::HostId;
+use crate::kernel::time::REALTIME_AT_START;
 use crate::plan::Plan;
 
 /// Longer values are not told.
@@ -125,6 +126,10 @@ pub fn value(value: &Value) -> String {
     match value {
         Value::Live(bytes) if bytes.len() > LONG => format!("{} bytes", bytes.len()),
         Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Expiring { bytes, until } => {
+            let until = until.0.saturating_sub(REALTIME_AT_START.as_millis() as u64);
+            format!("{} until {}.{:03}", self::value(&Value::Live(bytes.clone())), until / 1000, until % 1000)
+        }
         Value::Tombstone => "deleted".to_owned(),
     }
 }

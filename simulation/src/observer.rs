@@ -8,7 +8,7 @@ use starling_core::name::ObjectKey;
 use starling_core::object::Object;
 use starling_core::report::Role;
 use starling_proto::control::ControlServiceRequest;
-use starling_proto::data::{DataServiceRequest, DataServiceResponse, Put};
+use starling_proto::data::{DataServiceRequest, DataServiceResponse, GotLasting, Put};
 use starling_proto::hello::{Hello, NotWelcome};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse, Reap, StoreRead};
 
@@ -74,8 +74,11 @@ impl Observer {
                 request.hints.iter().map(|(key, _)| names::key(key)).collect()
             }
             Words::PeerAsks(PeerServiceRequest::Fetch { request }) => request.keys.iter().map(names::key).collect(),
-            Words::ClientAsks(DataServiceRequest::Get { request }) => vec![names::key(&request.key)],
+            Words::ClientAsks(DataServiceRequest::Get { request } | DataServiceRequest::GetLasting { request }) => {
+                vec![names::key(&request.key)]
+            }
             Words::ClientAsks(DataServiceRequest::Put { request }) => vec![names::key(&request.key)],
+            Words::ClientAsks(DataServiceRequest::PutFor { request }) => vec![names::key(&request.put.key)],
             // It may be answered yet.
             Words::Cancelled => return self.calls.get(&id).cloned(),
             _ => return self.calls.remove(&id),
@@ -201,19 +204,21 @@ impl Observer {
 
     fn node_answers(&self, response: &DataServiceResponse, subject: &Subject) -> Option<String> {
         match response {
-            DataServiceResponse::Get(Ok(got)) => {
+            DataServiceResponse::Get(Ok(got)) | DataServiceResponse::GetLasting(Ok(GotLasting { got, .. })) => {
                 let values: Vec<_> = got.siblings.iter().map(|s| String::from_utf8_lossy(&s.value)).collect();
                 Some(format!("found {subject} = [{}] {}", values.join(", "), self.names.clock(&got.clock)))
             }
-            DataServiceResponse::Put(Ok(written)) => Some(format!(
+            DataServiceResponse::Put(Ok(written)) | DataServiceResponse::PutFor(Ok(written)) => Some(format!(
                 "acknowledged {subject}, {} live{}",
                 written.siblings,
                 if written.repeated { ", as before" } else { "" }
             )),
-            DataServiceResponse::Get(Err(error)) | DataServiceResponse::Put(Err(error)) => {
-                Some(format!("{subject}: {error}"))
-            }
+            DataServiceResponse::Get(Err(error))
+            | DataServiceResponse::GetLasting(Err(error))
+            | DataServiceResponse::Put(Err(error))
+            | DataServiceResponse::PutFor(Err(error)) => Some(format!("{subject}: {error}")),
             DataServiceResponse::GetOwn(_)
+            | DataServiceResponse::GetOwnLasting(_)
             | DataServiceResponse::Keys(_)
             | DataServiceResponse::Buckets(_)
             | DataServiceResponse::Locate(_)
@@ -259,12 +264,14 @@ impl std::fmt::Display for Subject {
 
 fn client_asks(request: &DataServiceRequest) -> Option<String> {
     match request {
-        DataServiceRequest::Get { request } => {
+        DataServiceRequest::Get { request } | DataServiceRequest::GetLasting { request } => {
             let waits = if request.wait_for_repair { ", waiting for its repair" } else { "" };
             Some(format!("get {} r={} pr={}{waits}", names::key(&request.key), request.r, request.pr))
         }
         DataServiceRequest::Put { request } => Some(put(request)),
+        DataServiceRequest::PutFor { request } => Some(format!("{}, for {:?}", put(&request.put), request.lifetime)),
         DataServiceRequest::GetOwn { .. }
+        | DataServiceRequest::GetOwnLasting { .. }
         | DataServiceRequest::Keys { .. }
         | DataServiceRequest::Buckets { .. }
         | DataServiceRequest::Locate { .. }

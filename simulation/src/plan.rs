@@ -12,6 +12,7 @@ use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::network::{HostId, Weather, Wire};
 use crate::kernel::time::Moment;
 use crate::names;
+use crate::witness::Clocks;
 use crate::workload;
 
 /// How long the cluster has to be made, where nothing is in the way.
@@ -266,6 +267,19 @@ impl Plan {
 
     pub fn load_ends(&self) -> Moment {
         self.load_begins() + self.load
+    }
+
+    /// How wrong the clocks may be.
+    pub fn clocks(&self) -> Clocks {
+        let error = |episode: &Episode| match episode.trouble {
+            Trouble::ClockJump { node, millis } => Some((node, millis)),
+            Trouble::ClockDrift { node, millis } => Some((node, (millis as f64 * episode.lasts.as_secs_f64()) as i64)),
+            _ => None,
+        };
+        let errors: Vec<(HostId, i64)> = self.episodes.iter().filter_map(error).collect();
+        let apart = errors.iter().map(|(_, millis)| Duration::from_millis(millis.unsigned_abs())).sum();
+        let ahead: BTreeSet<HostId> = errors.iter().filter(|(_, millis)| *millis > 0).map(|(node, _)| *node).collect();
+        Clocks { apart, several_ahead: ahead.len() > 1 }
     }
 
     /// What is planned, for people.

@@ -128,7 +128,7 @@ impl World {
         entropy::begin(plan.seed);
         time::begin();
         let names = Arc::new(Names::of(&plan));
-        let witness = Arc::new(Mutex::new(Witness::new(Arc::clone(&names), transcript.clone())));
+        let witness = Arc::new(Mutex::new(Witness::new(Arc::clone(&names), plan.clocks(), transcript.clone())));
         let observer = Observer::new(Arc::clone(&names), Arc::clone(&witness), transcript.clone());
         let network = Network::new(plan.hosts(), stream(plan.seed, "network"), Box::new(observer));
         network.set_weather(plan.weather);
@@ -508,7 +508,7 @@ impl World {
         self.still_filling().or_else(|| self.hint_left()).or_else(|| self.tombstone_left())
     }
 
-    /// What is deleted is forgotten everywhere, unless that waits for somebody who is away.
+    /// What is deleted or has expired is forgotten everywhere, unless that waits for somebody who is away.
     fn tombstone_left(&self) -> Option<String> {
         let all = 0..self.servers.len();
         let witness = lock(&self.witness);
@@ -527,8 +527,9 @@ impl World {
         }
         all.into_iter().find_map(|index| {
             let mut records = witness.mirror(HostId(index)).records();
-            let left = records.find(|record| record.object.is_tombstone())?;
-            Some(format!("n{} still holds that {} was deleted", index + 1, crate::names::key(&left.place.key)))
+            let left = records.find(|record| record.object.passing().is_some())?;
+            let key = crate::names::key(&left.place.key);
+            Some(format!("n{} still holds that {key} was deleted, or what has expired of it", index + 1))
         })
     }
 

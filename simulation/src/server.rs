@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::RngExt as _;
+use starling_core::wall::WallTime;
 use starling_gossip::Gossip;
 use starling_node::config::{Config, Settings};
 use starling_node::environment::{Blocking, Environment, Unfinished, WallClock, Work};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::host::Process;
 use crate::kernel::network::{Gossiping, HostId, Network, Plug};
-use crate::kernel::time::{self, Moment, REALTIME_AT_START};
+use crate::kernel::time::{self, Moment};
 use crate::plan::Plan;
 use crate::transcript::Transcript;
 
@@ -130,9 +131,8 @@ impl Watch {
 }
 
 impl WallClock for Watch {
-    fn millis(&self) -> u64 {
-        let right = (REALTIME_AT_START + time::now().since_start()).as_millis() as u64;
-        right.saturating_add_signed(self.0.jumped.load(Ordering::Relaxed) + self.drifted())
+    fn now(&self) -> WallTime {
+        WallTime(time::wall().0.saturating_add_signed(self.0.jumped.load(Ordering::Relaxed) + self.drifted()))
     }
 }
 
@@ -334,6 +334,7 @@ impl Life {
             ("handoff_rate", if self.moves { "1KiB" } else { "32MiB" }.to_owned()),
             ("anti_entropy_interval", "2s".to_owned()),
             ("reap_after", "1s".to_owned()),
+            ("expiry_margin", "2s".to_owned()),
             ("max_siblings", self.max_siblings.to_string()),
             ("max_object_size", MAX_OBJECT_BYTES.to_string()),
         ];

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use starling_checker::{
-    Acknowledgement, Asked, Change, ContextId, Deed, FinalState, Found, HeldHints, History, LostDisk, Operation,
-    OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Write, WriteOutcome,
+    Acknowledgement, Asked, Change, ContextId, Deed, Expiry, FinalState, Found, HeldHints, History, LostDisk,
+    Operation, OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Write, WriteOutcome,
 };
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, SiblingMode, Value};
+use starling_core::object::{Object, SiblingMode};
+use starling_core::wall::WallTime;
 
 use crate::duty::Duty;
 use crate::kernel::network::HostId;
-use crate::kernel::time::Moment;
+use crate::kernel::time::{Moment, REALTIME_AT_START};
 use crate::names::Names;
 use crate::plan::Plan;
 use crate::run::Loss;
@@ -180,10 +181,29 @@ impl Judge<'_> {
         for written in done.iter().filter_map(Done::value) {
             history.name_value(ValueId::of(written), String::from_utf8_lossy(written));
         }
+        for (done, ttl) in done.iter().filter_map(|done| Some((done, done.ttl?))) {
+            let Some(value) = done.value() else { continue };
+            history.expires(ValueId::of(value), self.expiry(done, ttl));
+        }
         for done in done {
             history.record(self.operation(done)).expect("time goes forward");
         }
         history.check(Some(&self.final_state())).expect("every key is accounted for")
+    }
+
+    /// By whichever clock: each try is reckoned by that of a node, and a reader may go by another's.
+    fn expiry(&self, done: &Done, ttl: Duration) -> Expiry {
+        const GRAIN: Duration = Duration::from_millis(2);
+        let error = self.plan.clocks().apart * 2 + GRAIN;
+        let last = match &done.deed {
+            workload::Deed::Write { request, .. } => self.witness.carried_out(&done.key, *request),
+            workload::Deed::Read { .. } => None,
+        };
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Expiry {
+            earliest: (done.invoked + nanos(ttl)).saturating_sub(nanos(error)),
+            latest: last.map_or(done.ended, |last| last.0) + nanos(ttl + error),
+        }
     }
 
     fn operation(&self, done: &Done) -> Operation {
@@ -234,13 +254,17 @@ impl Judge<'_> {
                 Replica {
                     node: self.names.identity(HostId(index)).node,
                     is_primary: primaries.contains(&index),
-                    holds: held.map(|held| own_copy(&held.object, mode)),
+                    holds: held.map(|held| own_copy(&held.object, mode, self.ended())),
                 }
             };
             let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, key, &primaries));
             (key.clone(), expected.map(replica).collect())
         });
         FinalState { replicas: replicas.collect(), hints: self.hints(), lost_disks: self.lost_disks() }
+    }
+
+    fn ended(&self) -> WallTime {
+        WallTime(0).after(REALTIME_AT_START + self.ending.ended.since_start())
     }
 
     /// A node that is away has nothing to show. Whoever holds a copy for it has to keep that.
@@ -297,10 +321,8 @@ fn written(outcome: &Written) -> WriteOutcome {
     }
 }
 
-fn own_copy(object: &Object, mode: SiblingMode) -> OwnCopy {
-    let live = object.present(mode).into_iter().filter_map(|sibling| match &sibling.value {
-        Value::Live(bytes) => Some(ValueId::of(bytes)),
-        Value::Tombstone => None,
-    });
+fn own_copy(object: &Object, mode: SiblingMode, now: WallTime) -> OwnCopy {
+    let live = object.present(mode, now).into_iter().filter_map(|sibling| sibling.value.bytes());
+    let live = live.map(|bytes| ValueId::of(bytes));
     OwnCopy { clock: object.clock().clone(), values: live.collect() }
 }

@@ -16,6 +16,7 @@ mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use starling_core::clock::Clock;
 use starling_core::ids::{DirectoryId, NodeId, RequestId};
@@ -79,13 +80,23 @@ pub struct Witness {
     /// How often each was looked at.
     pub checked: BTreeMap<Invariant, u64>,
     starts: Starts,
+    clocks: Clocks,
     names: Arc<Names>,
     transcript: Transcript,
 }
 
+/// How wrong the nodes' wall clocks may be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clocks {
+    /// Any two of them.
+    pub apart: Duration,
+    /// More than one is ahead, at one time or another: together they may take for expired what is not.
+    pub several_ahead: bool,
+}
+
 impl Witness {
     /// Of the nodes that are named.
-    pub fn new(names: Arc<Names>, transcript: Transcript) -> Witness {
+    pub fn new(names: Arc<Names>, clocks: Clocks, transcript: Transcript) -> Witness {
         let identities = names.members();
         Witness {
             rings: Rings::of(identities.len()),
@@ -103,6 +114,7 @@ impl Witness {
             counts: BTreeMap::new(),
             checked: BTreeMap::new(),
             starts: Starts::default(),
+            clocks,
             names: Arc::clone(&names),
             transcript,
         }
@@ -356,9 +368,17 @@ impl Witness {
         }
     }
 
-    /// A tombstone was deleted for good: every primary had it, and nobody who can bring anything home has anything older.
+    /// A tombstone was deleted for good, or what has expired: every primary had it, and nobody who can bring anything home has
+    /// anything older.
     fn reaped(&mut self, host: HostId, key: &ObjectKey, held: &HeldRecord) {
         self.check(Invariant::StaysDeleted);
+        let is_live = |sibling: &&Sibling| sibling.is_live(time::wall());
+        let early = held.object.siblings().iter().find(is_live).filter(|_| !self.clocks.several_ahead);
+        if let Some(early) = early {
+            let (dot, key) = (self.names.dot(&early.dot), names::key(key));
+            let what = format!("n{} has forgotten {dot} of {key}, which is live", host.0 + 1);
+            self.breach(Invariant::StaysDeleted, what);
+        }
         let clock = held.object.clock();
         self.accounts.note_reaped(host.0, key, clock);
         let Some(ring) = self.rings.by(held.reaped.map(|round| round.epoch), host).cloned() else { return };
@@ -585,7 +605,7 @@ impl Witness {
     pub fn has_a_value(&self, key: &ObjectKey, away: &BTreeSet<usize>) -> bool {
         let mut here = self.primaries(key).into_iter().filter(|primary| !away.contains(primary));
         let held = here.find_map(|primary| self.mirrors[primary].record(key));
-        held.is_some_and(|held| held.object.present(self.mode(key)).iter().any(|sibling| sibling.is_live()))
+        held.is_some_and(|held| !held.object.present(self.mode(key), time::wall()).is_empty())
     }
 
     fn mode(&self, key: &ObjectKey) -> SiblingMode {
@@ -608,5 +628,5 @@ fn was_reaped_between(held: &HeldRecord, taken: &HeldRecord) -> bool {
 
 /// What of an object is live and covered by that clock.
 fn live_below<'a>(object: &'a Object, clock: &Clock) -> Option<&'a Sibling> {
-    object.siblings().iter().find(|sibling| sibling.is_live() && clock.covers(&sibling.dot))
+    object.siblings().iter().find(|sibling| sibling.is_live(time::wall()) && clock.covers(&sibling.dot))
 }

@@ -2,8 +2,8 @@
 //!
 //! Each client is one session. What it does as its n-th operation is drawn from a stream of its own, so a run with fewer
 //! clients, faults or operations still has the others as they were. Clients read, read and write back, write in chains
-//! without reading, write blindly, delete with and without a context, repeat what came to an unknown end, and now and
-//! then ask a node that has nothing to do with the key.
+//! without reading, write blindly, write what expires, delete with and without a context, repeat what came to an unknown
+//! end, and now and then ask a node that has nothing to do with the key.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +54,8 @@ pub struct Done {
     pub due: u64,
     pub asked: Levels,
     pub way: Way,
+    /// How long what it put is to live, if not for good.
+    pub ttl: Option<Duration>,
     pub deed: Deed,
 }
 
@@ -186,7 +188,11 @@ impl Session {
     async fn act(&mut self, number: usize, chance: &mut Stream) {
         let key = self.plan.keys.choose(chance).expect("not empty").clone();
         let timeout = Duration::from_secs(chance.random_range(1..=3));
-        let task = Task { key, levels: levels(chance), timeout, label: format!("c{}.{number}", self.number + 1) };
+        // A stream of its own: the rest of the run is as it would be otherwise.
+        let mut fate = stream(self.plan.seed, &format!("how long what client {} puts as {number} lives", self.number));
+        let ttl = fate.random_bool(0.2).then(|| Duration::from_millis(fate.random_range(1..=8_000)));
+        let label = format!("c{}.{number}", self.number + 1);
+        let task = Task { key, levels: levels(chance), timeout, ttl, label };
         match chance.random_range(0..100) {
             0..15 => drop(self.read(&task, chance.random_bool(0.5)).await),
             15..45 => {
@@ -245,14 +251,17 @@ impl Session {
                 waited += pause;
             }
             made += 1;
-            let put = Sending { request, value: value.clone(), context: context.clone() };
+            let put = Sending { request, value: value.clone(), ttl: task.ttl, context: context.clone() };
             let last = match elsewhere.filter(|_| made == 1) {
                 Some(node) => self.send_to(node, task, put).await,
                 None => self.send(task, put).await,
             };
             let asked = task.asked("w");
-            let what =
-                if value.is_some() { format!("put {asked} = {}", task.label) } else { format!("delete {asked}") };
+            let what = if value.is_some() {
+                format!("put {asked} = {}{}", task.label, task.lives())
+            } else {
+                format!("delete {asked}")
+            };
             let with = if context.is_some() { " with a context" } else { "" };
             self.transcript.note(&format!("c{}", self.number + 1), format!("{what}{with} → {}", told(&last)));
             outcome = worst(outcome, last);
@@ -275,7 +284,7 @@ impl Session {
         let Some(context) = foreign else { return };
         let (invoked, request) = (time::now().0, RequestId(chance.random()));
         let value: Bytes = task.label.clone().into();
-        let sending = Sending { request, value: Some(value.clone()), context: Some(context) };
+        let sending = Sending { request, value: Some(value.clone()), ttl: None, context: Some(context) };
         let last = self.send(task, sending).await;
         let who = format!("c{}", self.number + 1);
         self.transcript.note(
@@ -294,7 +303,9 @@ impl Session {
         let Levels { all, primaries } = task.levels;
         let stored = match put.value {
             Some(value) => {
+                let ttl = put.ttl;
                 let put = bucket.put(key, value).context(context).request(put.request).w(all).pw(primaries);
+                let put = if let Some(ttl) = ttl { put.ttl(ttl) } else { put };
                 put.timeout(task.timeout).await
             }
             None => {
@@ -318,6 +329,7 @@ impl Session {
         let hello = Hello::of_client(Class::Data, None);
         let Ok((stream, _)) = dial(&self.plug, &address, &hello, DIALLING).await else { return Written::NotDone };
         let service = DataServiceClient::new(client_limits(), client_transport(stream)).spawn();
+        let ttl = put.ttl.filter(|_| put.value.is_some());
         let put = data::Put {
             key: task.key.clone(),
             value: put.value.map_or(Value::Tombstone, Value::Live),
@@ -328,7 +340,13 @@ impl Session {
             r: Level::Default,
         };
         let within = DIRECTLY - DIALLING;
-        match tokio::time::timeout(within, service.put(call_within(within), put)).await {
+        let written = async {
+            match ttl {
+                Some(lifetime) => service.put_for(call_within(within), data::PutFor { put, lifetime }).await,
+                None => service.put(call_within(within), put).await,
+            }
+        };
+        match tokio::time::timeout(within, written).await {
             Ok(Ok(Ok(written))) => Written::Acknowledged {
                 context: written.context,
                 siblings: written.siblings,
@@ -344,8 +362,9 @@ impl Session {
     fn write_down(&self, task: &Task, invoked: u64, within: Duration, way: Way, deed: Deed) {
         let due = invoked + within.as_nanos() as u64;
         let ended = time::now().0;
-        let (session, key, asked, timeout) = (self.number, task.key.clone(), task.levels, task.timeout);
-        self.diary.add(Done { session, key, invoked, ended, timeout, due, asked, way, deed });
+        let Task { key, levels: asked, timeout, ttl, .. } = task.clone();
+        let session = self.number;
+        self.diary.add(Done { session, key, invoked, ended, timeout, due, asked, way, ttl, deed });
     }
 }
 
@@ -354,10 +373,15 @@ struct Task {
     key: ObjectKey,
     levels: Levels,
     timeout: Duration,
+    ttl: Option<Duration>,
     label: String,
 }
 
 impl Task {
+    fn lives(&self) -> String {
+        self.ttl.map(|ttl| format!(" for {ttl:?}")).unwrap_or_default()
+    }
+
     /// `carts/k0 w=quorum pw=one`
     fn asked(&self, letter: &str) -> String {
         let (key, Levels { all, primaries }) = (crate::names::key(&self.key), self.levels);
@@ -368,6 +392,7 @@ impl Task {
 struct Sending {
     request: RequestId,
     value: Option<Bytes>,
+    ttl: Option<Duration>,
     context: Option<Bytes>,
 }
 

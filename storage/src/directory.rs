@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::name::NodeName;
 
-const FORMAT: u32 = 1;
+/// 2 since values can expire: a build that knows only format 1 would take such records for damaged.
+const FORMAT: u32 = 2;
 const IDENTITY: &str = "STARLING";
 const IDENTITY_NEW: &str = "STARLING.new";
 /// While it is written.
@@ -131,7 +132,7 @@ impl DataDirectory {
             rename(path, STORE_NEW, STORE).map_err(at)?;
         }
         if identity_path.exists() && path.join(IDENTITY_NEW).exists() {
-            check_name(path, &read_identity(&identity_path)?.0, name)?;
+            check_name(path, &read_identity(&identity_path)?.identity, name)?;
             finish_renewal(path, build)?;
         }
         if path.join(IDENTITY_NEW).exists() {
@@ -141,8 +142,11 @@ impl DataDirectory {
         if old.exists() {
             tracing::info!(path = %old.display(), "the store that was here before is kept; it may be deleted");
         }
-        let (identity, _) = read_identity(&identity_path)?;
+        let IdentityFile { format, identity, .. } = read_identity(&identity_path)?;
         check_name(path, &identity, name)?;
+        if format < FORMAT {
+            replace_identity(path, &identity).map_err(at)?;
+        }
         Ok(DataDirectory { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -166,8 +170,7 @@ impl DataDirectory {
         }
         let at = |source| DirectoryError::Io { path: self.path.clone(), source };
         let identity = Identity { node, ..self.identity.clone() };
-        draft_identity(&self.path, &identity, Inheritance::Nothing).map_err(at)?;
-        rename(&self.path, IDENTITY_DRAFT, IDENTITY).map_err(at)?;
+        replace_identity(&self.path, &identity).map_err(at)?;
         self.identity = identity;
         Ok(())
     }
@@ -203,7 +206,7 @@ fn check_name(path: &Path, identity: &Identity, asked: &NodeName) -> Result<(), 
 /// Puts the new store in the place of the old one, up to the last rename.
 fn finish_renewal<E: From<DirectoryError>>(path: &Path, build: impl Fn(ToBuild) -> Result<(), E>) -> Result<(), E> {
     let at = |source| DirectoryError::Io { path: path.to_owned(), source };
-    let (identity, inherits) = read_identity(&path.join(IDENTITY_NEW))?;
+    let IdentityFile { identity, inherits, .. } = read_identity(&path.join(IDENTITY_NEW))?;
     if !path.join(STORE_OLD).exists() {
         remove_store(path, STORE_NEW).map_err(at)?;
         let heir_of = (inherits == Inheritance::Objects).then(|| path.join(STORE));
@@ -270,6 +273,12 @@ fn write_identity(path: &Path, identity: &Identity, inherits: Inheritance) -> io
     rename(path, IDENTITY_DRAFT, IDENTITY_NEW)
 }
 
+/// From now on the directory says that of itself, in the present format.
+fn replace_identity(path: &Path, identity: &Identity) -> io::Result<()> {
+    draft_identity(path, identity, Inheritance::Nothing)?;
+    rename(path, IDENTITY_DRAFT, IDENTITY)
+}
+
 fn draft_identity(path: &Path, identity: &Identity, inherits: Inheritance) -> io::Result<()> {
     let file = IdentityFile { format: FORMAT, identity: identity.clone(), inherits };
     let text = toml::to_string(&file).map_err(io::Error::other)?;
@@ -279,7 +288,7 @@ fn draft_identity(path: &Path, identity: &Identity, inherits: Inheritance) -> io
     file.sync_all()
 }
 
-fn read_identity(path: &Path) -> Result<(Identity, Inheritance), DirectoryError> {
+fn read_identity(path: &Path) -> Result<IdentityFile, DirectoryError> {
     let bad = |reason: String| DirectoryError::BadIdentity { path: path.to_owned(), reason };
     let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
@@ -289,8 +298,7 @@ fn read_identity(path: &Path) -> Result<(Identity, Inheritance), DirectoryError>
         let path = path.parent().unwrap_or(path).to_owned();
         return Err(DirectoryError::NewerFormat { path, found });
     }
-    let file: IdentityFile = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
-    Ok((file.identity, file.inherits))
+    toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))
 }
 
 /// Ids as hexadecimal text.
@@ -352,8 +360,19 @@ mod tests {
         open(dir.path(), "n1").unwrap();
         assert!(matches!(open(dir.path(), "n2"), Err(DirectoryError::OtherNode { .. })));
 
-        fs::write(dir.path().join(IDENTITY), "format = 2\nshape = \"unheard of\"\n").unwrap();
-        assert!(matches!(open(dir.path(), "n1"), Err(DirectoryError::NewerFormat { found: 2, .. })));
+        fs::write(dir.path().join(IDENTITY), "format = 3\nshape = \"unheard of\"\n").unwrap();
+        assert!(matches!(open(dir.path(), "n1"), Err(DirectoryError::NewerFormat { found: 3, .. })));
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_format_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = open(dir.path(), "n1").unwrap().identity().clone();
+        let written = fs::read_to_string(dir.path().join(IDENTITY)).unwrap();
+        assert!(written.contains("format = 2\n"));
+        fs::write(dir.path().join(IDENTITY), written.replace("format = 2\n", "format = 1\n")).unwrap();
+        assert_eq!(*open(dir.path(), "n1").unwrap().identity(), identity);
+        assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), written);
     }
 
     #[test]

@@ -20,12 +20,11 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::mark::Minter;
 use starling_core::name::ObjectKey;
-use starling_core::object::Object;
+use starling_core::object::{Object, Passing};
 use starling_core::preference::Primaries;
-use starling_core::reaping::{RoundsOver, agrees, is_all_of};
+use starling_core::reaping::{RoundsOver, agrees, can_write, is_all_of, takes_in};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Ring;
-use starling_core::stamp::Stamp;
 use starling_core::tree::{Breadth, Fingerprint, Position};
 
 use crate::engine::{Batch, Engine, Space};
@@ -34,7 +33,7 @@ use crate::keys::RecordKey;
 use crate::reaping::Reapings;
 use crate::record::Record;
 use crate::store::StoreLimits;
-use crate::trees::{Leaf, TreeChanges, tombstone_since};
+use crate::trees::{Leaf, TreeChanges};
 use crate::writer::Reap;
 
 /// An index entry says only that the marker exists; the byte is its format.
@@ -101,7 +100,7 @@ struct Slot {
     markers_before: BTreeSet<NodeId>,
     /// What it had in the hash tree.
     leaf_before: Option<(Breadth, Fingerprint)>,
-    tombstone_since: Option<Stamp>,
+    passing_before: Option<Passing>,
     /// Nothing is held; the object is what this node is bound to behave by (R11).
     is_guard: bool,
     changed: bool,
@@ -169,7 +168,11 @@ impl<'a> Fold<'a> {
     }
 
     pub fn coordinate(&mut self, place: &Place, write: Write) -> Result<Minted, StoreError> {
-        let is_repeated = self.slot(place)?.now.object.traces_of(write.request).next().is_some();
+        let slot = self.slot(place)?;
+        if slot.is_guard && !can_write(&slot.now.object, &write) {
+            return Err(StoreError::Refused(Refusal::BeingReaped));
+        }
+        let is_repeated = slot.now.object.traces_of(write.request).next().is_some();
         if !is_repeated {
             self.check_intake(place, &place.primaries.all())?;
         }
@@ -230,11 +233,16 @@ impl<'a> Fold<'a> {
         let slot = self.slot(place)?;
         let copied = minter.check(slot.now.mark.as_ref(), object.clock());
         copied.map_err(|copied| StoreError::Write(copied.into()))?;
-        // Under one clock there is one object. What only binds is held by nobody yet, and whoever is answered relies on it.
-        if slot.now.object.clock().covers_all(object.clock()) && !slot.is_guard {
+        if slot.is_guard {
+            // What only binds is held by nobody yet, and whoever is answered relies on it.
+            let taken = takes_in(&slot.now.object, object);
+            slot.now.object = taken.ok_or(StoreError::Refused(Refusal::BeingReaped))?;
+        } else if slot.now.object.clock().covers_all(object.clock()) {
+            // Under one clock there is one object.
             return Ok(false);
+        } else {
+            slot.now.object.merge(object);
         }
-        slot.now.object.merge(object);
         slot.write();
         Ok(true)
     }
@@ -245,7 +253,7 @@ impl<'a> Fold<'a> {
         let nothing = Object::default();
         let held = if slot.is_guard { &nothing } else { &slot.now.object };
         match step {
-            Reap::Weigh { standing, tombstone } => Ok(agrees(*standing, held, tombstone)),
+            Reap::Weigh { standing, tombstone, expired } => Ok(agrees(*standing, held, tombstone, *expired)),
             Reap::Mark { id, tombstone } => {
                 let may_go = place.is_primary && slot.now.markers.is_empty() && is_all_of(held, tombstone);
                 if may_go && slot.now.reaped != Some(*id) {
@@ -324,7 +332,7 @@ impl<'a> Fold<'a> {
             let after =
                 Leaf::of(name.clone(), &slot.now.object, Breadth::of(name.bucket(), layout), layout.partitions());
             let after = after.filter(|_| slot.now.reaped.is_none());
-            TreeChanges::note_tombstone(&mut batch, &key, slot.tombstone_since, tombstone_since(&slot.now.object));
+            TreeChanges::note_passing(&mut batch, &key, slot.passing_before, slot.now.object.passing());
             slot.now.breadth = after.as_ref().map(|leaf| leaf.breadth);
             let position = Position::of(&name, layout.partitions());
             let before =
@@ -397,7 +405,7 @@ fn open_slot(bytes: &[u8]) -> Result<Slot, StoreError> {
     let unreadable = |error| StoreError::Damaged(format!("a record cannot be read: {error}"));
     let now = Record::decode(bytes).map_err(unreadable)?;
     Ok(Slot {
-        tombstone_since: tombstone_since(&now.object),
+        passing_before: now.object.passing(),
         is_guard: false,
         markers_before: now.markers.clone(),
         leaf_before: now.breadth.map(|breadth| (breadth, Fingerprint::of(now.object.clock()))),

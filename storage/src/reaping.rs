@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
-use starling_core::reaping::{Bound, Fences, Round, RoundId, RoundsOver, Standing};
+use starling_core::reaping::{Bound, Expired, Fences, Round, RoundId, RoundsOver, Standing};
 use starling_core::report::Refusal;
 use starling_core::ring::Epoch;
 use starling_core::stamp::Stamp;
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 use tokio::sync::watch;
 
 use crate::engine::{Engine, EngineError};
@@ -202,7 +203,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether this node agrees that a tombstone may go, by a round that binds it.
+    /// Whether this node agrees that a tombstone may go, or what has expired by then, by a round that binds it.
     ///
     /// # Errors
     /// [`StoreError`] if what is held cannot be told.
@@ -212,8 +213,10 @@ impl Store {
         key: ObjectKey,
         standing: Standing,
         tombstone: Object,
+        expired: Expired,
     ) -> Result<bool, StoreError> {
-        self.ask(epoch, key, |reply| Change::Reap { step: Reap::Weigh { standing, tombstone }, reply }).await
+        let step = Reap::Weigh { standing, tombstone, expired };
+        self.ask(epoch, key, |reply| Change::Reap { step, reply }).await
     }
 
     /// Marks a tombstone as reaped, if it is all that is held of the key; false if it is not.
@@ -252,6 +255,22 @@ impl Store {
     ) -> Result<Vec<(ObjectKey, Stamp)>, StoreError> {
         self.check_health()?;
         trees::tombstones(&*self.shared.engine, partition, after, limit)
+    }
+
+    /// Up to `limit` objects of a partition of which nothing stays, whose last value has expired by then, in the order of
+    /// that and behind `after`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store does not serve, or is damaged.
+    pub fn expired(
+        &self,
+        partition: Partition,
+        by: WallTime,
+        after: Option<&(WallTime, ObjectKey)>,
+        limit: usize,
+    ) -> Result<Vec<(WallTime, ObjectKey)>, StoreError> {
+        self.check_health()?;
+        trees::expired(&*self.shared.engine, partition, by, after, limit)
     }
 
     /// Whether nothing of any key is held. Blocks on the disk.

@@ -20,8 +20,10 @@ const PLAIN: u8 = 1;
 const OWING: u8 = 2;
 /// Behind the breadth of its leaf, and that epoch if there is one.
 const TREED: u8 = 3;
-/// Of a tombstone that is marked as reaped.
+/// Of a tombstone that is marked as reaped: behind the round, and the epoch of its markers.
 const REAPED: u8 = 4;
+/// Of an object with a value that expires, whatever else is to be said of it.
+const EXPIRING: u8 = 5;
 
 /// A record that this build cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,10 @@ pub(crate) struct Record {
 
 impl Record {
     pub fn encode(&self) -> Bytes {
+        if self.object.siblings().iter().any(|sibling| sibling.value.until().is_some()) {
+            let Record { breadth, reaped, owed_in, .. } = self;
+            return [vec![EXPIRING], codec::encode(&(breadth, reaped, owed_in, self))].concat().into();
+        }
         if let Some(round) = self.reaped {
             return [vec![REAPED], codec::encode(&(round, self.owed_in, self))].concat().into();
         }
@@ -88,6 +94,11 @@ impl Record {
                 let (round, owed_in, record): (RoundId, Option<Epoch>, Record) =
                     codec::decode(body, MAX_RECORD_BYTES, "a record")?;
                 Ok(Record { reaped: Some(round), owed_in, ..record })
+            }
+            Some((&EXPIRING, body)) => {
+                let (breadth, reaped, owed_in, record): (_, _, _, Record) =
+                    codec::decode(body, MAX_RECORD_BYTES, "a record")?;
+                Ok(Record { breadth, reaped, owed_in, ..record })
             }
             Some((&newer, _)) => Err(UnreadableRecord::NewerFormat(newer)),
             None => Err(UnreadableRecord::Empty),

@@ -12,7 +12,7 @@ use crate::keys::{self, RecordKey};
 use crate::meta;
 use crate::record::Record;
 use crate::store::read_ring;
-use crate::trees::{self, TreeChanges, tombstone_since};
+use crate::trees::{self, TreeChanges};
 
 /// Records that are in memory at once, values and all.
 const RECORDS_AT_ONCE: usize = 64;
@@ -72,7 +72,7 @@ fn take_over(batch: &mut Batch, place: &RecordKey, record: Record) {
     for target in &record.markers {
         batch.put(Space::Hints, place.hint_for(*target), Bytes::from_static(HINT_ENTRY));
     }
-    TreeChanges::note_tombstone(batch, place, None, tombstone_since(&record.object));
+    TreeChanges::note_passing(batch, place, None, record.object.passing());
     let record = Record { mark: None, breadth: None, reaped: None, ..record };
     batch.put(Space::Objects, place.as_bytes(), record.encode());
 }

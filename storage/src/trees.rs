@@ -1,16 +1,17 @@
 //! Hash trees on disk (`starling_core::tree`): kept in the same batch as the records they tell of, so exact after any crash.
 //!
-//! There are three kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
+//! There are four kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
 //! any branch can be summed up from one range. And the *sums* of the branches of one level, [`STORED_LEVEL`], so that the
-//! upper levels cost little to sum up. And an entry for each *tombstone*, so that those to be reaped are found without
-//! looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
+//! upper levels cost little to sum up. And an entry for each *tombstone*, and for each object that *expires* as a whole, in the
+//! order of time, so that those to be reaped are found without looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
 //! key, the tree has it already.
 //!
 //! On disk: a sum's key is 0, the partition (16 bits, big-endian), the branch's number (8 bits) and the breadth; its value is
 //! the format, the number of keys (64 bits) and the hash (128 bits). A leaf's key is 1, the partition, the position (64 bits)
 //! and what the record's key has behind the partition; its value is the format, the breadth and the fingerprint (64 bits).
 //! A tombstone's key is 2, the partition and what the record's key has behind it; its value is the format and the greatest
-//! stamp (64 bits). These formats never change without a new format byte.
+//! stamp (64 bits). The key of what expires is 3, the partition, the time of day at which it does (64 bits, milliseconds since
+//! the Unix epoch) and what the record's key has behind the partition; its value is the format. These formats never change without a new format byte.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +19,11 @@ use bytes::Bytes;
 use starling_core::fault::{self, Fault};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
-use starling_core::object::Object;
+use starling_core::object::{Object, Passing};
 use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount};
 use starling_core::tree::{Branch, Breadth, CHILDREN, Fingerprint, Position, Sum, Tree};
+use starling_core::wall::WallTime;
 
 use crate::engine::{Batch, Engine, EngineError, Space};
 use crate::error::StoreError;
@@ -34,6 +36,7 @@ const FORMAT: u8 = 1;
 const SUMS: u8 = 0;
 const LEAVES: u8 = 1;
 const TOMBSTONES: u8 = 2;
+const EXPIRING: u8 = 3;
 /// Entries that are read at once.
 const ENTRIES_AT_ONCE: usize = 512;
 /// Records that are read and written anew at once, values and all.
@@ -85,12 +88,17 @@ impl TreeChanges {
         }
     }
 
-    /// Since when an object is a tombstone, before and after.
-    pub fn note_tombstone(batch: &mut Batch, at: &RecordKey, before: Option<Stamp>, after: Option<Stamp>) {
-        match after {
-            _ if before == after => {}
-            Some(since) => batch.put(Space::Trees, tombstone_key(at), tombstone_value(since)),
-            None => batch.delete(Space::Trees, tombstone_key(at)),
+    /// How the last of an object goes, before and after.
+    pub fn note_passing(batch: &mut Batch, at: &RecordKey, before: Option<Passing>, after: Option<Passing>) {
+        if before == after {
+            return;
+        }
+        let key = |passing: Option<Passing>| passing.map(|passing| passing_key(at, passing));
+        if let Some(before) = key(before).filter(|before| Some(before) != key(after).as_ref()) {
+            batch.delete(Space::Trees, before);
+        }
+        if let Some(after) = after {
+            batch.put(Space::Trees, passing_key(at, after), passing_value(after));
         }
     }
 
@@ -122,7 +130,7 @@ pub(crate) fn recomputed<'a>(
     let (mut batch, mut trees) = (Batch::default(), TreeChanges::default());
     for (at, object, leaf) in records {
         trees.replace(&mut batch, at.partition(), None, leaf);
-        TreeChanges::note_tombstone(&mut batch, &at, None, tombstone_since(object));
+        TreeChanges::note_passing(&mut batch, &at, None, object.passing());
     }
     let sums = trees.sums.into_iter().map(|(key, sum)| (key, sum_value(sum)));
     let leaves = batch.changes().iter().filter_map(|change| Some((change.key.clone(), change.value.clone()?)));
@@ -219,11 +227,6 @@ impl Tree for PartitionTree<'_> {
     }
 }
 
-/// Since when an object is a tombstone, by the stamp of the last write of it; none if it is none.
-pub(crate) fn tombstone_since(object: &Object) -> Option<Stamp> {
-    object.greatest_stamp().filter(|_| object.is_tombstone())
-}
-
 /// Makes the trees of a store whose records were written before there were any, or before tombstones were found by them.
 /// What an earlier attempt has done is passed over, and so is a record that cannot be read: it has no leaf, as a check of the
 /// store will tell.
@@ -245,7 +248,7 @@ pub(crate) fn build(engine: &dyn Engine, layout: &Layout) -> Result<(), EngineEr
             };
             let breadth = Breadth::of(key.bucket(), layout);
             let place = RecordKey::new(partition, &key);
-            TreeChanges::note_tombstone(&mut batch, &place, None, tombstone_since(&record.object));
+            TreeChanges::note_passing(&mut batch, &place, None, record.object.passing());
             let leaf = Leaf::of(key, &record.object, breadth, layout.partitions());
             if record.breadth.is_none() && leaf.is_some() {
                 trees.replace(&mut batch, partition, None, leaf);
@@ -293,9 +296,30 @@ fn tombstone_key(at: &RecordKey) -> Vec<u8> {
     [&[TOMBSTONES], at.as_bytes()].concat()
 }
 
-fn tombstone_value(since: Stamp) -> Bytes {
+/// What expires by a time of day lies before this.
+fn expiring_start(partition: Partition, at: WallTime) -> Vec<u8> {
+    let mut bytes = partition_start(EXPIRING, partition);
+    bytes.extend(at.0.to_be_bytes());
+    bytes
+}
+
+fn expiring_key(at: &RecordKey, expires: WallTime) -> Vec<u8> {
+    [&expiring_start(at.partition(), expires), at.behind_partition()].concat()
+}
+
+fn passing_key(at: &RecordKey, passing: Passing) -> Vec<u8> {
+    match passing {
+        Passing::Deleted { .. } => tombstone_key(at),
+        Passing::Expires { at: expires } => expiring_key(at, expires),
+    }
+}
+
+fn passing_value(passing: Passing) -> Bytes {
     let mut bytes = vec![FORMAT];
-    bytes.extend(since.0.to_be_bytes());
+    match passing {
+        Passing::Deleted { since } => bytes.extend(since.0.to_be_bytes()),
+        Passing::Expires { .. } => {}
+    }
     bytes.into()
 }
 
@@ -309,12 +333,64 @@ pub(crate) fn key_of_tombstone(key: &[u8]) -> Option<ObjectKey> {
     keys::object_of(key.strip_prefix(&[TOMBSTONES])?)
 }
 
-/// Since when the record there is said to be a tombstone.
+/// What expires in a partition begins there.
+pub(crate) fn expiring_of(partition: Partition) -> Vec<u8> {
+    partition_start(EXPIRING, partition)
+}
+
+/// The object that an entry under that key of [`Space::Trees`] says to expire, and when.
+pub(crate) fn key_of_expiring(key: &[u8]) -> Option<(WallTime, ObjectKey)> {
+    let (partition, rest) = key.strip_prefix(&[EXPIRING])?.split_first_chunk::<2>()?;
+    let (expires, rest) = rest.split_first_chunk::<8>()?;
+    Some((WallTime(u64::from_be_bytes(*expires)), keys::object_of(&[partition, rest].concat())?))
+}
+
+/// Whether it is said of the record there that it goes so.
 ///
 /// # Errors
-/// It cannot be read.
-pub(crate) fn tombstone_at(engine: &dyn Engine, at: &RecordKey) -> Result<Option<Stamp>, StoreError> {
-    engine.get(Space::Trees, &tombstone_key(at))?.map(|value| read_tombstone(&value)).transpose()
+/// The engine fails.
+pub(crate) fn is_said_to_pass(engine: &dyn Engine, at: &RecordKey, passing: Passing) -> Result<bool, StoreError> {
+    let found = engine.get(Space::Trees, &passing_key(at, passing))?;
+    Ok(found.is_some_and(|value| value == passing_value(passing)))
+}
+
+/// Whether the record there is said to be a tombstone.
+///
+/// # Errors
+/// The engine fails.
+pub(crate) fn is_said_to_be_deleted(engine: &dyn Engine, at: &RecordKey) -> Result<bool, StoreError> {
+    Ok(engine.get(Space::Trees, &tombstone_key(at))?.is_some())
+}
+
+/// Whether the record there is said to expire then.
+///
+/// # Errors
+/// The engine fails.
+pub(crate) fn is_said_to_expire(engine: &dyn Engine, at: &RecordKey, expires: WallTime) -> Result<bool, StoreError> {
+    Ok(engine.get(Space::Trees, &expiring_key(at, expires))?.is_some())
+}
+
+/// Up to `limit` objects of a partition that expire by then, in the order of that and behind `after`.
+///
+/// # Errors
+/// They cannot be read.
+pub(crate) fn expired(
+    engine: &dyn Engine,
+    partition: Partition,
+    by: WallTime,
+    after: Option<&(WallTime, ObjectKey)>,
+    limit: usize,
+) -> Result<Vec<(WallTime, ObjectKey)>, StoreError> {
+    let behind =
+        |(at, key): &(WallTime, ObjectKey)| keys::next_after(&expiring_key(&RecordKey::new(partition, key), *at));
+    let from = after.map_or_else(|| expiring_of(partition), behind);
+    let until = match by.0.checked_add(1) {
+        Some(next) => Some(expiring_start(partition, WallTime(next))),
+        None => keys::after_prefix(&expiring_of(partition)),
+    };
+    let found = engine.scan(Space::Trees, &from, until.as_deref(), limit)?;
+    let read = |(key, _): (Bytes, Bytes)| key_of_expiring(&key).ok_or_else(|| unreadable("an entry of what expires"));
+    found.into_iter().map(read).collect()
 }
 
 /// Up to `limit` tombstones of a partition behind `after`, each since when.

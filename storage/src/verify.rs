@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
+use starling_core::object::Passing;
 use starling_core::token::Partition;
 use starling_core::tree::{Branch, Breadth, Position, Sum, Tree};
+use starling_core::wall::WallTime;
 
 use crate::engine::{Engine, Space};
 use crate::error::StoreError;
@@ -29,9 +31,9 @@ const MOST_DIFFERENCES: usize = 1000;
 pub enum Flaw {
     /// A record cannot be read.
     Unreadable { key: ObjectKey, reason: String },
-    /// A record's leaf in the hash tree, or its entry among the tombstones, is another, or is not there.
+    /// A record's leaf in the hash tree, or its entry among the tombstones or what expires, is another, or is not there.
     WrongLeaf(ObjectKey),
-    /// A leaf of the hash tree, or an entry among the tombstones, belongs to no record.
+    /// A leaf of the hash tree, or an entry among the tombstones or what expires, belongs to no record.
     LeafWithoutRecord(ObjectKey),
     /// The stored sum of a branch of the hash tree is not that of its leaves.
     WrongSum(Branch),
@@ -100,6 +102,13 @@ impl Check<'_> {
                 None => Some(Flaw::Misplaced),
             });
             Ok(())
+        })?;
+        self.each(Space::Trees, trees::expiring_of(self.partition), |at, _| {
+            verified.flaws.extend(match trees::key_of_expiring(at) {
+                Some((expires, key)) => self.stray_expiry(key, expires)?,
+                None => Some(Flaw::Misplaced),
+            });
+            Ok(())
         })
     }
 
@@ -124,8 +133,10 @@ impl Check<'_> {
                 let Some(value) = value else { return Ok(true) };
                 match Record::decode(value) {
                     Ok(record) => {
-                        let noted = trees::tombstone_at(self.engine, &at)?;
-                        let is_noted = noted == trees::tombstone_since(&record.object);
+                        let is_noted = match record.object.passing() {
+                            Some(passing) => trees::is_said_to_pass(self.engine, &at, passing)?,
+                            None => true,
+                        };
                         Ok(is_noted && self.leaf(&key)? == self.leaf_due(&key, &record))
                     }
                     Err(error) => {
@@ -153,10 +164,25 @@ impl Check<'_> {
     fn stray_tombstone(&self, key: ObjectKey) -> Result<Option<Flaw>, StoreError> {
         let at = RecordKey::new(self.partition, &key);
         let is_right = self.look_until_still(
-            || trees::tombstone_at(self.engine, &at),
-            |noted| Ok(noted.is_none() || self.engine.get(Space::Objects, at.as_bytes())?.is_some()),
+            || trees::is_said_to_be_deleted(self.engine, &at),
+            |is_said| Ok(!is_said || self.passes(&at, |passing| matches!(passing, Passing::Deleted { .. }))?),
         )?;
         Ok((!is_right).then_some(Flaw::LeafWithoutRecord(key)))
+    }
+
+    fn stray_expiry(&self, key: ObjectKey, expires: WallTime) -> Result<Option<Flaw>, StoreError> {
+        let at = RecordKey::new(self.partition, &key);
+        let is_right = self.look_until_still(
+            || trees::is_said_to_expire(self.engine, &at, expires),
+            |is_said| Ok(!is_said || self.passes(&at, |passing| passing == Passing::Expires { at: expires })?),
+        )?;
+        Ok((!is_right).then_some(Flaw::LeafWithoutRecord(key)))
+    }
+
+    /// Whether the record there goes so. What cannot be read is told of elsewhere.
+    fn passes(&self, at: &RecordKey, so: impl Fn(Passing) -> bool) -> Result<bool, StoreError> {
+        let Some(value) = self.engine.get(Space::Objects, at.as_bytes())? else { return Ok(false) };
+        Ok(Record::decode(&value).map_or(true, |record| record.object.passing().is_some_and(so)))
     }
 
     fn leaf_due(&self, key: &ObjectKey, record: &Record) -> Option<Leaf> {

@@ -25,7 +25,7 @@ use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
-use starling_core::reaping::{RoundId, RoundsOver, Standing};
+use starling_core::reaping::{Expired, RoundId, RoundsOver, Standing};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Epoch;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,7 +60,7 @@ pub(crate) enum Change {
 
 /// A step of a round of reaping (R11).
 pub(crate) enum Reap {
-    Weigh { standing: Standing, tombstone: Object },
+    Weigh { standing: Standing, tombstone: Object, expired: Expired },
     Mark { id: RoundId, tombstone: Object },
     Forget { id: RoundId },
     PutBack { id: RoundId },

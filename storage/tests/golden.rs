@@ -14,11 +14,12 @@ use starling_core::layout::LayoutVersion;
 use starling_core::reaping::{Round, RoundId};
 use starling_core::report::Role;
 use starling_core::ring::{Decree, Epoch};
+use starling_core::wall::WallTime;
 use starling_storage::inspect::{self, RecordPlace};
 use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
 use support::{
     EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys,
-    primaries, put, put_after, successor,
+    primaries, put, put_after, put_until, successor,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -77,6 +78,40 @@ fn a_primarys_record() {
         "00", // no markers, no confirmations
     ];
     assert_eq!(only(&*engine, Space::Objects).1, expected.concat());
+}
+
+#[test]
+fn a_record_that_expires() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let [key] = foreign_keys();
+    block_on(store.coordinate(EPOCH, key.clone(), put_until(1, "a", WallTime(0x1234)), None)).unwrap();
+    let expected = [
+        "05",   // the format
+        "01ff", // the breadth of its leaf
+        "00",   // no round has marked it
+        "0101", // the epoch in which its markers were set
+        "01",
+        "650101", // the clock
+        "01",
+        "650101",
+        "fc0000e903",
+        "01",
+        "fd449a04434532c821",
+        "02",
+        "0161",
+        "fb3412", // a value that expires: the value, and when
+        "00",     // no requests remembered
+        "01010101",
+        "03",
+        "030405",
+        "00", // the own mark, markers for nodes 3, 4 and 5, no confirmations
+    ];
+    assert_eq!(only(&*engine, Space::Objects).1, expected.concat());
+    // 3, the partition, when it expires, the record's key; the format.
+    let entries = engine.scan(Space::Trees, &[3], None, 9).unwrap();
+    let entries: Vec<_> = entries.iter().map(|(key, value)| (hex(key), hex(value))).collect();
+    assert_eq!(entries, [(["03", "0000", "0000000000001234", &hex(b"default\0b\0k7")].concat(), "01".to_owned())]);
 }
 
 #[test]

@@ -18,7 +18,6 @@ use starling_client::{Client, ClientError, Fetched, Stored};
 use starling_core::ids::{NodeId, RequestId};
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
-use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum};
 use starling_core::report::{Outcome, ReplicaReport};
 use starling_proto::data::{Put, RequestError, Written};
@@ -131,10 +130,7 @@ impl Session {
     pub async fn put_at(&self, cluster: &Cluster, index: usize, put: Put) -> Result<Written, RequestError> {
         let (direct, address) = (cluster.direct(index).await, cluster.address(index));
         let context = put.context.as_ref();
-        let value = match &put.value {
-            Value::Live(bytes) => Some(bytes),
-            Value::Tombstone => None,
-        };
+        let value = put.value.bytes();
         let levels = Levels { all: put.w, primaries: put.pw };
         let pending = self.begin_write(put.key.clone(), put.request, value, context, levels);
         let outcome = direct.put(put).await;

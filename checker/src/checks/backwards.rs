@@ -5,7 +5,7 @@
 //! the read that the context came from. A read that waits for nothing tells of no quorum: it may have met the only replica
 //! that has a write, and the next read, just as strict, need not meet that one again.
 //!
-//! A key that was deleted may have been forgotten, with its clock, from when on the first delete may have been done.
+//! A key that was deleted, or has expired, may have been forgotten, with its clock, from when on that may first have been so.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::index::{Index, ReadView, Source, Strictness, WriteAt, WriteView};
 use crate::report::Report;
 
 pub fn check(index: &Index<'_>, forgets_deletes: bool, report: &mut Report<'_>) {
-    let forgotten_from = first_delete(index).filter(|_| forgets_deletes);
+    let forgotten_from = first_removal(index).filter(|_| forgets_deletes);
     let clocks = clocks_of_contexts(index);
     for strictness in index.strictnesses() {
         let mut moments = Moments::new(known_to_be_held(index, &clocks, strictness));
@@ -49,10 +49,9 @@ impl<'a> Held<'a> {
     }
 }
 
-/// When the first delete was invoked that may have been done.
-fn first_delete(index: &Index<'_>) -> Option<u64> {
-    let is_delete = |view: &&WriteView<'_>| view.write.change.is_delete() && !view.write.is_failed();
-    index.writes.iter().find(is_delete).map(|view| view.entry.invoked)
+/// From when on something may have been deleted, or have expired.
+fn first_removal(index: &Index<'_>) -> Option<u64> {
+    index.writes.iter().filter_map(WriteView::removes_from).min()
 }
 
 fn check_read(

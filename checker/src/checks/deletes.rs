@@ -47,18 +47,24 @@ fn strictly_deleted(index: &Index<'_>, strictness: Strictness) -> Reach {
     reach
 }
 
-/// What deletes may have removed: those that did not fail, and what deletes without a context may have found.
+/// What may have been removed: by deletes that did not fail, by what deletes without a context may have found, and by time.
 pub struct PerhapsDeleted(Reach);
 
 impl PerhapsDeleted {
     pub fn new(index: &Index<'_>) -> PerhapsDeleted {
         let mut reach = Reach::new(index);
         let mut found_by_blind = 0;
-        for (at, view) in index.writes.iter().enumerate() {
-            if !view.write.change.is_delete() || view.write.is_failed() {
-                continue;
+        let removing = |at: WriteAt| Some((index.writes[at].removes_from()?, at));
+        let mut removing: Vec<(u64, WriteAt)> = (0..index.writes.len()).filter_map(removing).collect();
+        // Each write is told with what may have removed it first.
+        removing.sort_unstable();
+        for (_, at) in removing {
+            let view = &index.writes[at];
+            if view.expiry.is_some() {
+                reach.add(index, at);
+            } else {
+                reach.add_behind(index, at);
             }
-            reach.add_behind(index, at);
             let Some(until) = sees_until(view.entry, view.write) else { continue };
             // What these had in their contexts is older than they are, so it is marked as well.
             while index.writes.get(found_by_blind).is_some_and(|found| found.entry.invoked <= until) {
@@ -69,9 +75,14 @@ impl PerhapsDeleted {
         PerhapsDeleted(reach)
     }
 
-    /// The first delete that may have removed the write.
+    /// What may have removed the write first.
     pub fn by(&self, write: WriteAt) -> Option<WriteAt> {
         self.0.from(write)
+    }
+
+    /// From when on the write may have been removed.
+    pub fn from(&self, index: &Index<'_>, write: WriteAt) -> Option<u64> {
+        index.writes[self.by(write)?].removes_from()
     }
 }
 

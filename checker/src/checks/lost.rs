@@ -1,6 +1,6 @@
 //! Acknowledged writes are there in the end, or something that had them in its context.
 //!
-//! One walk, backwards: from what is held in the end and from every delete that may have been done, through the contexts
+//! One walk, backwards: from what is held in the end, from every delete that may have been done and from what expires, through the contexts
 //! they used. A write that is reached was seen by the next, so it was done, whatever its outcome said, and what it covers
 //! may rightly be gone. Tombstones are not seen by readers, so all deletes are taken for done: one that was not makes the
 //! check milder, never unjust.
@@ -42,9 +42,9 @@ fn accounted_for(index: &Index<'_>) -> Reach {
     for held in index.replicas.iter().flat_map(|replica| index.held_by(replica)) {
         reach.add(index, held);
     }
-    let deletes = index.writes.iter().enumerate().filter(|(_, view)| view.write.change.is_delete());
+    let removing = index.writes.iter().enumerate().filter(|(_, view)| view.removes_from().is_some());
     let mut seen_by_blind: Option<(u64, WriteAt)> = None;
-    for (at, view) in deletes.filter(|(_, view)| !view.write.is_failed()) {
+    for (at, view) in removing {
         reach.add(index, at);
         seen_by_blind = seen_by_blind.max(sees_until(view.entry, view.write).map(|until| (until, at)));
     }

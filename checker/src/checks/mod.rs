@@ -40,12 +40,12 @@ impl History {
         }
         let mut report = Report::new(self);
         for (key, entries) in self.keys() {
-            let index = Index::new(key, entries, end)?;
+            let index = Index::new(key, entries, |value| self.expiry(value), end)?;
             backwards::check(&index, self.forgets_deletes(), &mut report);
             check_key(&index, self.mode(key.bucket()), ending, &mut report);
         }
         for key in end.replicas.keys().filter(|key| !self.holds(key)) {
-            let index = Index::new(key, &[], end)?;
+            let index = Index::new(key, &[], |_| None, end)?;
             check_key(&index, self.mode(key.bucket()), ending, &mut report);
         }
         if ending == Ending::Known {

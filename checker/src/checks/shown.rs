@@ -1,7 +1,7 @@
-//! What was seen was written, by a write that did not say that nothing was done, and is seen once.
+//! What was seen was written, by a write that did not say that nothing was done, has not expired, and is seen once.
 
-use crate::assertion::Assertion::{FailedWriteVisible, ShownTwice, ValueNobodyWrote};
-use crate::history::Entry;
+use crate::assertion::Assertion::{ExpiredShown, FailedWriteVisible, ShownTwice, ValueNobodyWrote};
+use crate::history::{Entry, Expiry};
 use crate::index::Index;
 use crate::operation::ValueId;
 use crate::report::Report;
@@ -36,6 +36,14 @@ fn check_values(index: &Index<'_>, values: &[ValueId], seen_by: Option<&Entry>, 
             let value = report.value(*value);
             let what = || format!("{} shows {value} before {} began to write it", seer(seen_by), writer.entry.number);
             report.violated(index, ValueNobodyWrote, &culprits, what);
+        }
+        if let Some(Expiry { latest, .. }) = writer.expiry {
+            report.tested(ExpiredShown, 1);
+            if seen_by.is_none_or(|read| read.invoked > latest) {
+                let value = report.value(*value);
+                let what = || format!("{} shows {value}, which had expired for everybody by {latest}", seer(seen_by));
+                report.violated(index, ExpiredShown, &culprits, what);
+            }
         }
         if writer.write.is_failed() {
             let value = report.value(*value);

@@ -65,12 +65,12 @@ impl Pass<'_> {
         frontier.push(write);
     }
 
-    /// What a delete may have removed that was invoked by now, it may have removed for all reads to come.
+    /// What may have been removed by now may be gone for all reads to come.
     fn forget_deleted(&mut self, read: &ReadView<'_>, report: &mut Report<'_>) {
         let Pass { index, deleted, frontier, .. } = self;
         frontier.retain(|write| {
-            let Some(delete) = deleted.by(*write) else { return true };
-            let may_be_gone = index.writes[delete].entry.invoked <= read.entry.invoked;
+            let Some((delete, from)) = deleted.by(*write).zip(deleted.from(index, *write)) else { return true };
+            let may_be_gone = from <= read.entry.invoked;
             if may_be_gone && excuses_everything(&index.writes[delete]) {
                 report.excused(StaleRead);
             }
@@ -82,7 +82,7 @@ impl Pass<'_> {
         let Pass { index, ancestry, deleted, .. } = self;
         let shown = index.shown_by(read);
         shown.contains(&write)
-            || deleted.by(write).is_some_and(|delete| index.writes[delete].entry.invoked <= read.entry.ended)
+            || deleted.from(index, write).is_some_and(|from| from <= read.entry.ended)
             || shown.iter().any(|shown| ancestry.covers(index, *shown, write))
     }
 

@@ -1,5 +1,6 @@
 //! Last-write-wins buckets: a write covers whatever its coordinator held, so contexts say little, and any concurrent write
-//! may rightly be gone. Left is that a key has one value, and that a key which was written and not deleted has a value.
+//! may rightly be gone. Left is that a key has one value, and that a key which was written, and neither deleted nor left to
+//! expire, has a value.
 //!
 //! That a write which began after another had been acknowledged wins over it is not asserted: it is not promised. Stamps
 //! come from wall clocks, and a coordinator that does not hold the earlier write may be behind.
@@ -33,7 +34,7 @@ fn check_single(index: &Index<'_>, report: &mut Report<'_>) {
 
 /// A strict read that meets a put, and nothing that may have deleted it, shows something.
 fn check_reads(index: &Index<'_>, report: &mut Report<'_>) {
-    let first_delete = perhaps_done_deletes(index).map(|view| view.entry.invoked).min();
+    let first_removal = index.writes.iter().filter_map(WriteView::removes_from).min();
     for strictness in index.strictnesses() {
         let strict = |at: &WriteAt| is_put(&index.writes[*at]) && index.binds_strictly(*at, strictness);
         let puts = (0..index.writes.len()).filter(strict).map(|at| (index.writes[at].entry, ()));
@@ -42,7 +43,7 @@ fn check_reads(index: &Index<'_>, report: &mut Report<'_>) {
         for read in index.reads_of(strictness) {
             last = moments.over_before(read.entry).last().map(|(entry, ())| entry).or(last);
             let before = moments.just_before(read.entry).last().map(|(entry, ())| entry).or(last);
-            let Some(put) = before.filter(|_| first_delete.is_none_or(|delete| read.entry.ended < delete)) else {
+            let Some(put) = before.filter(|_| first_removal.is_none_or(|from| read.entry.ended < from)) else {
                 continue;
             };
             report.tested(StaleRead, 1);
@@ -61,7 +62,7 @@ fn check_end(index: &Index<'_>, report: &mut Report<'_>) {
     let Some(last) = (0..index.writes.len()).rfind(acknowledged) else { return };
     report.tested(AcknowledgedWriteLost, 1);
     let holds_any = index.replicas.iter().any(|replica| !index.held_by(replica).is_empty());
-    if holds_any || perhaps_done_deletes(index).next().is_some() {
+    if holds_any || index.writes.iter().any(|view| view.removes_from().is_some()) {
         return;
     }
     // What won over a write that is lost with its disks may have been lost with them too.
@@ -77,8 +78,4 @@ fn check_end(index: &Index<'_>, report: &mut Report<'_>) {
 
 fn is_put(view: &WriteView<'_>) -> bool {
     !view.write.change.is_delete()
-}
-
-fn perhaps_done_deletes<'i, 'a>(index: &'i Index<'a>) -> impl Iterator<Item = &'i WriteView<'a>> {
-    index.writes.iter().filter(|view| view.write.change.is_delete() && !view.write.is_failed())
 }

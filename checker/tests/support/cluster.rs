@@ -16,9 +16,12 @@ use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::stamp::Stamp;
 use starling_core::token::Token;
+use starling_core::wall::WallTime;
 
 use super::key;
 
+/// Nothing expires here.
+const NOW: WallTime = WallTime(0);
 const REPLICAS: usize = 3;
 const SESSIONS: usize = 4;
 const LIMITS: ObjectLimits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
@@ -235,7 +238,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         self.mail.extend(others.map(|to| Message::Merge { to, request, object: object.clone() }));
         let alone = matches!(object.siblings(), [only] if only.request == request);
         let context = alone.then(|| Held::of(&object));
-        let siblings = object.present(mode).len();
+        let siblings = object.present(mode, NOW).len();
         let progress = self.progress_of(request);
         progress.stored_by.insert(at);
         (progress.context, progress.siblings) = (context, siblings);
@@ -290,7 +293,7 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
         let context = held.as_ref().map(|held| held.id);
         self.contexts.extend(held);
         let values = present(object, mode);
-        Found { values, context, clock: object.clock().clone(), deleted: object.is_deleted(mode) }
+        Found { values, context, clock: object.clock().clone(), deleted: object.is_deleted(mode, NOW) }
     }
 
     fn end(&mut self, session: usize, invoked: u64, deed: Deed) {
@@ -329,7 +332,9 @@ impl<I: Iterator<Item = u8>> Cluster<I> {
 fn present(object: &Object, mode: SiblingMode) -> Vec<ValueId> {
     let number = |value: &Value| match value {
         Value::Live(bytes) => ValueId(u64::from_le_bytes(bytes[..].try_into().unwrap())),
-        Value::Tombstone => panic!("a tombstone is not present"),
+        Value::Tombstone | Value::Expiring { .. } => {
+            panic!("nothing that expires is put, and a tombstone is not present")
+        }
     };
-    object.present(mode).into_iter().map(|sibling| number(&sibling.value)).collect()
+    object.present(mode, NOW).into_iter().map(|sibling| number(&sibling.value)).collect()
 }

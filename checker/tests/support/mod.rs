@@ -8,8 +8,8 @@ pub mod cluster;
 use std::ops::Range;
 
 use starling_checker::{
-    Acknowledgement, Asked, Assertion, Change, ContextId, Deed, FinalState, Found, HeldHints, History, LostDisk,
-    Operation, OperationNumber, OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Verdict, Write,
+    Acknowledgement, Asked, Assertion, Change, ContextId, Deed, Expiry, FinalState, Found, HeldHints, History,
+    LostDisk, Operation, OperationNumber, OwnCopy, Read, ReadOutcome, Replica, Session, Since, ValueId, Verdict, Write,
     WriteOutcome,
 };
 use starling_core::clock::{Clock, History as ClockHistory};
@@ -167,6 +167,11 @@ impl Story {
         let mut story = Story::default();
         story.history.set_mode("bucket".parse().unwrap(), SiblingMode::LastWriteWins);
         story
+    }
+
+    /// A value may be gone from the beginning of that on, and is by its end.
+    pub fn expires(&mut self, value: u64, within: Range<u64>) {
+        self.history.expires(ValueId(value), Expiry { earliest: within.start, latest: within.end });
     }
 
     /// After all that happened before.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{ArgGroup, Args};
@@ -25,6 +26,7 @@ Examples:
   date | starling put log last -           the value is standard input
   starling put carts alice '4 apples' --resolve
   starling put carts alice '4 apples' --context AQIDBA
+  starling put sessions alice 'logged in' --ttl 30m
 
 Without --context or --resolve the value is added beside what is there, as a sibling.";
 
@@ -51,6 +53,9 @@ pub struct PutArgs {
     /// Read first, and overwrite all that was read
     #[arg(long, conflicts_with = "context")]
     resolve: bool,
+    /// The value expires after so long, e.g. 30m or 7days: it is shown no more, and forgotten in the end
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
     /// Of --resolve: replicas that have to answer the read
     #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true, requires = "resolve")]
     r: Level,
@@ -68,6 +73,9 @@ pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, 
     let mut put = bucket.put(place.key().clone(), value).context(context).w(args.write.w).pw(args.write.pw);
     if let Some(request) = args.write.request {
         put = put.request(request);
+    }
+    if let Some(ttl) = args.ttl {
+        put = put.ttl(ttl);
     }
     let request = put.request_id();
     let stored = put.await.map_err(|error| session.failure(error, Intent::Write(Some(request))))?;

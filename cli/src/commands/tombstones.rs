@@ -1,4 +1,4 @@
-//! `starling tombstones`: what is deleted and not forgotten yet, and what that waits for.
+//! `starling tombstones`: what is deleted or has expired, and is not forgotten yet, and what that waits for.
 
 use clap::Args;
 use futures::future::join_all;
@@ -21,7 +21,7 @@ Examples:
 A deletion leaves a mark, a tombstone, so that no replica that missed it brings the value back. The mark goes once every
 member has agreed that it may: a node that is down holds it up until it is back, or removed. Nothing has to be done.";
 
-/// Show what is deleted and not forgotten yet, and what that waits for
+/// Show what is deleted or has expired and is not forgotten yet, and what that waits for
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TombstonesArgs {}

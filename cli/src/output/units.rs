@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
-use starling_core::stamp::Stamp;
+use starling_core::wall::WallTime;
 
 /// `850 µs`, `1.2 ms`, `3.40 s`.
 pub fn latency(took: Duration) -> String {
@@ -52,8 +52,10 @@ pub fn plural(number: u64, noun: &str) -> String {
 }
 
 /// RFC 3339 in UTC, to the millisecond.
-pub fn moment(stamp: Stamp) -> String {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(stamp.millis());
+pub fn moment(at: WallTime) -> String {
+    // The last that the format can say: the end of the year 9999.
+    const LAST: u64 = 253_402_300_799_999;
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at.0.min(LAST));
     humantime::format_rfc3339_millis(at).to_string()
 }
 
@@ -72,6 +74,6 @@ mod tests {
         assert_eq!([count(1), count(999), count(1_000), count(1_234_567)], ["1", "999", "1,000", "1,234,567"]);
         assert_eq!(size(1_258_291), "1.2 MiB");
         assert_eq!(plural(1, "key"), "1 key");
-        assert_eq!(moment(Stamp::from_millis(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(moment(WallTime(0)), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -19,7 +19,7 @@ pub struct GetReport {
     pub bucket: String,
     pub key: Blob,
     pub found: bool,
-    /// Absent because it was deleted.
+    /// Absent because it was deleted, or has expired.
     pub deleted: bool,
     pub siblings: Vec<SiblingShape>,
     /// For the next write of this key; none if it was never written.
@@ -40,21 +40,25 @@ pub struct SiblingShape {
     pub dot: String,
     /// By its coordinator's clock, in UTC.
     pub written_at: String,
+    /// In UTC; none if it stays until it is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
 }
 
 impl GetReport {
     pub fn new(place: &ObjectKey, fetched: &Fetched, replica: Option<String>) -> GetReport {
-        let sibling = |sibling: &starling_proto::data::LiveSibling| SiblingShape {
+        let sibling = |(at, sibling): (usize, &starling_proto::data::LiveSibling)| SiblingShape {
             value: Blob(sibling.value.clone()),
             dot: sibling.dot.to_string(),
-            written_at: moment(sibling.stamp),
+            written_at: moment(sibling.stamp.wall()),
+            expires_at: fetched.expires(at).map(moment),
         };
         GetReport {
             bucket: place.bucket().to_string(),
             key: Blob(place.key().clone()),
             found: fetched.is_found(),
             deleted: fetched.is_deleted(),
-            siblings: fetched.siblings().iter().map(sibling).collect(),
+            siblings: fetched.siblings().iter().enumerate().map(sibling).collect(),
             context: fetched.context().map(|context| context.to_string()),
             via: fetched.via().to_owned(),
             replica,
@@ -71,20 +75,22 @@ impl GetReport {
         let place = format!("{}/{}", self.bucket, self.key.line());
         let held = self.replica.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
         match &self.context {
-            Some(_) if self.deleted => format!("{place}: not found{held}, it was deleted"),
+            Some(_) if self.deleted => format!("{place}: not found{held}, it was deleted or has expired"),
             _ => format!("{place}: not found{held}"),
         }
     }
 
     fn siblings_text(&self, paper: &Paper) -> String {
         if let [only] = self.siblings.as_slice() {
-            return lines(&only.value.block());
+            let expires = only.expires_at.as_ref().map(|at| format!("\n{} {at}\n", paper.ink("expires", Tone::Faint)));
+            return lines(&only.value.block()) + &expires.unwrap_or_default();
         }
         let count = plural(self.siblings.len() as u64, "sibling");
         let mut text = format!("{count}, written concurrently and not resolved yet\n");
         for (index, sibling) in self.siblings.iter().enumerate() {
-            let SiblingShape { value: Blob(bytes), written_at, .. } = sibling;
-            let title = format!("sibling {}  {}  written {written_at}", index + 1, size(bytes.len() as u64));
+            let SiblingShape { value: Blob(bytes), written_at, expires_at, .. } = sibling;
+            let expires = expires_at.as_ref().map(|at| format!("  expires {at}")).unwrap_or_default();
+            let title = format!("sibling {}  {}  written {written_at}{expires}", index + 1, size(bytes.len() as u64));
             let _ = write!(text, "\n{}\n{}", paper.ink(&title, Tone::Strong), lines(&sibling.value.block()));
         }
         text
@@ -126,6 +132,7 @@ pub mod tests {
             value: Blob(Bytes::from_static(value.as_bytes())),
             dot: "1/2:3".to_owned(),
             written_at: "2026-11-02T10:11:12.345Z".to_owned(),
+            expires_at: None,
         };
         GetReport {
             bucket: "carts".to_owned(),
@@ -162,8 +169,26 @@ context AQI
     }
 
     #[test]
+    fn what_expires_says_when() {
+        let expiring = |values| {
+            let mut report = report(values);
+            report.siblings[0].expires_at = Some("2026-11-02T10:41:12.345Z".to_owned());
+            report
+        };
+        let expected = "3 apples\n\nexpires 2026-11-02T10:41:12.345Z\n\ncontext AQI\n";
+        assert_eq!(expiring(&["3 apples"]).human(&Paper::plain()), expected);
+        let two = expiring(&["3 apples", "4 pears"]).human(&Paper::plain());
+        assert!(two.contains("written 2026-11-02T10:11:12.345Z  expires 2026-11-02T10:41:12.345Z\n3 apples"), "{two}");
+        let json = json_line(&expiring(&["3 apples"]));
+        assert!(json.contains(r#""written_at":"2026-11-02T10:11:12.345Z","expires_at":"2026-11-02T10:41:12.345Z"}"#));
+    }
+
+    #[test]
     fn what_was_deleted_keeps_its_context() {
-        assert_eq!(report(&[]).human(&Paper::plain()), "carts/alice: not found, it was deleted\n\ncontext AQI\n");
+        assert_eq!(
+            report(&[]).human(&Paper::plain()),
+            "carts/alice: not found, it was deleted or has expired\n\ncontext AQI\n"
+        );
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl HolderShape {
 
     fn holds_text(&self) -> (String, Tone) {
         match (self.holds, self.siblings, &self.reason) {
-            ("copy", Some(0), _) => ("deleted".to_owned(), Tone::Plain),
+            ("copy", Some(0), _) => ("deleted or expired".to_owned(), Tone::Plain),
             ("copy", Some(siblings), _) => (plural(siblings as u64, "sibling"), Tone::Good),
             (_, _, Some(reason)) => (format!("? {reason}"), Tone::Warn),
             _ => ("nothing".to_owned(), Tone::Faint),

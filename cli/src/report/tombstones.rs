@@ -1,4 +1,4 @@
-//! What is deleted and not forgotten yet, and what that waits for.
+//! What is deleted or has expired, and is not forgotten yet, and what that waits for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -115,7 +115,7 @@ impl RoundShape {
         format!(
             "partition {}, {} ({}), for {}: {}",
             self.partition,
-            plural(self.keys as u64, "tombstone"),
+            plural(self.keys as u64, "key"),
             self.stage,
             age(Duration::from_millis(self.since_ms)),
             waited_for.collect::<Vec<_>>().join("; ")
@@ -132,6 +132,9 @@ fn reason(held_up: &HeldUp) -> String {
                 "{} left and may hold copies yet: let it run until it has brought them home, or remove it if it is gone",
                 names.join(", ")
             )
+        }
+        HeldUp::Clock => {
+            "its clock was set lately, or is ahead of its peers': what has expired stays for now".to_owned()
         }
         HeldUp::Filling(partitions) => format!("it is filling up: {} left", plural(*partitions as u64, "partition")),
     }
@@ -209,7 +212,7 @@ node  pending  due  oldest  reaped
 n1      1,234   12   1h 2m      40
 n2          0    0       -       0
 held up: n2: n4 left and may hold copies yet: let it run until it has brought them home, or remove it if it is gone
-waits: partition 17, 12 tombstones (asking), for 1m 15s: n3, which could not be reached
+waits: partition 17, 12 keys (asking), for 1m 15s: n3, which could not be reached
 silent: n3: could not be reached
 ";
         assert_eq!(report().human(&Paper::plain()), expected);

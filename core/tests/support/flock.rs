@@ -14,7 +14,7 @@ use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::request::RING_SIZE;
 use starling_core::stamp::Stamp;
 
-use super::{UNLIMITED, ensure};
+use super::{NOW, UNLIMITED, ensure};
 
 /// The first of the replicas are the key's primaries, the rest are fallbacks.
 pub const PRIMARIES: usize = 3;
@@ -247,7 +247,7 @@ impl Flock {
 
     /// How many siblings a reader of this replica sees.
     pub fn siblings_shown(&self, at: usize) -> usize {
-        self.object(at).present(SiblingMode::Keep).len()
+        self.object(at).present(SiblingMode::Keep, NOW).len()
     }
 
     pub fn object(&self, at: usize) -> Object {
@@ -486,7 +486,7 @@ impl Flock {
     /// Readers of a last-write-wins bucket see one value at the most, and none of which a live write's client knew.
     fn check_winner(&self, at: usize) -> Result<(), Violation> {
         let object = self.object(at);
-        let shown = object.present(SiblingMode::LastWriteWins);
+        let shown = object.present(SiblingMode::LastWriteWins, NOW);
         ensure!(shown.len() <= 1, "replica {at} shows {} values", shown.len());
         let live = live(&self.facts, self.known(at));
         let in_window = self.known(at).len() - live.len() <= RING_SIZE;
@@ -541,11 +541,11 @@ impl Flock {
     /// Readers see each request once, and miss none that was not seen and superseded.
     fn check_shown(&self, at: usize) -> Result<(), Violation> {
         let object = self.object(at);
-        let shown = object.present(SiblingMode::Keep);
+        let shown = object.present(SiblingMode::Keep, NOW);
         let requests: BTreeSet<RequestId> = shown.iter().map(|sibling| sibling.request).collect();
         ensure!(requests.len() == shown.len(), "replica {at} shows a request twice");
         let superseded = self.superseded_requests(at);
-        for sibling in object.siblings().iter().filter(|sibling| sibling.is_live()) {
+        for sibling in object.siblings().iter().filter(|sibling| sibling.is_live(NOW)) {
             let hidden = !requests.contains(&sibling.request);
             ensure!(!hidden || superseded.contains(&sibling.request), "replica {at} hides {sibling:?} for no reason");
         }
@@ -576,7 +576,7 @@ impl Flock {
         let superseded = self.known(0).len() - live(&self.facts, self.known(0)).len();
         if self.mode == SiblingMode::Keep && !self.forgetful && superseded <= RING_SIZE {
             let gone = self.superseded_requests(0);
-            for sibling in first.present(SiblingMode::Keep) {
+            for sibling in first.present(SiblingMode::Keep, NOW) {
                 ensure!(!gone.contains(&sibling.request), "a retry shows {sibling:?}, which was superseded");
             }
         }

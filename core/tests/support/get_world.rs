@@ -14,7 +14,7 @@ use starling_core::report::{Failure, Refusal, Role};
 
 use super::agenda::Agenda;
 use super::versions::{merged, rival, version};
-use super::{ensure, includes, layouts, ms};
+use super::{NOW, ensure, includes, layouts, ms};
 
 #[derive(Debug, Clone)]
 struct Node {
@@ -187,6 +187,7 @@ impl World {
             wait_for_repair: self.wait_for_repair,
             repair_quorums: self.elsewhere.iter().cloned().collect(),
             deadline: ms(self.deadline),
+            wall: NOW,
             give_up_after: ms(self.give_up_after),
         }
     }

@@ -20,7 +20,10 @@ use starling_core::ids::NodeId;
 use starling_core::object::Object;
 use starling_core::preference::LayoutQuorum;
 use starling_core::quorum::{Level, Quorum, ReplicaCount};
+use starling_core::wall::WallTime;
 
+/// When readers look, where it makes no difference or values are made to fit.
+pub const NOW: WallTime = WallTime(1_000);
 pub const UNLIMITED: ObjectLimits = ObjectLimits { siblings: usize::MAX, bytes: usize::MAX };
 
 /// As many cases as a test can afford, the same at each run. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` override, for a

@@ -1,6 +1,8 @@
 //! Objects as they come about: every state that some replica of a key was in during a random history of writes, merges
 //! and drops. Laws of merging are promised for these, not for whatever can be put together by hand.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use starling_core::coordinate::{Write, coordinate};
 use starling_core::ids::{Birth, DirectoryId, RequestId};
@@ -8,7 +10,7 @@ use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::object::{Object, SiblingMode, Value};
 use starling_core::stamp::Stamp;
 
-use super::UNLIMITED;
+use super::{NOW, UNLIMITED};
 
 const REPLICAS: usize = 4;
 
@@ -78,7 +80,13 @@ pub fn minter(at: usize) -> Minter {
     Minter { directory: DirectoryId(at as u64), run: 1, trusted: TrustedMarks::OfThisRun }
 }
 
-/// A request always carries the same value; some delete.
+/// A request always carries the same value; some delete, and some expire, before [`NOW`] or after it.
 fn value_of(request: u64) -> Value {
-    if request.is_multiple_of(7) { Value::Tombstone } else { Value::Live(vec![b'v'; request as usize].into()) }
+    let bytes = vec![b'v'; request as usize].into();
+    match (request.is_multiple_of(7), request % 6) {
+        (true, _) => Value::Tombstone,
+        (false, 4) => Value::Expiring { bytes, until: NOW },
+        (false, 5) => Value::Expiring { bytes, until: NOW.after(Duration::from_millis(1)) },
+        (false, _) => Value::Live(bytes),
+    }
 }

@@ -1,24 +1,29 @@
-//! One key that is written, deleted and reaped, on a network that loses, repeats and reorders messages, by nodes that crash,
-//! stand still, lose their disks and leave.
+//! One key that is written, deleted and reaped, or expires, on a network that loses, repeats and reorders messages, by nodes
+//! that crash, stand still, lose their disks and leave. Of all wall clocks one may be wrong.
 //!
 //! Whatever a node has read it may send much later: that is what an [`Errand`] is. The first three nodes are the key's
 //! primaries, the first of them leads the rounds, and one of the others may leave.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use starling_core::clock::{Clock, Dot};
+use starling_core::clock::{Clock, Dot, History};
 use starling_core::coordinate::{Write, coordinate};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::{Birth, DirectoryId, NodeId, RequestId};
 use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
-use starling_core::reaping::{Bound, Fences, Reaping, Round, RoundId, RoundsOver, Stage, Standing, agrees, is_all_of};
+use starling_core::object::{Object, Seen, SiblingMode, Value};
+use starling_core::reaping::{
+    Bound, Expired, Fences, Reaping, Round, RoundId, RoundsOver, Stage, Standing, agrees, can_write, is_all_of,
+    is_gone, takes_in,
+};
 use starling_core::ring::Epoch;
 use starling_core::stamp::Stamp;
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 
 use crate::support::{UNLIMITED, ensure};
 
@@ -27,6 +32,8 @@ const NODES: u64 = 5;
 const LEADER: NodeId = NodeId(1);
 const LEAVER: NodeId = NodeId(NODES);
 const HERE: Partition = Partition(0);
+/// For the errors of clocks that are right.
+const MARGIN: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone)]
 pub struct World(Vec<Happening>);
@@ -42,9 +49,13 @@ enum Happening {
     /// A client writes at a node, having seen what is there, or nothing.
     Write {
         at: Index,
-        delete: bool,
+        what: What,
         has_read: bool,
     },
+    /// So many milliseconds.
+    TimePasses(u8),
+    /// A wall clock is set far ahead, and the one that was is right again.
+    ClockSet(Index),
     /// A node sets out to bring what it holds to others.
     SetOut(Index),
     /// What somebody else holds is added to what is brought.
@@ -74,13 +85,24 @@ enum Happening {
     Fill(Index, Index),
 }
 
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Put,
+    /// For so many milliseconds.
+    PutFor(u8),
+    Delete,
+}
+
 pub fn worlds() -> impl Strategy<Value = World> {
     let which = any::<Index>;
+    let what = prop_oneof![3 => Just(What::Put), 3 => (0..20u8).prop_map(What::PutFor), 6 => Just(What::Delete)];
     let happening = prop_oneof![
         40 => (which(), prop::bool::weighted(0.1)).prop_map(|(which, again)| Happening::Arrives { which, again }),
         2 => which().prop_map(Happening::Lost),
-        4 => (which(), any::<bool>(), prop::bool::weighted(0.8))
-            .prop_map(|(at, delete, has_read)| Happening::Write { at, delete, has_read }),
+        4 => (which(), what, prop::bool::weighted(0.8))
+            .prop_map(|(at, what, has_read)| Happening::Write { at, what, has_read }),
+        2 => (0..30u8).prop_map(Happening::TimePasses),
+        1 => which().prop_map(Happening::ClockSet),
         3 => which().prop_map(Happening::SetOut),
         3 => (which(), which()).prop_map(|(errand, from)| Happening::Gather(errand, from)),
         10 => (which(), which()).prop_map(|(errand, to)| Happening::Bring(errand, to)),
@@ -146,11 +168,16 @@ struct Run {
     /// From when on the leaver is no member, and from when on it is known to be empty.
     left_in: Option<Epoch>,
     empty_in: Option<Epoch>,
-    /// Of all tombstones that were deleted anywhere.
+    /// Of all tombstones that were deleted anywhere, and what has expired.
     reaped: Clock,
+    /// What was deleted so, and is live.
+    untimely: Option<Dot>,
     /// What some write has seen.
     superseded: Clock,
-    live: BTreeSet<Dot>,
+    /// What was put, and when it expires.
+    put: BTreeMap<Dot, Option<WallTime>>,
+    now: WallTime,
+    wrong_clock: Option<NodeId>,
 }
 
 impl World {
@@ -167,8 +194,11 @@ impl World {
             left_in: None,
             empty_in: None,
             reaped: Clock::default(),
+            untimely: None,
             superseded: Clock::default(),
-            live: BTreeSet::new(),
+            put: BTreeMap::new(),
+            now: WallTime(1_000_000),
+            wrong_clock: None,
         };
         for happening in &self.0 {
             run.happens(happening);
@@ -227,7 +257,9 @@ impl Run {
                 self.under_way.swap_remove(which.index(self.under_way.len()));
             }
             Happening::Arrives { .. } | Happening::Lost(_) => {}
-            Happening::Write { at, delete, has_read } => self.write(of(at), *delete, *has_read),
+            Happening::Write { at, what, has_read } => self.write(of(at), *what, *has_read),
+            Happening::TimePasses(millis) => self.now.0 += u64::from(*millis),
+            Happening::ClockSet(which) => self.wrong_clock = Some(of(which)),
             Happening::SetOut(by) => self.set_out(of(by)),
             Happening::Gather(which, from) => {
                 if let Some(at) = errand(&self.errands, which) {
@@ -302,29 +334,46 @@ impl Run {
         node.owed = if is_primary(id) { BTreeSet::new() } else { primaries() };
     }
 
-    fn write(&mut self, at: NodeId, delete: bool, has_read: bool) {
+    fn clock(&self, id: NodeId) -> WallTime {
+        if self.wrong_clock == Some(id) { self.now.after(MARGIN * 100) } else { self.now }
+    }
+
+    fn expired(&self, id: NodeId) -> Expired {
+        Some(self.clock(id).before(MARGIN))
+    }
+
+    fn write(&mut self, at: NodeId, what: What, has_read: bool) {
         if !self.serves(at) || !self.nodes[&at].to_fill_from.is_empty() {
             return;
         }
         self.births += 1;
         let mut object = self.as_held(at);
         let seen = if has_read { object.seen() } else { Seen::default() };
-        self.superseded.merge(&seen.clock);
+        let (bytes, until) = ("v".into(), |millis: u8| self.now.after(Duration::from_millis(millis.into())));
         let write = Write {
-            value: if delete { Value::Tombstone } else { Value::Live("v".into()) },
+            value: match what {
+                What::Put => Value::Live(bytes),
+                What::PutFor(millis) => Value::Expiring { bytes, until: until(millis) },
+                What::Delete => Value::Tombstone,
+            },
             seen,
             request: RequestId(self.births.into()),
             mode: SiblingMode::Keep,
-            wall: Stamp(self.births),
+            wall: Stamp::from_millis(self.clock(at).0),
             fresh_birth: Birth(self.births),
         };
-        let minter = Minter { directory: self.nodes[&at].directory, run: 1, trusted: TrustedMarks::OfThisRun };
-        coordinate(&mut object, &mut None, write, &minter, &UNLIMITED).expect("nothing is in its way");
-        let minted = object.siblings().iter().find(|sibling| sibling.dot.history.birth == Birth(self.births));
-        let minted = minted.expect("it was written").clone();
-        if minted.is_live() {
-            self.live.insert(minted.dot);
+        if self.nodes[&at].held.is_unwritten() && !object.is_unwritten() && !can_write(&object, &write) {
+            return;
         }
+        self.superseded.merge(&write.seen.clock);
+        let directory = self.nodes[&at].directory;
+        if write.value.bytes().is_some() {
+            // Each write begins a history of its own.
+            let history = History { directory, birth: write.fresh_birth };
+            self.put.insert(Dot { history, counter: 1 }, write.value.until());
+        }
+        let minter = Minter { directory, run: 1, trusted: TrustedMarks::OfThisRun };
+        coordinate(&mut object, &mut None, write, &minter, &UNLIMITED).expect("nothing is in its way");
         self.hold(at, object);
         self.set_out(at);
     }
@@ -363,9 +412,9 @@ impl Run {
         if node.disk_lost || !node.to_fill_from.is_empty() || !self.may_reap(node.epoch) {
             return;
         }
-        if node.bound.is_none() && node.held.is_tombstone() {
+        if node.bound.is_none() && is_gone(&node.held, self.expired(LEADER)) {
             let id = RoundId::next(node.epoch, HERE, self.over(LEADER), self.ended(LEADER));
-            let round = Round { id, tombstones: BTreeMap::from([(self.key.clone(), node.held.clone())]) };
+            let round = Round { id, tombstones: BTreeMap::from([(self.key.clone(), node.held.outline())]) };
             self.node(LEADER).bound = Some(Bound::by(round));
         }
         let Some(bound) = self.nodes[&LEADER].bound.clone() else { return };
@@ -446,8 +495,11 @@ impl Run {
         }
         node.fences.learn(epoch, HERE, over);
         let mut held = self.as_held(id);
-        let binds_only = self.nodes[&id].held.is_unwritten();
-        if binds_only || !held.clock().covers_all(object.clock()) {
+        let binds_only = self.nodes[&id].held.is_unwritten() && !held.is_unwritten();
+        if binds_only {
+            let taken = takes_in(&held, object).ok_or(over)?;
+            self.hold(id, taken);
+        } else if !held.clock().covers_all(object.clock()) {
             held.merge(object);
             self.hold(id, held);
         }
@@ -513,7 +565,7 @@ impl Run {
         round: Round,
         keys: &BTreeSet<ObjectKey>,
     ) -> Option<BTreeSet<ObjectKey>> {
-        let (key, over, ended) = (self.key.clone(), self.over(id), self.ended(id));
+        let (key, over, ended, expired) = (self.key.clone(), self.over(id), self.ended(id), self.expired(id));
         let tombstone = round.tombstones.get(&key).cloned()?;
         let node = self.node(id);
         let is_bound = node.bound.as_ref().is_some_and(|bound| bound.round.id == round.id);
@@ -531,7 +583,7 @@ impl Run {
                 if !is_bound {
                     node.bound = Some(Bound::by(round));
                 }
-                agrees(standing, &node.held, &tombstone)
+                agrees(standing, &node.held, &tombstone, expired)
             }
             Stage::Marking => {
                 let is_same = !is_over && keys.contains(&key) && is_all_of(&node.held, &tombstone);
@@ -551,6 +603,7 @@ impl Run {
                     let reaped = std::mem::take(&mut node.held);
                     node.marked = None;
                     self.reaped.merge(reaped.clock());
+                    self.untimely = reaped.siblings().iter().find(|sibling| sibling.is_live(self.now)).map(|s| s.dot);
                 }
                 true
             }
@@ -559,18 +612,31 @@ impl Run {
         Some(if is_done { BTreeSet::from([key]) } else { BTreeSet::new() })
     }
 
-    /// Nothing comes back that was reaped.
+    /// Nothing comes back that was reaped, nothing is reaped that is live, and no state has a write in its clock that is
+    /// live, and does not show it.
     fn check(&self) -> Result<(), String> {
+        ensure!(self.untimely.is_none(), "{:?} is live, and was reaped", self.untimely);
         for (id, node) in &self.nodes {
-            let back = node.held.siblings().iter().find(|s| s.is_live() && self.reaped.covers(&s.dot));
+            let siblings = node.held.siblings();
+            let back = siblings.iter().find(|s| s.is_live(self.now) && self.reaped.covers(&s.dot));
             ensure!(back.is_none(), "{} has come back to {id}", back.map(|s| s.dot).expect("it is there"));
+            let hollow = siblings.iter().find(|s| s.value.bytes().is_some_and(|bytes| bytes.is_empty()));
+            ensure!(hollow.is_none(), "{id} holds {:?} without its value", hollow.map(|s| s.dot));
+            let is_live = |until: &Option<WallTime>| until.is_none_or(|until| self.now < until);
+            let is_hidden = |dot: &Dot| node.held.clock().covers(dot) && siblings.iter().all(|s| s.dot != *dot);
+            let mut live = self.put.iter().filter(|(_, until)| is_live(until)).map(|(dot, _)| dot);
+            let hidden = live.find(|dot| is_hidden(dot) && !self.superseded.covers(dot));
+            ensure!(hidden.is_none(), "{id} has {hidden:?} in its clock, and does not hold it");
         }
         Ok(())
     }
 
-    /// From now on nothing goes wrong: what is live is held by all primaries, and of what is deleted nothing is left.
+    /// From now on nothing goes wrong: what is live is held by all primaries, and of what is deleted or has expired nothing
+    /// is left.
     fn in_peace(&mut self) -> Result<(), String> {
         self.deliver_all()?;
+        self.now = self.now.after(MARGIN * 10);
+        self.wrong_clock = None;
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for _ in 0..8 {
             if self.nodes.values().any(|node| node.disk_lost) || !self.may_reap(self.epoch) {
@@ -593,11 +659,11 @@ impl Run {
         let lost = |dot: &&Dot| {
             !self.superseded.covers(dot) && !self.nodes[&LEADER].held.siblings().iter().any(|s| s.dot == **dot)
         };
-        let missing = self.live.iter().find(lost);
+        let missing = self.put.iter().filter(|(_, until)| until.is_none()).map(|(dot, _)| dot).find(lost);
         ensure!(missing.is_none() || self.disks_lost > 0, "{missing:?} is lost");
         let of_leader = self.nodes[&LEADER].held.clone();
-        let is_live = of_leader.siblings().iter().any(Sibling::is_live);
-        ensure!(is_live || of_leader.is_unwritten(), "a tombstone is left");
+        let is_live = of_leader.siblings().iter().any(|sibling| sibling.is_live(self.now));
+        ensure!(is_live || of_leader.is_unwritten(), "a tombstone is left, or what has expired");
         for (id, node) in &self.nodes {
             let due = if is_primary(*id) { of_leader.clone() } else { Object::default() };
             ensure!(node.held == due, "{id} holds {:?}, and the leader {of_leader:?}", node.held);

@@ -7,7 +7,7 @@ use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::stamp::Stamp;
 
-use super::UNLIMITED;
+use super::{NOW, UNLIMITED};
 
 /// `v1` to `v3`.
 pub fn version(last: u64) -> Object {
@@ -37,9 +37,9 @@ pub fn merged(objects: impl IntoIterator<Item = Object>) -> Object {
 
 /// `v2|x`, `nothing`.
 pub fn name_of(object: &Object) -> String {
-    let shown = object.present(SiblingMode::Keep);
+    let shown = object.present(SiblingMode::Keep, NOW);
     let values = shown.iter().map(|sibling| match &sibling.value {
-        Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Live(bytes) | Value::Expiring { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
         Value::Tombstone => "deleted".to_owned(),
     });
     let values: Vec<String> = values.collect();

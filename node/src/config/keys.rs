@@ -46,6 +46,7 @@ pub const KEYS: &[Key] = &[
     key("handoff_rate", "32MiB", "Bytes a second that handed-off copies may use"),
     key("anti_entropy_interval", "10s", "How long a node waits between two comparisons with its peers"),
     key("reap_after", "1h", "How old the mark of a deletion is at least before it is tried to forget it everywhere"),
+    key("expiry_margin", "1day", "How long ago a value has to have expired by a node's clock before it is forgotten"),
     key("scrub_interval", "7days", "In which time a node reads all that it holds once, to find damage"),
     key("max_requests", "1024", "Requests coordinated at once before further ones are refused"),
     key("max_connections", "1024", "Connections accepted at once"),

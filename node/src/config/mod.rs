@@ -51,6 +51,7 @@ pub struct Config {
     pub scrub_interval: Duration,
     /// How old a tombstone is at least before a round of reaping begins with it (R11).
     pub reap_after: Duration,
+    pub expiry_margin: Duration,
     /// Requests being coordinated at once before further ones are refused as overloaded.
     pub max_requests: usize,
     pub max_connections: usize,
@@ -117,6 +118,7 @@ impl Config {
             anti_entropy_interval: read.duration("anti_entropy_interval"),
             scrub_interval: read.duration("scrub_interval"),
             reap_after: read.duration("reap_after"),
+            expiry_margin: read.duration("expiry_margin"),
             max_requests: read.bounded("max_requests"),
             max_connections: read.bounded("max_connections"),
             store: StoreLimits {

@@ -74,6 +74,7 @@ impl Task {
             wait_for_repair: repaired.is_some(),
             repair_quorums: repaired.unwrap_or_default(),
             deadline: self.time_limit(),
+            wall: node.wall(),
             give_up_after: node.config.replica_timeout,
         }
     }

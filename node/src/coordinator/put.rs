@@ -142,7 +142,7 @@ impl Node {
             value: put.value,
             request: put.request,
             mode,
-            wall: Stamp::from_millis(self.wall_millis()),
+            wall: Stamp::from_millis(self.wall().0),
             fresh_birth: Birth(rand::random()),
         };
         let task = Task::begin(&self, request, key.clone(), |link: &Link| link.writes.slow_after())?;
@@ -170,7 +170,7 @@ impl Node {
                 Err(RequestError::WriteOutcomeUnknown { quorum, acknowledged, replicas })
             }
             (Verdict::Acknowledged, Some(Minted { object, how })) => Ok(Written {
-                siblings: object.present(mode).len(),
+                siblings: object.present(mode, self.wall()).len(),
                 context: stands_alone(&object, put.request).then(|| context_of(&layout, &key, &object)),
                 repeated: how == Coordinated::Repeated,
                 quorum,

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use starling_core::wall::WallTime;
+
 /// What `CLOCK_MONOTONIC` shows at the beginning: a machine that has been up for a while.
 pub const MONOTONIC_AT_START: Duration = Duration::from_secs(1_000_000);
 /// What `CLOCK_REALTIME` shows at the beginning: 2026-01-01.
@@ -71,6 +73,11 @@ pub fn now() -> Moment {
     ASKING.set(false);
     let origin = ORIGIN.get().expect("hosts run after the beginning");
     Moment(host.saturating_duration_since(*origin).as_nanos() as u64)
+}
+
+/// What a wall clock shows that is right.
+pub fn wall() -> WallTime {
+    WallTime(0).after(REALTIME_AT_START + now().since_start())
 }
 
 /// The world's time between two ticks.

@@ -9,6 +9,7 @@ use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Sibling, Value};
 use starling_core::request::ValueHash;
+use starling_core::wall::WallTime;
 use starling_proto::data::Got;
 
 use super::Invariant;
@@ -53,10 +54,33 @@ struct Account {
     acknowledged: BTreeMap<RequestId, usize>,
 }
 
+/// What a write leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Deletion,
+    Value { until: Option<WallTime> },
+}
+
+impl Kind {
+    fn of(value: &Value) -> Kind {
+        match value {
+            Value::Tombstone => Kind::Deletion,
+            Value::Live(_) | Value::Expiring { .. } => Kind::Value { until: value.until() },
+        }
+    }
+
+    fn is_live(self, now: WallTime) -> bool {
+        match self {
+            Kind::Deletion => false,
+            Kind::Value { until } => until.is_none_or(|until| now < until),
+        }
+    }
+}
+
 struct Minted {
     value_hash: ValueHash,
     request: RequestId,
-    is_live: bool,
+    value: Kind,
     at: Moment,
     /// Nodes that held it when their disks were lost.
     lost_with: BTreeSet<usize>,
@@ -75,7 +99,7 @@ impl Accounts {
 
     pub fn asked(&mut self, request: RequestId, seen: Seen, value: &Value) {
         let label = || match value {
-            Value::Live(_) => names::value(value),
+            Value::Live(_) | Value::Expiring { .. } => names::value(value),
             Value::Tombstone => format!("a delete ({})", names::request(request)),
         };
         // A delete that was forwarded has a context by then, which its client did not give it.
@@ -129,7 +153,7 @@ impl Accounts {
         let minted = Minted {
             value_hash: sibling.value_hash,
             request: sibling.request,
-            is_live: sibling.is_live(),
+            value: Kind::of(&sibling.value),
             at: time::now(),
             lost_with: BTreeSet::new(),
         };
@@ -207,7 +231,8 @@ impl Accounts {
         let has = |dot: &Dot| object.siblings().iter().any(|sibling| sibling.dot == *dot);
         for sibling in object.siblings() {
             if let Some(minted) = account.dots.get(&sibling.dot)
-                && (minted.value_hash, minted.request) != (sibling.value_hash, sibling.request)
+                && ((minted.value_hash, minted.request) != (sibling.value_hash, sibling.request)
+                    || minted.value != Kind::of(&sibling.value))
             {
                 let what = format!(
                     "{} is {} here, and was {}",
@@ -215,6 +240,10 @@ impl Accounts {
                     self.label(sibling.request),
                     self.label(minted.request)
                 );
+                found.push((Invariant::OneValue, what));
+            }
+            if sibling.value.hash() != sibling.value_hash {
+                let what = format!("{} is there without its value", self.names.dot(&sibling.dot));
                 found.push((Invariant::OneValue, what));
             }
         }
@@ -228,11 +257,12 @@ impl Accounts {
         found
     }
 
-    /// A write that nobody has superseded, that a client is told to have seen, and is not shown.
-    pub fn hidden_by(&self, key: &ObjectKey, got: &Got) -> Option<String> {
+    /// A write that nobody has superseded, that a client is told to have seen, and is not shown, although it is live by all
+    /// clocks, the latest of which shows `now`.
+    pub fn hidden_by(&self, key: &ObjectKey, got: &Got, now: WallTime) -> Option<String> {
         let account = self.keys.get(key)?;
         let shown: BTreeSet<Dot> = got.siblings.iter().map(|sibling| sibling.dot).collect();
-        let hidden = |dot: &&Dot| got.clock.covers(dot) && !shown.contains(dot) && account.dots[dot].is_live;
+        let hidden = |dot: &&Dot| got.clock.covers(dot) && !shown.contains(dot) && account.dots[dot].value.is_live(now);
         let lost = account.alive.iter().filter(hidden).find(|dot| !account.shows_otherwise(dot, &shown))?;
         Some(format!("its context covers {}, which it does not show", self.names.dot(lost)))
     }

@@ -11,7 +11,7 @@ use starling_core::object::{SiblingMode, Value};
 use starling_core::report::{Outcome, ReplicaReport};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::token::Token;
-use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, Put, Written};
+use starling_proto::data::{DataServiceRequest, DataServiceResponse, Got, GotLasting, Put, Written};
 use starling_proto::peer::{PeerServiceRequest, PeerServiceResponse};
 
 use super::account::Seen;
@@ -46,10 +46,16 @@ impl Witness {
         let way = format!("the way from {} to {}", self.names.host(heard.from), self.names.host(heard.to));
         match (&heard.words, call) {
             (Words::ClientAsks(DataServiceRequest::Put { request }), Some(call)) => self.asked_to_write(request, call),
+            (Words::ClientAsks(DataServiceRequest::PutFor { request }), Some(call)) => {
+                self.asked_to_write(&request.put, call);
+            }
             (Words::PeerAsks(PeerServiceRequest::Forward { request }), Some(call)) => {
                 self.asked_to_write(request, call)
             }
-            (Words::ClientAsks(DataServiceRequest::Get { request }), Some(call)) => {
+            (
+                Words::ClientAsks(DataServiceRequest::Get { request } | DataServiceRequest::GetLasting { request }),
+                Some(call),
+            ) => {
                 let key = request.key.clone();
                 let asked = Levels { all: request.r, primaries: request.pr };
                 let (waits_for_repair, at, since) = (request.wait_for_repair, time::now(), self.rings.oldest());
@@ -81,7 +87,10 @@ impl Witness {
                     self.check_state(&key, object, &way);
                 }
             }
-            (Words::NodeAnswers(DataServiceResponse::Put(answer)), Some(call)) => {
+            (
+                Words::NodeAnswers(DataServiceResponse::Put(answer) | DataServiceResponse::PutFor(answer)),
+                Some(call),
+            ) => {
                 if let (Some(Asked::Put { key, request, asked, since }), Ok(written)) =
                     (self.asked.remove(&call), answer)
                 {
@@ -89,17 +98,26 @@ impl Witness {
                     self.check_context(&key, request, written, &way);
                 }
             }
-            (Words::NodeAnswers(DataServiceResponse::Get(answer)), Some(call)) => {
-                if let (Some(Asked::Get { key, asked, waits_for_repair, at, since }), Ok(got)) =
-                    (self.asked.remove(&call), answer)
-                {
-                    self.answered(&key, asked, got, since);
-                    if waits_for_repair {
-                        self.check_repaired(&key, asked, got, at, since);
-                    }
-                }
+            (Words::NodeAnswers(DataServiceResponse::Get(Ok(got))), Some(call)) => self.told(call, got),
+            (Words::NodeAnswers(DataServiceResponse::GetLasting(Ok(GotLasting { got, .. }))), Some(call)) => {
+                self.told(call, got);
+            }
+            (
+                Words::NodeAnswers(DataServiceResponse::Get(Err(_)) | DataServiceResponse::GetLasting(Err(_))),
+                Some(call),
+            ) => {
+                self.asked.remove(&call);
             }
             _ => {}
+        }
+    }
+
+    /// A client is answered.
+    fn told(&mut self, call: (u64, u64), got: &Got) {
+        let Some(Asked::Get { key, asked, waits_for_repair, at, since }) = self.asked.remove(&call) else { return };
+        self.answered(&key, asked, got, since);
+        if waits_for_repair {
+            self.check_repaired(&key, asked, got, at, since);
         }
     }
 
@@ -181,7 +199,7 @@ impl Witness {
         self.check_quorum(key, asked, &counted, "read", since, Reach::Read);
         self.check_clock(key, &got.clock, "the way to a client");
         if self.mode(key) == SiblingMode::Keep
-            && let Some(what) = self.accounts.hidden_by(key, got)
+            && let Some(what) = self.accounts.hidden_by(key, got, time::wall().after(self.clocks.apart))
         {
             let what = format!("{key}, an answer to a client: {what}", key = names::key(key));
             self.breach(Invariant::NothingVanishes, what);

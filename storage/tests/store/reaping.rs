@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use starling_core::coordinate::Coordinated;
+use starling_core::coordinate::{Coordinated, Write};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
-use starling_core::reaping::{Round, RoundId, RoundsOver, Standing};
+use starling_core::reaping::{Expired, Round, RoundId, RoundsOver, Standing};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Decree;
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 use starling_storage::{Engine, Store, StoreError};
 
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
     EPOCH, NONE_OVER, Peer, US, assert_hints_agree, assert_trees_agree, block_on, delete_after, foreign_keys, layout,
-    open, our_keys, put, put_after, raw_record, set, stored,
+    open, our_keys, put, put_after, put_until, raw_record, set, stored, values,
 };
 
 on_every_machine![
@@ -32,6 +33,10 @@ on_every_machine![
     a_round_that_is_called_off_stands_in_nobodys_way_and_never_binds_again,
     by_a_new_ring_what_is_marked_is_put_back,
     tombstones_are_found_in_the_order_of_their_keys,
+    what_has_expired_goes_once_it_has_by_the_own_clock,
+    what_expires_is_found_in_the_order_of_its_times,
+    whoever_is_bound_by_what_has_expired_takes_only_what_covers_it,
+    whoever_is_bound_by_what_has_expired_writes_only_over_it,
 ];
 
 fn here(key: &ObjectKey) -> Partition {
@@ -60,7 +65,11 @@ fn take(store: &Store, over: RoundsOver, key: &ObjectKey, object: &Object) -> Re
 }
 
 fn agrees(store: &Store, standing: Standing, key: &ObjectKey, tombstone: &Object) -> bool {
-    block_on(store.weigh(EPOCH, key.clone(), standing, tombstone.clone())).unwrap()
+    agrees_by(None, store, standing, key, tombstone)
+}
+
+fn agrees_by(expired: Expired, store: &Store, standing: Standing, key: &ObjectKey, tombstone: &Object) -> bool {
+    block_on(store.weigh(EPOCH, key.clone(), standing, tombstone.clone(), expired)).unwrap()
 }
 
 fn mark(store: &Store, round: &Round, key: &ObjectKey) -> bool {
@@ -288,4 +297,103 @@ fn tombstones_are_found_in_the_order_of_their_keys(machine: &dyn Machine) {
     let seen = store.get(&all[0]).unwrap().unwrap().seen();
     block_on(store.coordinate(EPOCH, all[0].clone(), put_after(&seen, 30, "again"), None)).unwrap();
     assert_eq!(found(None, 10), all[1..], "what is written again is none any more");
+}
+
+/// When it expires.
+const THEN: WallTime = WallTime(5_000);
+
+/// What another node has written: first for good, then until [`THEN`] in its place.
+fn expiring_elsewhere() -> (Object, Object) {
+    let mut peer = Peer::with(201, 1, "old");
+    let live = peer.object.clone();
+    let seen = live.seen();
+    peer.write(Write { seen, ..put_until(2, "new", THEN) });
+    (live, peer.object)
+}
+
+fn what_has_expired_goes_once_it_has_by_the_own_clock(machine: &dyn Machine) {
+    let [key] = our_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (_, expiring) = expiring_elsewhere();
+    take(&store, NONE_OVER, &key, &expiring).unwrap();
+    let round = round(1, &key, &expiring.outline());
+    store.bind(&round).unwrap();
+    let agrees = |expired| agrees_by(expired, &store, Standing::Primary, &key, &round.tombstones[&key]);
+    assert!(!agrees(None), "its clock cannot be relied on");
+    assert!(!agrees(Some(WallTime(THEN.0 - 1))));
+    assert!(agrees(Some(THEN)));
+    assert!(mark(&store, &round, &key));
+    assert_eq!(raw_record(&*engine, &key).unwrap().reaped, Some(round.id));
+    assert_eq!(values(&store.get(&key).unwrap().unwrap()), set([]), "it has expired by now");
+    assert_trees_agree(&*engine, &layout());
+    assert!(end(&store, &round, &key));
+    assert!(raw_record(&*engine, &key).is_none());
+    assert_trees_agree(&*engine, &layout());
+}
+
+fn what_expires_is_found_in_the_order_of_its_times(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let keys: [ObjectKey; 4] = our_keys();
+    let times = [WallTime(300), WallTime(100), WallTime(200), WallTime(u64::MAX)];
+    for (key, at) in keys.iter().zip(times) {
+        block_on(store.coordinate(EPOCH, key.clone(), put_until(1, "v", at), None)).unwrap();
+    }
+    let here = here(&keys[0]);
+    let [late, first, second, never] = keys;
+    let found = |by, after: Option<&(WallTime, ObjectKey)>, limit| store.expired(here, by, after, limit).unwrap();
+    assert_eq!(found(WallTime(99), None, 10), []);
+    let two = [(WallTime(100), first.clone()), (WallTime(200), second.clone())];
+    assert_eq!(found(WallTime(299), None, 10), two);
+    assert_eq!(found(WallTime(u64::MAX), Some(&two[0]), 1), [two[1].clone()]);
+    assert_eq!(found(WallTime(u64::MAX), None, 10).last(), Some(&(WallTime(u64::MAX), never)));
+
+    // What stays keeps the key, until it is gone again.
+    let object = block_on(store.coordinate(EPOCH, first.clone(), put(2, "for good"), None)).unwrap().object;
+    block_on(store.coordinate(EPOCH, second.clone(), put_until(3, "longer", WallTime(400)), None)).unwrap();
+    let left = [(WallTime(300), late), (WallTime(400), second)];
+    assert_eq!(found(WallTime(1_000), None, 10), left);
+    assert_trees_agree(&*engine, &layout());
+    let [_, good] = object.siblings() else { panic!("two siblings") };
+    assert!(good.value.until().is_none());
+    block_on(store.coordinate(EPOCH, first.clone(), delete_after(&object.seen(), 4), None)).unwrap();
+    assert_eq!(found(WallTime(1_000), None, 10), left, "it is a tombstone now");
+    assert_trees_agree(&*engine, &layout());
+}
+
+fn whoever_is_bound_by_what_has_expired_takes_only_what_covers_it(machine: &dyn Machine) {
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (live, expiring) = expiring_elsewhere();
+    for key in our_keys::<1>().into_iter().chain(foreign_keys::<1>()) {
+        store.bind(&round(1, &key, &expiring.outline())).unwrap();
+        let refused = take(&store, NONE_OVER, &key, &live);
+        assert!(matches!(refused, Err(StoreError::Refused(Refusal::BeingReaped))), "{refused:?}");
+        assert!(raw_record(&*engine, &key).is_none());
+        take(&store, NONE_OVER, &key, &expiring).unwrap();
+        assert_eq!(raw_record(&*engine, &key).unwrap().object, expiring, "with its value");
+        assert_trees_agree(&*engine, &layout());
+        store.unbind(round(1, &key, &expiring).id).unwrap();
+    }
+    assert_hints_agree(&store, &*engine);
+}
+
+fn whoever_is_bound_by_what_has_expired_writes_only_over_it(machine: &dyn Machine) {
+    let [key] = foreign_keys();
+    let engine = machine.engine();
+    let store = open(engine.clone());
+    let (_, expiring) = expiring_elsewhere();
+    store.bind(&round(1, &key, &expiring.outline())).unwrap();
+    let write = |write: Write| block_on(store.coordinate(EPOCH, key.clone(), write, None));
+    for unseen in [put(7, "beside it"), put_until(2, "new", THEN)] {
+        assert!(matches!(write(unseen), Err(StoreError::Refused(Refusal::BeingReaped))));
+    }
+    assert!(raw_record(&*engine, &key).is_none());
+    let written = write(put_after(&expiring.seen(), 8, "over it")).unwrap().object;
+    assert!(written.clock().covers_all(expiring.clock()));
+    assert_eq!(values(&written), set(["over it"]));
+    assert_eq!(written.siblings().len(), 1, "nothing is left of what has no value here");
+    assert_trees_agree(&*engine, &layout());
+    assert_hints_agree(&store, &*engine);
 }

@@ -10,7 +10,7 @@ use starling_storage::{StoreError, StoreLimits};
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock,
+    EPOCH, NONE_OVER, NOW, Peer, block_on, delete_after, foreign_keys, key, open, open_with, our_keys, own_clock,
     own_histories, primaries, put, put_after, queue, raw_record, set, stored, values,
 };
 
@@ -62,7 +62,7 @@ fn a_deleted_key_keeps_its_clock(machine: &dyn Machine) {
     let written = block_on(store.coordinate(EPOCH, key.clone(), put(1, "a"), None)).unwrap().object;
     block_on(store.coordinate(EPOCH, key.clone(), delete_after(&written.seen(), 2), None)).unwrap();
     let object = store.get(&key).unwrap().expect("a tombstone is held");
-    assert!(object.is_deleted(SiblingMode::Keep));
+    assert!(object.is_deleted(SiblingMode::Keep, NOW));
     block_on(store.merge(EPOCH, NONE_OVER, key.clone(), written, Role::Primary)).unwrap();
     assert_eq!(stored(&store, &key), Some(set([])), "an old copy does not bring it back");
 }

@@ -18,13 +18,14 @@ use starling_core::ids::{Birth, ClusterId, DirectoryId, NodeId, RequestId};
 use starling_core::layout::{FirstLayout, Layout, Member, NextLayout};
 use starling_core::mark::{Minter, OwnMark, TrustedMarks};
 use starling_core::name::ObjectKey;
-use starling_core::object::{Object, Seen, SiblingMode, Value};
+use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::quorum::ReplicaCount;
 use starling_core::reaping::{RoundId, RoundsOver};
 use starling_core::ring::{Epoch, Ring};
 use starling_core::stamp::Stamp;
 use starling_core::token::PartitionCount;
 use starling_core::tree::{Breadth, Fingerprint, Position, Sum};
+use starling_core::wall::WallTime;
 use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
 
 /// The node whose store is under test.
@@ -132,6 +133,9 @@ pub fn open_with(engine: Arc<dyn Engine>, limits: StoreLimits) -> Store {
     store
 }
 
+/// When readers look.
+pub const NOW: WallTime = WallTime(10_000);
+
 /// Write number `n` of a story: request, birth and wall clock follow from the number.
 pub fn put(n: u64, value: &str) -> Write {
     Write {
@@ -152,13 +156,17 @@ pub fn delete_after(seen: &Seen, n: u64) -> Write {
     Write { value: Value::Tombstone, ..put_after(seen, n, "") }
 }
 
+pub fn put_until(n: u64, value: &str, until: WallTime) -> Write {
+    Write { value: Value::Expiring { bytes: value.to_owned().into(), until }, ..put(n, value) }
+}
+
 /// What a reader sees.
 pub fn values(object: &Object) -> BTreeSet<String> {
     let text = |value: &Value| match value {
-        Value::Live(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+        Value::Live(bytes) | Value::Expiring { bytes, .. } => String::from_utf8(bytes.to_vec()).unwrap(),
         Value::Tombstone => unreachable!("a reader sees live siblings only"),
     };
-    object.present(SiblingMode::Keep).into_iter().map(|sibling| text(&sibling.value)).collect()
+    object.present(SiblingMode::Keep, NOW).into_iter().map(|sibling| text(&sibling.value)).collect()
 }
 
 /// The values of a key on our disk, none if it holds nothing of the key.
@@ -235,6 +243,12 @@ pub fn raw_records(engine: &dyn Engine) -> BTreeMap<Vec<u8>, RawRecord> {
                 reaped = Some(decoded.0);
                 (decoded.1, decoded.2)
             }
+            5 => {
+                let decoded = codec::decode::<(Option<Breadth>, _, _, _)>(body, usize::MAX >> 1, "a record");
+                let (_, round, owed_in, record) = decoded.unwrap();
+                reaped = round;
+                (owed_in, record)
+            }
             format => panic!("format {format}"),
         };
         RawRecord { object, mark, markers, confirmed, owed_in, reaped }
@@ -249,7 +263,11 @@ pub fn trees_of(records: &BTreeMap<Vec<u8>, RawRecord>, layout: &Layout) -> BTre
     for (at, record) in records.iter().filter(|(_, record)| !record.object.is_unwritten()) {
         let name: Vec<&[u8]> = at[2..].splitn(3, |byte| *byte == 0).collect();
         let key = key(std::str::from_utf8(name[1]).unwrap(), name[2]);
-        if record.object.siblings().iter().all(|sibling| sibling.value == Value::Tombstone) {
+        let stays = |sibling: &Sibling| matches!(sibling.value, Value::Live(_));
+        let expires = record.object.siblings().iter().filter_map(|sibling| sibling.value.until()).max();
+        if let Some(expires) = expires.filter(|_| !record.object.siblings().iter().any(stays)) {
+            trees.insert([&[3], &at[..2], &expires.0.to_be_bytes(), &at[2..]].concat(), vec![1]);
+        } else if record.object.siblings().iter().all(Sibling::is_tombstone) {
             let since = record.object.greatest_stamp().unwrap().0.to_be_bytes();
             trees.insert([&[2], &at[..]].concat(), [&[1][..], &since].concat());
         }
