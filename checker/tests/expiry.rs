@@ -33,11 +33,6 @@ fn what_has_expired_for_everybody_is_not_shown() {
     let written = story.at(10..20, put(1));
     let late = story.at(201..210, read([1]));
     story.ends_with([]).breaks(ExpiredShown, [written, late]);
-
-    let mut story = Story::default();
-    story.expires(1, 100..200);
-    story.at(10..20, put(1));
-    assert_eq!(story.ends_with([1]).verdict().of(ExpiredShown).violated, 3, "each of three replicas holds it");
 }
 
 #[test]

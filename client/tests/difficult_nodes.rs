@@ -19,7 +19,9 @@ use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlService, FillingUp, Init, NodeStatus, NotRegistered, PeerView, Plan,
     Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
 };
-use starling_proto::data::{DataService, Get, Got, Keys, KeysPage, Location, Put, RequestError, Written};
+use starling_proto::data::{
+    DataService, Get, Got, GotLasting, Keys, KeysPage, Location, Put, PutFor, RequestError, Written,
+};
 use starling_proto::hello::{self, Class, Features, Introduction, Welcome};
 use starling_proto::{BUILD, CallContext};
 use tarpc::server::Channel as _;
@@ -109,6 +111,18 @@ impl DataService for Node {
 
     async fn layout(self, _: CallContext) -> Result<Layout, RequestError> {
         Ok(self.view.layout.clone().unwrap())
+    }
+
+    async fn put_for(self, _: CallContext, _: PutFor) -> Result<Written, RequestError> {
+        unreachable!("it does not say that it can")
+    }
+
+    async fn get_lasting(self, _: CallContext, _: Get) -> Result<GotLasting, RequestError> {
+        unreachable!("it does not say that it can")
+    }
+
+    async fn get_own_lasting(self, _: CallContext, _: ObjectKey) -> Result<GotLasting, RequestError> {
+        unreachable!("it does not say that it can")
     }
 }
 
@@ -290,6 +304,16 @@ async fn an_objection_after_silence_does_not_say_that_nothing_was_written() {
     assert!(matches!(bucket.put("k", "v").await.unwrap_err(), ClientError::Invalid(_)));
     let (bucket, _) = among([Manner::IsSilent, Manner::Objects]).await;
     assert!(matches!(bucket.put("k", "v").await.unwrap_err(), ClientError::OutcomeUnknown { .. }));
+}
+
+/// The nodes here are of a build that knows of no expiry: they are read as before, and asked for none.
+#[tokio::test]
+async fn what_a_build_does_not_know_of_it_is_not_asked_for() {
+    let (bucket, _) = among([Manner::Answers, Manner::Answers]).await;
+    assert_eq!(bucket.get("k").await.unwrap().expires(0), None);
+    let refused = bucket.put("k", "v").ttl(Duration::from_secs(1)).await.unwrap_err();
+    let told = refused.to_string();
+    assert!(!matches!(refused, ClientError::OutcomeUnknown { .. }) && told.contains("expire"), "{told}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::token::PartitionCount;
 use starling_node::registering::Anew;
 use starling_proto::control::{Init, NodeStanding};
-use starling_storage::MemoryDisk;
+use starling_storage::{Identity, MemoryDisk, MemoryEngine, inspect};
 
 use crate::kernel::entropy::{self, stream};
 use crate::kernel::host::Process;
@@ -241,10 +241,21 @@ impl World {
 
     fn start(&mut self, index: usize) {
         self.state[index].start_at = None;
+        self.go_by_the_store(index);
         self.transcript.note(&self.names.host(HostId(index)), "starts");
         self.servers[index].start(&self.network, &self.transcript);
         let paused = self.state[index].paused > 0;
         self.servers[index].pause(paused);
+    }
+
+    /// A directory goes by the node that its store belongs to, as a real one does: it may have stopped before it was told.
+    fn go_by_the_store(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let owner = inspect::owner(&MemoryEngine::open(server.disk.memory.clone())).ok().flatten();
+        if let Some((node, directory)) = owner.filter(|(node, _)| *node != server.identity.node) {
+            server.identity = Identity { node, directory, ..server.identity.clone() };
+            lock(&self.witness).is_now(HostId(index), &server.identity);
+        }
     }
 
     fn watch_disk(&mut self, index: usize) {

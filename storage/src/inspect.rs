@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use starling_core::ids::NodeId;
+use starling_core::ids::{DirectoryId, NodeId};
 use starling_core::mark::OwnMark;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
@@ -150,6 +150,14 @@ pub fn records(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldRecord, I
 /// All hints of an engine, by target, partition, bucket and key. As [`records`] otherwise.
 pub fn hints(engine: &dyn Engine) -> impl Iterator<Item = Result<HeldHint, InspectError>> {
     entries(engine, Space::Hints).map(|entry| entry.and_then(|(key, value)| hint(&key, &value)))
+}
+
+/// Whose the store is; none if it is nobody's yet.
+///
+/// # Errors
+/// [`InspectError::Engine`], also if what is there cannot be read.
+pub fn owner(engine: &dyn Engine) -> Result<Option<(NodeId, DirectoryId)>, InspectError> {
+    Ok(meta::read_identity(engine)?)
 }
 
 /// How often the directory was started (R3).
