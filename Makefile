@@ -30,7 +30,7 @@ test:            ## Everything that CI checks
 lint:            ## Format and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy $(SIMULATOR) --all-targets -- -D warnings
+	cargo clippy --package starling-simulation --features simulator --all-targets -- -D warnings
 
 deny:            ## Licences, bans and sources of all dependencies
 	cargo deny check bans licenses sources
@@ -43,7 +43,7 @@ process: build   ## The process tests alone
 	cargo nextest run --workspace -E 'package(starling-tests)'
 
 simulation:      ## What CI simulates: the same seeds twice, broken builds, many seeds
-	cargo test --package starling-core --features deliberate-faults --test deliberate_faults
+	cargo test --profile simulation --package starling-core --features deliberate-faults --test deliberate_faults
 	cargo nextest run --cargo-profile simulation --package starling-simulation --features simulator
 	cargo run --quiet $(SIMULATOR) -- twice --seeds 20
 	cargo run --quiet $(SIMULATOR) -- trial --searches 1 --first 200001 --seeds 3000

@@ -15,6 +15,8 @@ pub struct FinalState {
     pub replicas: BTreeMap<ObjectKey, Vec<Replica>>,
     pub hints: Vec<HeldHints>,
     pub lost_disks: Vec<LostDisk>,
+    /// When the replicas were looked at, by the clock of the history. Only values that expire make it matter.
+    pub at: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

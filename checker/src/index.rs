@@ -66,6 +66,12 @@ impl WriteView<'_> {
         let by_deletion = self.write.change.is_delete().then_some(self.entry.invoked);
         by_deletion.or(self.expiry.map(|expiry| expiry.earliest)).filter(|_| may_be_done)
     }
+
+    /// Whether it may have done so by the time of the final state.
+    pub fn may_have_removed(&self, end: &FinalState) -> bool {
+        let from = self.removes_from().filter(|from| self.expiry.is_none() || *from <= end.at);
+        from.is_some()
+    }
 }
 
 impl ReadView<'_> {

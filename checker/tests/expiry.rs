@@ -33,6 +33,21 @@ fn what_has_expired_for_everybody_is_not_shown() {
     let written = story.at(10..20, put(1));
     let late = story.at(201..210, read([1]));
     story.ends_with([]).breaks(ExpiredShown, [written, late]);
+
+    let mut story = Story::default();
+    story.expires(1, 100..200);
+    story.at(10..20, put(1));
+    story.at(290..299, read([]));
+    assert_eq!(story.ends_with([1]).verdict().of(ExpiredShown).violated, 3, "each of three replicas holds it");
+}
+
+#[test]
+fn what_is_yet_to_expire_in_the_end_is_not_lost_rightly() {
+    for mut story in [Story::default(), Story::last_write_wins()] {
+        story.expires(1, 100..200);
+        let written = story.at(10..20, put(1));
+        story.ends_with([]).breaks(AcknowledgedWriteLost, [written]);
+    }
 }
 
 #[test]

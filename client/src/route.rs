@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use starling_core::layout::Layout;
 use starling_core::name::ObjectKey;
+use starling_core::report::Refusal;
 use starling_proto::data::RequestError;
 use starling_proto::network::Network;
 use starling_proto::{CallContext, RpcError, TraceId, call_for, call_within};
@@ -197,6 +198,8 @@ impl Router {
     fn judge(&self, error: RequestError, address: &str) -> Setback {
         match error {
             // The node is as good as before for any other key.
+            // It passes.
+            RequestError::Refused(Refusal::BeingReaped) => Setback::NotDone(error.to_string()),
             RequestError::Refused(refusal) if refusal.concerns_the_object() => {
                 Setback::Fault(final_error(error, address))
             }

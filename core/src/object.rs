@@ -301,8 +301,8 @@ impl Object {
 
     /// Live siblings, without those whose write already shows itself otherwise: in an earlier live sibling, or in the
     /// ring, which says that a writer has seen and superseded that very write. It takes the same value to be the same
-    /// write: a client that uses a request id twice must not make another's write invisible. So a write lives as long as
-    /// any of its tries.
+    /// write: a client that uses a request id twice must not make another's write invisible. A write lives as long as any of
+    /// its tries, and is shown by that one.
     fn distinct_live(&self, now: WallTime) -> impl Iterator<Item = &Sibling> {
         let forgets = fault::is_on(Fault::ForgetRequests);
         let mut shown = BTreeSet::new();
@@ -313,6 +313,15 @@ impl Object {
                     && (forgets || self.requests.traces_of(s.request).all(|trace| trace.value_hash != s.value_hash))
             })
             .filter(move |s| shown.insert((s.request, s.value_hash)) || forgets)
+            .map(move |s| if forgets { s } else { self.longest_try(s) })
+    }
+
+    /// Another try of the write that made this sibling, if that lives longer.
+    fn longest_try<'a>(&'a self, of: &'a Sibling) -> &'a Sibling {
+        let is_try = |s: &&Sibling| (s.request, s.value_hash) == (of.request, of.value_hash);
+        let lifetime = |s: &Sibling| (s.value.until().is_none(), s.value.until());
+        let longer = self.siblings.iter().filter(is_try).filter(|s| lifetime(s) > lifetime(of));
+        longer.max_by_key(|s| (lifetime(s), s.dot)).unwrap_or(of)
     }
 
     /// A write that was tried twice is as old as its first try, even where only the second is still a sibling: minted late,
@@ -321,12 +330,8 @@ impl Object {
         self.siblings.iter().max_by_key(|sibling| (self.first_stamp(sibling), sibling.dot))
     }
 
-    /// Of the write that wins, the try that lives longest, if that is live.
     fn live_winner(&self, now: WallTime) -> Option<&Sibling> {
-        let winner = self.winner()?;
-        let is_try = |s: &&Sibling| (s.request, s.value_hash) == (winner.request, winner.value_hash);
-        let tries = self.siblings.iter().filter(is_try).filter(|sibling| sibling.is_live(now));
-        tries.max_by_key(|sibling| (sibling.value.until().is_none(), sibling.value.until(), sibling.dot))
+        self.winner().map(|winner| self.longest_try(winner)).filter(|sibling| sibling.is_live(now))
     }
 
     /// The earliest stamp known of the write that made this sibling.

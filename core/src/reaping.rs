@@ -27,9 +27,10 @@
 //!
 //! What has expired for good goes in the same rounds (R12): an object of which nothing is left but values that have expired,
 //! a good while ago ([`is_gone`]). That is a question to a clock, and a clock can be wrong; so each primary asks its own, and
-//! one that was set of late does not agree. A round carries such objects without their values, which would be too much for
-//! members that hold nothing of them. So those cannot merge what comes with what binds them, and take in only what covers
-//! it ([`takes_in`]): everything that comes from a primary does, all of which hold it.
+//! one that was set of late does not agree; and it is asked again before it marks, when all others have answered. A round
+//! carries such objects without their values, which would be too much for members that hold nothing of them. So those cannot
+//! merge what comes with what binds them, and take in only what covers it ([`takes_in`]). Primaries need no such guard: the
+//! round has no more to do with what one of them lacks.
 //!
 //! What is missing: reaping of histories in clocks.
 
@@ -144,30 +145,58 @@ pub enum Standing {
     Other,
 }
 
+/// Whether a primary may mark what it holds, as it agreed to: it is as it was, and gone by its clock still.
+pub fn may_mark(held: &Object, tombstone: &Object, expired: Expired) -> bool {
+    is_all_of(held, tombstone) && believes_gone(held, expired)
+}
+
 /// Whether a member agrees that a tombstone may go: its primaries hold that and nothing else, and everybody else nothing.
-/// What has expired before `expired` is as good as a tombstone to a primary.
+/// What has expired by then is as good as a tombstone to a primary.
 pub fn agrees(standing: Standing, held: &Object, tombstone: &Object, expired: Expired) -> bool {
     match standing {
         Standing::Primary => {
             let holds_it = is_all_of(held, tombstone) || fault::is_on(Fault::ReapWhilePrimaryLacks);
-            holds_it && (is_gone(tombstone, expired) || fault::is_on(Fault::ExpireByOneClock))
+            holds_it && believes_gone(tombstone, expired)
         }
         Standing::FillingPrimary => false,
         Standing::Other => held.is_unwritten(),
     }
 }
 
-/// By a node's own clock, less a margin for the errors of clocks: until when values have to have expired, to be gone for
-/// good. None while the clock cannot be relied on.
-pub type Expired = Option<WallTime>;
+/// What a node can say of values that expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// Those are gone for good that had expired by then: its own clock, less a margin for the errors of clocks.
+    By(WallTime),
+    /// Its clock cannot be relied on: it takes none for gone.
+    Unknown,
+}
+
+impl Expired {
+    pub fn by(self) -> Option<WallTime> {
+        match self {
+            Expired::By(then) => Some(then),
+            Expired::Unknown => None,
+        }
+    }
+}
 
 /// Whether nothing of an object is left for any reader.
 pub fn is_gone(object: &Object, expired: Expired) -> bool {
     match object.passing() {
         Some(Passing::Deleted { .. }) => true,
-        Some(Passing::Expires { at }) => expired.is_some_and(|expired| at <= expired),
+        Some(Passing::Expires { at }) => expired.by().is_some_and(|expired| at <= expired),
         None => false,
     }
+}
+
+fn believes_gone(object: &Object, expired: Expired) -> bool {
+    is_gone(object, expired) || fault::is_on(Fault::ExpireByOneClock)
+}
+
+/// Whether a node goes by a guard where it holds nothing. One without its values is for those who are no primaries.
+pub fn is_guarded(guard: &Object, is_primary: bool) -> bool {
+    guard.is_tombstone() || !is_primary
 }
 
 /// What a node that holds nothing, and is bound by `guard`, makes of what comes; none if it cannot take that in.

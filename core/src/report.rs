@@ -38,7 +38,8 @@ pub enum Refusal {
     DeadlinePassed,
     /// The object does not fit a frame.
     TooLarge,
-    /// Its clock is too far ahead of its peers' to stamp a last-write-wins write (R6).
+    /// Its clock is too far ahead of its peers' to stamp a last-write-wins write (R6), or too far from them to say when
+    /// something expires.
     ClockDrift,
     /// What it holds of the key cannot be read.
     Damaged,
@@ -83,7 +84,7 @@ impl fmt::Display for Refusal {
             Refusal::OtherLayout => "has another layout",
             Refusal::DeadlinePassed => "got to it only after the deadline",
             Refusal::TooLarge => "cannot send or take an object this large",
-            Refusal::ClockDrift => "has a clock too far ahead of its peers'",
+            Refusal::ClockDrift => "has a clock too far from its peers'",
             Refusal::Damaged => "cannot read what it holds of the key",
             Refusal::Filling => "is filling up again",
             Refusal::Reaped => "has reaped tombstones meanwhile",

@@ -39,27 +39,31 @@ pub struct WallWatch {
     margin: Duration,
     /// What the clock shows beyond the time that has passed, in milliseconds, as it was when it was last found to be set.
     offset: Option<i128>,
-    /// When that was.
-    set_at: Option<Duration>,
+    /// When it was first looked at, or last found to be set.
+    watched_since: Option<Duration>,
+    was_set: bool,
 }
 
 impl WallWatch {
     pub fn new(margin: Duration) -> WallWatch {
-        WallWatch { margin, offset: None, set_at: None }
+        WallWatch { margin, offset: None, watched_since: None, was_set: false }
     }
 
     /// Looks at the clock. `passed` is counted from any fixed moment by a clock that cannot be set.
     pub fn look(&mut self, passed: Duration, wall: WallTime) {
         let offset = i128::from(wall.0) - i128::try_from(passed.as_millis()).unwrap_or(i128::MAX);
         let known = *self.offset.get_or_insert(offset);
+        self.watched_since.get_or_insert(passed);
         if (offset - known).unsigned_abs() > self.tolerance().as_millis() {
-            (self.offset, self.set_at) = (Some(offset), Some(passed));
+            (self.offset, self.watched_since, self.was_set) = (Some(offset), Some(passed), true);
         }
     }
 
-    /// It was not found to be set for as long as the margin is: whoever has set it had as long to notice a mistake.
-    pub fn is_steady(&self, passed: Duration) -> bool {
-        self.set_at.is_none_or(|set_at| passed.saturating_sub(set_at) >= self.margin)
+    /// Whether the clock can be relied on. It was not found to be set for as long as the margin is: whoever has set it had as
+    /// long to notice a mistake. Where it was not set since the watch began, it is enough that others' clocks show the same.
+    pub fn is_steady(&self, passed: Duration, others_agree: bool) -> bool {
+        let watched = self.watched_since.map_or(Duration::ZERO, |since| passed.saturating_sub(since));
+        watched >= self.margin || (others_agree && !self.was_set && self.watched_since.is_some())
     }
 
     /// A clock that runs fast or slow, or is corrected by a little, is not set: of a day that is an hour.
@@ -80,15 +84,17 @@ mod tests {
         let (mut watch, noon) = (WallWatch::new(DAY), WallTime(43_200_000));
         watch.look(Duration::ZERO, noon);
         watch.look(HOUR, noon.after(HOUR));
-        assert!(watch.is_steady(HOUR));
+        assert!(watch.is_steady(HOUR, true));
+        assert!(!watch.is_steady(HOUR, false), "a machine may have been started with a wrong clock");
+        assert!(watch.is_steady(DAY, false));
 
         watch.look(HOUR * 2, noon.after(HOUR * 2 + DAY * 365));
-        assert!(!watch.is_steady(HOUR * 2));
+        assert!(!watch.is_steady(HOUR * 2, true));
         // Set back at last: it was wrong until then.
         watch.look(HOUR * 20, noon.after(HOUR * 20));
-        assert!(!watch.is_steady(HOUR * 26));
+        assert!(!watch.is_steady(HOUR * 26, true));
         watch.look(HOUR * 44, noon.after(HOUR * 44));
-        assert!(watch.is_steady(HOUR * 44));
+        assert!(watch.is_steady(HOUR * 44, true));
     }
 
     #[test]
@@ -97,7 +103,7 @@ mod tests {
         for hour in 0..1000 {
             let passed = HOUR * hour;
             watch.look(passed, noon.after(passed + Duration::from_secs(u64::from(hour % 60))));
-            assert!(watch.is_steady(passed));
+            assert!(watch.is_steady(passed, true));
         }
     }
 

@@ -257,6 +257,7 @@ impl Node {
                 tracing::error!(reason, "cannot merge what a peer has of a key");
                 Ok(false)
             }
+            Err(StoreError::Refused(refusal)) if refusal.concerns_the_object() => Ok(false),
             Err(error) => Err(own_failure(error)),
         }
     }

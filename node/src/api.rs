@@ -27,6 +27,9 @@ use crate::coordinator::Request;
 use crate::link::fits_a_frame;
 use crate::node::{Node, NotServing};
 
+/// The grain of what clocks are asked for.
+const LEAST_LIFETIME: Duration = Duration::from_millis(1);
+
 #[derive(Clone)]
 pub struct Api {
     node: Arc<Node>,
@@ -35,6 +38,15 @@ pub struct Api {
 impl Api {
     pub fn new(node: &Arc<Node>) -> Api {
         Api { node: Arc::clone(node) }
+    }
+}
+
+impl Api {
+    async fn write(self, context: CallContext, put: Put) -> Result<Written, RequestError> {
+        let (request_id, trace) = (put.request, *context.trace_id());
+        let span = tracing::info_span!(parent: self.node.span(), "put", request = %request_id, %trace);
+        let limits = self.node.request(&context)?;
+        self.node.put(limits, put).instrument(span).await
     }
 }
 
@@ -50,15 +62,21 @@ impl DataService for Api {
     }
 
     async fn put_for(self, context: CallContext, request: PutFor) -> Result<Written, RequestError> {
+        // A value must not be over before it was written, nor live on and on.
+        let apart = self.node.clocks_apart().unwrap_or_default();
+        if apart.ahead.max(apart.behind) > self.node.config.max_clock_drift {
+            return Err(RequestError::Refused(Refusal::ClockDrift));
+        }
         let put = lasting(request, self.node.wall())?;
-        self.put(context, put).await
+        self.write(context, put).await
     }
 
     async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
-        let (request_id, trace) = (request.request, *context.trace_id());
-        let span = tracing::info_span!(parent: self.node.span(), "put", request = %request_id, %trace);
-        let limits = self.node.request(&context)?;
-        self.node.put(limits, request).instrument(span).await
+        match &request.value {
+            Value::Live(_) | Value::Tombstone => self.write(context, request).await,
+            // By whose clock, nobody could tell.
+            Value::Expiring { .. } => Err(RequestError::Invalid("a put says how long, not until when".to_owned())),
+        }
     }
 
     async fn get_own(self, context: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
@@ -205,13 +223,13 @@ pub fn seen_by_writer(layout: &Layout, put: &Put) -> Result<Seen, RequestError> 
 
 /// The put that it is for everybody from now on: they go by one time at which the value expires (R12).
 fn lasting(PutFor { put, lifetime }: PutFor, now: WallTime) -> Result<Put, RequestError> {
-    if lifetime.is_zero() || lifetime > MAX_LIFETIME {
+    if !(LEAST_LIFETIME..=MAX_LIFETIME).contains(&lifetime) {
         let reason = "a value lives for a millisecond at least, and for a hundred years at the most";
         return Err(RequestError::Invalid(reason.to_owned()));
     }
     match put.value {
         Value::Live(bytes) => {
-            let until = now.after(lifetime.max(Duration::from_millis(1)));
+            let until = now.after(lifetime);
             Ok(Put { value: Value::Expiring { bytes, until }, ..put })
         }
         Value::Tombstone | Value::Expiring { .. } => {

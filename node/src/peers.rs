@@ -14,6 +14,13 @@ use starling_proto::peer::PeerServiceClient;
 use crate::link::Link;
 use crate::node::Node;
 
+/// How far a clock is from others: one of the two, or neither, is more than nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Apart {
+    pub ahead: Duration,
+    pub behind: Duration,
+}
+
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MOST_BACKOFF: Duration = Duration::from_secs(2);
@@ -107,12 +114,18 @@ impl Node {
         }
     }
 
-    /// How far this node's clock is ahead of the median of its peers'.
-    pub fn clock_ahead(&self) -> Duration {
-        let mut offsets: Vec<i64> = self.peers.all(Class::Peer).iter().filter_map(|link| link.clock_offset()).collect();
+    /// How far this node's clock is from the median of its peers'; none unless it was compared with half of them, so that with
+    /// its own they are a majority.
+    pub fn clocks_apart(&self) -> Option<Apart> {
+        let links = self.peers.all(Class::Peer);
+        let mut offsets: Vec<i64> = links.iter().filter_map(|link| link.clock_offset()).collect();
+        if offsets.is_empty() || offsets.len() * 2 < links.len() {
+            return None;
+        }
         offsets.sort_unstable();
-        let median = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
-        Duration::from_millis(median.min(0).unsigned_abs())
+        let median = offsets[offsets.len() / 2];
+        let millis = |millis: i64| Duration::from_millis(millis.max(0).unsigned_abs());
+        Some(Apart { ahead: millis(median.saturating_neg()), behind: millis(median) })
     }
 
     async fn keep_dialled(self: Arc<Self>, link: &Link) {

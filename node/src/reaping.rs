@@ -23,6 +23,7 @@ use starling_core::reaping::{Bound, Expired, Reaping, Round, RoundId, Stage, Sta
 use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Decree, Epoch, Phase, Ring};
 use starling_core::token::Partition;
+use starling_core::wall::WallTime;
 use starling_proto::control::{ControlError, HeldUp, ReapingRound, Tombstones};
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerServiceClient, Reap};
@@ -82,7 +83,9 @@ impl Rounds {
                 led.reaping.heard(stage, by, &with);
             }
             Err(Failure::Refused(Refusal::Overloaded)) if stage == led.reaping.stage() => led.reaping.call_off(),
-            // It has forgotten that it is bound, being an old copy that nobody can tell: nothing may go by its word.
+            // This leader has forgotten that there was such a round, being an old copy that nobody can tell: another number.
+            Err(Failure::Refused(Refusal::Reaped)) if stage == Stage::Asking => led.reaping.call_off(),
+            // It has forgotten that it is bound, being such a copy: nothing may go by its word.
             Err(Failure::Refused(Refusal::Reaped)) if stage == Stage::Marking => {
                 led.reaping.heard(stage, by, &BTreeSet::new());
             }
@@ -112,7 +115,7 @@ impl Node {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
-            self.look_at_clock();
+            self.look_at_clock(false);
             let Ok(ring) = self.serving_ring() else { continue };
             let turn = async {
                 self.put_back_outdated(&ring).await;
@@ -165,7 +168,7 @@ impl Node {
                 Some(HeldUp::Leavers(ring.bringing_home().values().cloned().collect()))
             }
             Phase::Settled if is_filling > 0 => Some(HeldUp::Filling(is_filling)),
-            Phase::Settled => due.expired.is_none().then_some(HeldUp::Clock),
+            Phase::Settled => None,
             Phase::Dual | Phase::Switch => Some(HeldUp::RingChanges),
         };
         let rounds = self.rounds.lock();
@@ -178,7 +181,7 @@ impl Node {
             waits_for: waits_for(led),
         });
         let reaped = self.counters.tombstones_reaped.get();
-        Ok(Tombstones { held_up, rounds: rounds.collect(), reaped, ..counted })
+        Ok(Tombstones { held_up: held_up.or(counted.held_up.clone()), rounds: rounds.collect(), reaped, ..counted })
     }
 
     /// Learns which rounds a peer knows to be over.
@@ -371,10 +374,10 @@ impl Node {
     ) -> Result<BTreeSet<ObjectKey>, StoreError> {
         let bound = self.store.bound().into_iter().find(|bound| bound.round.id == id);
         let bound = bound.ok_or(StoreError::Refused(Refusal::Reaped))?;
-        let own = self.own_of(ring, keys);
+        let (own, expired) = (self.own_of(ring, keys), self.expired());
         let known = own.into_iter().filter_map(|key| Some((key.clone(), bound.round.tombstones.get(&key)?.clone())));
         let mark = |(key, tombstone): (ObjectKey, Object)| async move {
-            let is_marked = self.store.mark(id, key.clone(), tombstone).await;
+            let is_marked = self.store.mark(id, key.clone(), tombstone, expired).await;
             agreed(key, is_marked)
         };
         done_with(known.map(mark)).await
@@ -409,23 +412,29 @@ impl Node {
         Due { now: self.wall(), reap_after: self.config.reap_after, expired: self.expired() }
     }
 
-    /// Until when values have to have expired, to be gone for good by this node's clock (R12).
+    /// Which values are gone for good by this node's clock (R12). It is relied on if enough others show the same, or if it
+    /// was watched for long; and not at all while it is ahead of theirs.
     fn expired(&self) -> Expired {
-        let is_steady = self.look_at_clock() && self.clock_ahead() <= self.config.max_clock_drift;
-        is_steady.then(|| self.wall().before(self.config.expiry_margin))
+        let others = self.clocks_apart();
+        let others_agree = others.is_some_and(|apart| apart.ahead <= self.config.max_clock_drift);
+        match self.look_at_clock(others_agree) {
+            Some(wall) if others.is_none() || others_agree => Expired::By(wall.before(self.config.expiry_margin)),
+            Some(_) | None => Expired::Unknown,
+        }
     }
 
-    /// Whether the clock was not set of late.
-    fn look_at_clock(&self) -> bool {
+    /// What the clock shows, if it can be relied on.
+    fn look_at_clock(&self, others_agree: bool) -> Option<WallTime> {
         let mut watch = self.wall_watch.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.started.elapsed();
         let wall = self.wall();
         let passed = self.started.elapsed();
         // A process that was stopped in between would take that for a step.
-        if passed.saturating_sub(before) < watch.tolerance() / 2 {
+        let is_sure = passed.saturating_sub(before) < watch.tolerance() / 2;
+        if is_sure {
             watch.look(passed, wall);
         }
-        watch.is_steady(passed)
+        Some(wall).filter(|_| is_sure && watch.is_steady(passed, others_agree))
     }
 
     /// Those of the keys that this node is a primary of.

@@ -84,7 +84,8 @@ pub enum HeldUp {
     Leavers(Vec<NodeName>),
     /// The node lacks what it has to have first, in this many partitions: of those nothing is.
     Filling(usize),
-    /// The node's clock was set of late, or is ahead of its peers': what has expired stays.
+    /// The node's clock cannot be relied on yet, being set or started of late and not compared with enough others, or it is
+    /// ahead of them: what has expired stays.
     Clock,
 }
 

@@ -31,11 +31,12 @@ pub trait DataService {
     async fn locate(key: ObjectKey) -> Result<Location, RequestError>;
     /// The layout this node uses.
     async fn layout() -> Result<Layout, RequestError>;
-    /// As [`DataService::put`], of a value that is to live for so long. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    /// As [`DataService::put`], of a value that is to live for so long. Called only where
+    /// [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised, as the two that follow.
     async fn put_for(request: PutFor) -> Result<Written, RequestError>;
-    /// As [`DataService::get`], with when each sibling expires. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    /// As [`DataService::get`], with when each sibling expires.
     async fn get_lasting(request: Get) -> Result<GotLasting, RequestError>;
-    /// As [`DataService::get_own`], with when each sibling expires. Only where [`Features::EXPIRY`](crate::hello::Features::EXPIRY) is advertised.
+    /// As [`DataService::get_own`], with when each sibling expires.
     async fn get_own_lasting(key: ObjectKey) -> Result<GotLasting, RequestError>;
 }
 
@@ -91,7 +92,8 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60)
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutFor {
     pub put: Put,
-    /// From when the node that is asked takes it up, by that node's clock. At most [`MAX_LIFETIME`].
+    /// From when the node that is asked takes it up, by that node's clock: a millisecond at least, and at most
+    /// [`MAX_LIFETIME`]. A request that had been carried out before is not told a new time.
     pub lifetime: Duration,
 }
 

@@ -206,7 +206,7 @@ mod tests {
         let deed = Deed::Read { waits_for_repair: false, found: None };
         let key = key(workload::CARTS);
         let timeout = TO_NOTICE;
-        Done { session: 0, key, invoked, ended, timeout, due: ended, asked, way: Way::ByRoute, deed }
+        Done { session: 0, key, invoked, ended, timeout, due: ended, asked, way: Way::ByRoute, ttl: None, deed }
     }
 
     fn write(from: u64) -> Done {

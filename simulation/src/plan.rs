@@ -1,7 +1,7 @@
 //! What happens in a run, worked out from the seed before it begins: how large the cluster is, who uses it, how the
 //! network is, and what breaks when. A plan can be made smaller; what is left of it happens as before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -271,15 +271,18 @@ impl Plan {
 
     /// How wrong the clocks may be.
     pub fn clocks(&self) -> Clocks {
-        let error = |episode: &Episode| match episode.trouble {
-            Trouble::ClockJump { node, millis } => Some((node, millis)),
-            Trouble::ClockDrift { node, millis } => Some((node, (millis as f64 * episode.lasts.as_secs_f64()) as i64)),
-            _ => None,
-        };
-        let errors: Vec<(HostId, i64)> = self.episodes.iter().filter_map(error).collect();
-        let apart = errors.iter().map(|(_, millis)| Duration::from_millis(millis.unsigned_abs())).sum();
-        let ahead: BTreeSet<HostId> = errors.iter().filter(|(_, millis)| *millis > 0).map(|(node, _)| *node).collect();
-        Clocks { apart, several_ahead: ahead.len() > 1 }
+        let (mut ahead, mut behind) = (BTreeMap::<usize, u64>::new(), BTreeMap::<usize, u64>::new());
+        for episode in &self.episodes {
+            let (node, millis) = match episode.trouble {
+                Trouble::ClockJump { node, millis } => (node, millis),
+                Trouble::ClockDrift { node, millis } => (node, (millis as f64 * episode.lasts.as_secs_f64()) as i64),
+                _ => continue,
+            };
+            let errors = if millis > 0 { &mut ahead } else { &mut behind };
+            *errors.entry(node.0).or_default() += millis.unsigned_abs();
+        }
+        let most = |errors: &BTreeMap<usize, u64>| Duration::from_millis(errors.values().copied().max().unwrap_or(0));
+        Clocks { apart: most(&ahead) + most(&behind), ahead: ahead.into_keys().collect() }
     }
 
     /// What is planned, for people.

@@ -194,7 +194,7 @@ impl Judge<'_> {
     /// By whichever clock: each try is reckoned by that of a node, and a reader may go by another's.
     fn expiry(&self, done: &Done, ttl: Duration) -> Expiry {
         const GRAIN: Duration = Duration::from_millis(2);
-        let error = self.plan.clocks().apart * 2 + GRAIN;
+        let error = self.plan.clocks().apart + GRAIN;
         let last = match &done.deed {
             workload::Deed::Write { request, .. } => self.witness.carried_out(&done.key, *request),
             workload::Deed::Read { .. } => None,
@@ -260,7 +260,12 @@ impl Judge<'_> {
             let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, key, &primaries));
             (key.clone(), expected.map(replica).collect())
         });
-        FinalState { replicas: replicas.collect(), hints: self.hints(), lost_disks: self.lost_disks() }
+        FinalState {
+            replicas: replicas.collect(),
+            hints: self.hints(),
+            lost_disks: self.lost_disks(),
+            at: self.ending.ended.0,
+        }
     }
 
     fn ended(&self) -> WallTime {

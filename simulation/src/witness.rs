@@ -86,12 +86,12 @@ pub struct Witness {
 }
 
 /// How wrong the nodes' wall clocks may be.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Clocks {
     /// Any two of them.
     pub apart: Duration,
-    /// More than one is ahead, at one time or another: together they may take for expired what is not.
-    pub several_ahead: bool,
+    /// Those that are ahead, at one time or another.
+    pub ahead: BTreeSet<usize>,
 }
 
 impl Witness {
@@ -373,7 +373,9 @@ impl Witness {
     fn reaped(&mut self, host: HostId, key: &ObjectKey, held: &HeldRecord) {
         self.check(Invariant::StaysDeleted);
         let is_live = |sibling: &&Sibling| sibling.is_live(time::wall());
-        let early = held.object.siblings().iter().find(is_live).filter(|_| !self.clocks.several_ahead);
+        // Where the clocks of all primaries are ahead, they may rightly agree.
+        let is_right = self.primaries(key).iter().any(|primary| !self.clocks.ahead.contains(primary));
+        let early = held.object.siblings().iter().find(is_live).filter(|_| is_right);
         if let Some(early) = early {
             let (dot, key) = (self.names.dot(&early.dot), names::key(key));
             let what = format!("n{} has forgotten {dot} of {key}, which is live", host.0 + 1);

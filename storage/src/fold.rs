@@ -22,7 +22,7 @@ use starling_core::mark::Minter;
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Passing};
 use starling_core::preference::Primaries;
-use starling_core::reaping::{RoundsOver, agrees, can_write, is_all_of, takes_in};
+use starling_core::reaping::{RoundsOver, agrees, can_write, is_guarded, may_mark, takes_in};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Ring;
 use starling_core::tree::{Breadth, Fingerprint, Position};
@@ -254,8 +254,8 @@ impl<'a> Fold<'a> {
         let held = if slot.is_guard { &nothing } else { &slot.now.object };
         match step {
             Reap::Weigh { standing, tombstone, expired } => Ok(agrees(*standing, held, tombstone, *expired)),
-            Reap::Mark { id, tombstone } => {
-                let may_go = place.is_primary && slot.now.markers.is_empty() && is_all_of(held, tombstone);
+            Reap::Mark { id, tombstone, expired } => {
+                let may_go = place.is_primary && slot.now.markers.is_empty() && may_mark(held, tombstone, *expired);
                 if may_go && slot.now.reaped != Some(*id) {
                     (slot.now.reaped, slot.changed) = (Some(*id), true);
                 }
@@ -398,7 +398,9 @@ impl<'a> Fold<'a> {
 
 /// What this node is bound to behave by where it holds nothing.
 fn guard_of<'a>(around: &Surroundings<'a>, at: &RecordKey) -> Option<&'a Object> {
-    around.reapings.guard(around.ring.epoch(), at.partition(), || at.object())
+    let guard = around.reapings.guard(around.ring.epoch(), at.partition(), || at.object())?;
+    let is_primary = || around.ring.primaries(&at.object()).contains(around.node);
+    Some(guard).filter(|guard| is_guarded(guard, is_primary()))
 }
 
 fn open_slot(bytes: &[u8]) -> Result<Slot, StoreError> {

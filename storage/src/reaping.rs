@@ -219,12 +219,18 @@ impl Store {
         self.ask(epoch, key, |reply| Change::Reap { step, reply }).await
     }
 
-    /// Marks a tombstone as reaped, if it is all that is held of the key; false if it is not.
+    /// Marks a tombstone as reaped, or what has expired by then, if it is all that is held of the key; false if it is not.
     ///
     /// # Errors
     /// [`StoreError`]; it may be marked all the same then, which does no harm.
-    pub async fn mark(&self, id: RoundId, key: ObjectKey, tombstone: Object) -> Result<bool, StoreError> {
-        self.ask(id.epoch, key, |reply| Change::Reap { step: Reap::Mark { id, tombstone }, reply }).await
+    pub async fn mark(
+        &self,
+        id: RoundId,
+        key: ObjectKey,
+        tombstone: Object,
+        expired: Expired,
+    ) -> Result<bool, StoreError> {
+        self.ask(id.epoch, key, |reply| Change::Reap { step: Reap::Mark { id, tombstone, expired }, reply }).await
     }
 
     /// Deletes what that round has marked, if nothing was written since; true if it has.

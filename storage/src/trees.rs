@@ -2,8 +2,8 @@
 //!
 //! There are four kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
 //! any branch can be summed up from one range. And the *sums* of the branches of one level, [`STORED_LEVEL`], so that the
-//! upper levels cost little to sum up. And an entry for each *tombstone*, and for each object that *expires* as a whole, in the
-//! order of time, so that those to be reaped are found without looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
+//! upper levels cost little to sum up. And an entry for each *tombstone*, and for each object that *expires* as a whole, in
+//! the order of time, so that those to be reaped are found without looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
 //! key, the tree has it already.
 //!
 //! On disk: a sum's key is 0, the partition (16 bits, big-endian), the branch's number (8 bits) and the breadth; its value is
@@ -296,15 +296,15 @@ fn tombstone_key(at: &RecordKey) -> Vec<u8> {
     [&[TOMBSTONES], at.as_bytes()].concat()
 }
 
-/// What expires by a time of day lies before this.
-fn expiring_start(partition: Partition, at: WallTime) -> Vec<u8> {
-    let mut bytes = partition_start(EXPIRING, partition);
+/// What expires from a time of day on begins there.
+fn expiring_from(partition: Partition, at: WallTime) -> Vec<u8> {
+    let mut bytes = expiring_start(partition);
     bytes.extend(at.0.to_be_bytes());
     bytes
 }
 
 fn expiring_key(at: &RecordKey, expires: WallTime) -> Vec<u8> {
-    [&expiring_start(at.partition(), expires), at.behind_partition()].concat()
+    [&expiring_from(at.partition(), expires), at.behind_partition()].concat()
 }
 
 fn passing_key(at: &RecordKey, passing: Passing) -> Vec<u8> {
@@ -334,7 +334,7 @@ pub(crate) fn key_of_tombstone(key: &[u8]) -> Option<ObjectKey> {
 }
 
 /// What expires in a partition begins there.
-pub(crate) fn expiring_of(partition: Partition) -> Vec<u8> {
+pub(crate) fn expiring_start(partition: Partition) -> Vec<u8> {
     partition_start(EXPIRING, partition)
 }
 
@@ -383,10 +383,10 @@ pub(crate) fn expired(
 ) -> Result<Vec<(WallTime, ObjectKey)>, StoreError> {
     let behind =
         |(at, key): &(WallTime, ObjectKey)| keys::next_after(&expiring_key(&RecordKey::new(partition, key), *at));
-    let from = after.map_or_else(|| expiring_of(partition), behind);
+    let from = after.map_or_else(|| expiring_start(partition), behind);
     let until = match by.0.checked_add(1) {
-        Some(next) => Some(expiring_start(partition, WallTime(next))),
-        None => keys::after_prefix(&expiring_of(partition)),
+        Some(next) => Some(expiring_from(partition, WallTime(next))),
+        None => keys::after_prefix(&expiring_start(partition)),
     };
     let found = engine.scan(Space::Trees, &from, until.as_deref(), limit)?;
     let read = |(key, _): (Bytes, Bytes)| key_of_expiring(&key).ok_or_else(|| unreadable("an entry of what expires"));

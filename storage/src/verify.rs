@@ -103,7 +103,7 @@ impl Check<'_> {
             });
             Ok(())
         })?;
-        self.each(Space::Trees, trees::expiring_of(self.partition), |at, _| {
+        self.each(Space::Trees, trees::expiring_start(self.partition), |at, _| {
             verified.flaws.extend(match trees::key_of_expiring(at) {
                 Some((expires, key)) => self.stray_expiry(key, expires)?,
                 None => Some(Flaw::Misplaced),

@@ -61,7 +61,7 @@ pub(crate) enum Change {
 /// A step of a round of reaping (R11).
 pub(crate) enum Reap {
     Weigh { standing: Standing, tombstone: Object, expired: Expired },
-    Mark { id: RoundId, tombstone: Object },
+    Mark { id: RoundId, tombstone: Object, expired: Expired },
     Forget { id: RoundId },
     PutBack { id: RoundId },
 }

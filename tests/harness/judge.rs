@@ -123,7 +123,7 @@ impl<'a> Judge<'a> {
             (key, replicas)
         });
         let replicas: BTreeMap<_, _> = settled.buffer_unordered(LOOKERS).collect().await;
-        FinalState { replicas, hints: self.hints().await, lost_disks: log.lost }
+        FinalState { replicas, hints: self.hints().await, lost_disks: log.lost, ..FinalState::default() }
     }
 
     /// The replicas of a key once they agree, or as they are at the deadline.

@@ -1,6 +1,7 @@
 //! Acknowledged writes are there in the end, or something that had them in its context.
 //!
-//! One walk, backwards: from what is held in the end, from every delete that may have been done and from what expires, through the contexts
+//! One walk, backwards: from what is held in the end, from every delete that may have been done and from what has expired by
+//! then, through the contexts
 //! they used. A write that is reached was seen by the next, so it was done, whatever its outcome said, and what it covers
 //! may rightly be gone. Tombstones are not seen by readers, so all deletes are taken for done: one that was not makes the
 //! check milder, never unjust.
@@ -42,7 +43,7 @@ fn accounted_for(index: &Index<'_>) -> Reach {
     for held in index.replicas.iter().flat_map(|replica| index.held_by(replica)) {
         reach.add(index, held);
     }
-    let removing = index.writes.iter().enumerate().filter(|(_, view)| view.removes_from().is_some());
+    let removing = index.writes.iter().enumerate().filter(|(_, view)| view.may_have_removed(index.end));
     let mut seen_by_blind: Option<(u64, WriteAt)> = None;
     for (at, view) in removing {
         reach.add(index, at);

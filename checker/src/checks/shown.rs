@@ -37,10 +37,9 @@ fn check_values(index: &Index<'_>, values: &[ValueId], seen_by: Option<&Entry>, 
             let what = || format!("{} shows {value} before {} began to write it", seer(seen_by), writer.entry.number);
             report.violated(index, ValueNobodyWrote, &culprits, what);
         }
-        // When the final state was looked at is not known.
-        if let (Some(Expiry { latest, .. }), Some(read)) = (writer.expiry, seen_by) {
+        if let Some(Expiry { latest, .. }) = writer.expiry {
             report.tested(ExpiredShown, 1);
-            if read.invoked > latest {
+            if seen_by.map_or(index.end.at, |read| read.invoked) > latest {
                 let value = report.value(*value);
                 let what = || format!("{} shows {value}, which had expired for everybody by {latest}", seer(seen_by));
                 report.violated(index, ExpiredShown, &culprits, what);

@@ -62,7 +62,7 @@ fn check_end(index: &Index<'_>, report: &mut Report<'_>) {
     let Some(last) = (0..index.writes.len()).rfind(acknowledged) else { return };
     report.tested(AcknowledgedWriteLost, 1);
     let holds_any = index.replicas.iter().any(|replica| !index.held_by(replica).is_empty());
-    if holds_any || index.writes.iter().any(|view| view.removes_from().is_some()) {
+    if holds_any || index.writes.iter().any(|view| view.may_have_removed(index.end)) {
         return;
     }
     // What won over a write that is lost with its disks may have been lost with them too.

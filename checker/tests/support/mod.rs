@@ -193,6 +193,7 @@ impl Story {
         let replica =
             |node| Replica { node: NodeId(node), is_primary: node <= 3, holds: (node <= 3).then(|| copy.clone()) };
         let end = self.end.get_or_insert_default();
+        end.at = self.now + 1;
         end.replicas.insert(key("key"), (1..=4).map(replica).collect());
         self
     }

@@ -134,7 +134,7 @@ fn reason(held_up: &HeldUp) -> String {
             )
         }
         HeldUp::Clock => {
-            "its clock was set lately, or is ahead of its peers': what has expired stays for now".to_owned()
+            "its clock was set lately, was not compared with enough peers' yet, or is ahead of them: what has expired stays".to_owned()
         }
         HeldUp::Filling(partitions) => format!("it is filling up: {} left", plural(*partitions as u64, "partition")),
     }

@@ -1,5 +1,5 @@
 //! One key that is written, deleted and reaped, or expires, on a network that loses, repeats and reorders messages, by nodes
-//! that crash, stand still, lose their disks and leave. Of all wall clocks one may be wrong.
+//! that crash, stand still, lose their disks and leave. Of all wall clocks one may be wrong during a round.
 //!
 //! Whatever a node has read it may send much later: that is what an [`Errand`] is. The first three nodes are the key's
 //! primaries, the first of them leads the rounds, and one of the others may leave.
@@ -17,8 +17,8 @@ use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::name::ObjectKey;
 use starling_core::object::{Object, Seen, SiblingMode, Value};
 use starling_core::reaping::{
-    Bound, Expired, Fences, Reaping, Round, RoundId, RoundsOver, Stage, Standing, agrees, can_write, is_all_of,
-    is_gone, takes_in,
+    Bound, Expired, Fences, Reaping, Round, RoundId, RoundsOver, Stage, Standing, agrees, can_write, is_gone,
+    is_guarded, may_mark, takes_in,
 };
 use starling_core::ring::Epoch;
 use starling_core::stamp::Stamp;
@@ -259,6 +259,8 @@ impl Run {
             Happening::Arrives { .. } | Happening::Lost(_) => {}
             Happening::Write { at, what, has_read } => self.write(of(at), *what, *has_read),
             Happening::TimePasses(millis) => self.now.0 += u64::from(*millis),
+            // One after another they could agree to anything, if a round lasted for as long.
+            Happening::ClockSet(_) if self.nodes[&LEADER].bound.is_some() => {}
             Happening::ClockSet(which) => self.wrong_clock = Some(of(which)),
             Happening::SetOut(by) => self.set_out(of(by)),
             Happening::Gather(which, from) => {
@@ -322,7 +324,7 @@ impl Run {
         let node = &self.nodes[&id];
         let guard = node.bound.as_ref().and_then(|bound| bound.guard(node.epoch, &self.key));
         match guard {
-            Some(guard) if node.held.is_unwritten() => guard.clone(),
+            Some(guard) if node.held.is_unwritten() && is_guarded(guard, is_primary(id)) => guard.clone(),
             _ => node.held.clone(),
         }
     }
@@ -339,7 +341,7 @@ impl Run {
     }
 
     fn expired(&self, id: NodeId) -> Expired {
-        Some(self.clock(id).before(MARGIN))
+        Expired::By(self.clock(id).before(MARGIN))
     }
 
     fn write(&mut self, at: NodeId, what: What, has_read: bool) {
@@ -586,7 +588,7 @@ impl Run {
                 agrees(standing, &node.held, &tombstone, expired)
             }
             Stage::Marking => {
-                let is_same = !is_over && keys.contains(&key) && is_all_of(&node.held, &tombstone);
+                let is_same = !is_over && keys.contains(&key) && may_mark(&node.held, &tombstone, expired);
                 if is_same {
                     node.marked = Some(round.id);
                 }

@@ -51,6 +51,7 @@ pub struct Config {
     pub scrub_interval: Duration,
     /// How old a tombstone is at least before a round of reaping begins with it (R11).
     pub reap_after: Duration,
+    /// How long ago a value has to have expired by this node's clock before it agrees that it may be forgotten.
     pub expiry_margin: Duration,
     /// Requests being coordinated at once before further ones are refused as overloaded.
     pub max_requests: usize,

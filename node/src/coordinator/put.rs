@@ -183,7 +183,9 @@ impl Node {
     /// R6: a clock that runs ahead would win over writes that come later.
     fn check_clock(&self, mode: SiblingMode) -> Result<(), RequestError> {
         match mode {
-            SiblingMode::LastWriteWins if self.clock_ahead() > self.config.max_clock_drift => {
+            SiblingMode::LastWriteWins
+                if self.clocks_apart().unwrap_or_default().ahead > self.config.max_clock_drift =>
+            {
                 Err(RequestError::Refused(Refusal::ClockDrift))
             }
             SiblingMode::LastWriteWins | SiblingMode::Keep => Ok(()),

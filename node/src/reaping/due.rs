@@ -9,7 +9,7 @@ use starling_core::reaping::{Expired, is_gone};
 use starling_core::stamp::Stamp;
 use starling_core::token::Partition;
 use starling_core::wall::WallTime;
-use starling_proto::control::Tombstones;
+use starling_proto::control::{HeldUp, Tombstones};
 use starling_storage::{Store, StoreError};
 
 /// Tombstones of a round.
@@ -83,7 +83,7 @@ impl Due {
 
     /// Until when values have to have expired.
     fn expired_by(self) -> Option<WallTime> {
-        self.expired.map(|expired| expired.min(self.now.before(self.reap_after)))
+        self.expired.by().map(|expired| expired.min(self.now.before(self.reap_after)))
     }
 }
 
@@ -116,6 +116,8 @@ pub fn gather(
                 }
                 object => object?.filter(|object| is_gone(object, due.expired)),
             };
+            // Expired long ago, and yet perhaps deleted just now: clients that repeat a request have their time as well.
+            let object = object.filter(|object| object.greatest_stamp().is_some_and(|since| due.is_deleted(since)));
             let Some(object) = object.map(|object| object.outline()) else { continue };
             bytes += starling_core::codec::encode(&(&key, &object)).len();
             tombstones.insert(key, object);
@@ -127,33 +129,61 @@ pub fn gather(
     Ok((tombstones, Some(cursor)))
 }
 
-/// What is deleted or has expired in those partitions, and not forgotten. Blocks on the disk.
+/// What is deleted or has expired in those partitions, and not forgotten, and whether that waits for the clock. Blocks on the
+/// disk.
 pub fn count(store: &Store, led: &[Partition], due: Due) -> Result<Tombstones, StoreError> {
-    let (mut counted, mut oldest) = (Tombstones::default(), None::<WallTime>);
-    let mut add = |since: WallTime, is_due: bool| {
-        counted.pending += 1;
-        counted.due += u64::from(is_due);
-        oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
-        counted.more = counted.pending >= MOST_COUNTED as u64;
-        !counted.more
-    };
+    let mut counted = Counted::default();
     for partition in led {
         let mut after: Option<ObjectKey> = None;
-        let mut is_to_go_on = true;
-        while is_to_go_on {
+        loop {
             let page = store.tombstones(*partition, after.as_ref(), PAGE)?;
-            is_to_go_on = !page.is_empty() && page.iter().all(|(_, since)| add(since.wall(), due.is_deleted(*since)));
-            after = page.into_iter().last().map(|(key, _)| key);
+            page.iter().for_each(|(_, since)| counted.add(since.wall(), due.is_deleted(*since)));
+            match page.into_iter().last() {
+                Some((last, _)) if !counted.is_full() => after = Some(last),
+                Some(_) | None => break,
+            }
         }
         let mut after: Option<(WallTime, ObjectKey)> = None;
-        let mut is_to_go_on = true;
-        let is_due = |at: WallTime| due.expired_by().is_some_and(|by| at <= by);
-        while is_to_go_on {
+        while !counted.is_full() {
             let page = store.expired(*partition, due.now, after.as_ref(), PAGE)?;
-            is_to_go_on = !page.is_empty() && page.iter().all(|(at, _)| add(*at, is_due(*at)));
-            after = page.into_iter().last();
+            let is_due = |at: WallTime| due.expired_by().is_some_and(|by| at <= by);
+            page.iter().for_each(|(at, _)| counted.add(*at, is_due(*at)));
+            counted.have_expired |= !page.is_empty();
+            match page.into_iter().last() {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+        if counted.is_full() {
+            break;
         }
     }
-    counted.oldest = oldest.map(|since| since.until(due.now));
-    Ok(counted)
+    Ok(Tombstones {
+        pending: counted.pending,
+        more: counted.is_full(),
+        due: counted.due,
+        oldest: counted.oldest.map(|since| since.until(due.now)),
+        held_up: (counted.have_expired && due.expired == Expired::Unknown).then_some(HeldUp::Clock),
+        ..Tombstones::default()
+    })
+}
+
+#[derive(Default)]
+struct Counted {
+    pending: u64,
+    due: u64,
+    oldest: Option<WallTime>,
+    have_expired: bool,
+}
+
+impl Counted {
+    fn add(&mut self, since: WallTime, is_due: bool) {
+        self.pending += 1;
+        self.due += u64::from(is_due);
+        self.oldest = Some(self.oldest.map_or(since, |oldest| oldest.min(since)));
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending >= MOST_COUNTED as u64
+    }
 }

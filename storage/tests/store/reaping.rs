@@ -6,7 +6,7 @@ use std::sync::Arc;
 use starling_core::coordinate::{Coordinated, Write};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
-use starling_core::object::Object;
+use starling_core::object::{Object, SiblingMode};
 use starling_core::reaping::{Expired, Round, RoundId, RoundsOver, Standing};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Decree;
@@ -65,7 +65,7 @@ fn take(store: &Store, over: RoundsOver, key: &ObjectKey, object: &Object) -> Re
 }
 
 fn agrees(store: &Store, standing: Standing, key: &ObjectKey, tombstone: &Object) -> bool {
-    agrees_by(None, store, standing, key, tombstone)
+    agrees_by(Expired::Unknown, store, standing, key, tombstone)
 }
 
 fn agrees_by(expired: Expired, store: &Store, standing: Standing, key: &ObjectKey, tombstone: &Object) -> bool {
@@ -73,7 +73,11 @@ fn agrees_by(expired: Expired, store: &Store, standing: Standing, key: &ObjectKe
 }
 
 fn mark(store: &Store, round: &Round, key: &ObjectKey) -> bool {
-    block_on(store.mark(round.id, key.clone(), round.tombstones[key].clone())).unwrap()
+    mark_by(Expired::Unknown, store, round, key)
+}
+
+fn mark_by(expired: Expired, store: &Store, round: &Round, key: &ObjectKey) -> bool {
+    block_on(store.mark(round.id, key.clone(), round.tombstones[key].clone(), expired)).unwrap()
 }
 
 fn end(store: &Store, round: &Round, key: &ObjectKey) -> bool {
@@ -320,10 +324,11 @@ fn what_has_expired_goes_once_it_has_by_the_own_clock(machine: &dyn Machine) {
     let round = round(1, &key, &expiring.outline());
     store.bind(&round).unwrap();
     let agrees = |expired| agrees_by(expired, &store, Standing::Primary, &key, &round.tombstones[&key]);
-    assert!(!agrees(None), "its clock cannot be relied on");
-    assert!(!agrees(Some(WallTime(THEN.0 - 1))));
-    assert!(agrees(Some(THEN)));
-    assert!(mark(&store, &round, &key));
+    assert!(!agrees(Expired::Unknown), "its clock cannot be relied on");
+    assert!(!agrees(Expired::By(WallTime(THEN.0 - 1))));
+    assert!(agrees(Expired::By(THEN)));
+    assert!(!mark_by(Expired::By(WallTime(THEN.0 - 1)), &store, &round, &key), "its clock was set back since");
+    assert!(mark_by(Expired::By(THEN), &store, &round, &key));
     assert_eq!(raw_record(&*engine, &key).unwrap().reaped, Some(round.id));
     assert_eq!(values(&store.get(&key).unwrap().unwrap()), set([]), "it has expired by now");
     assert_trees_agree(&*engine, &layout());
@@ -366,25 +371,36 @@ fn whoever_is_bound_by_what_has_expired_takes_only_what_covers_it(machine: &dyn 
     let engine = machine.engine();
     let store = open(engine.clone());
     let (live, expiring) = expiring_elsewhere();
-    for key in our_keys::<1>().into_iter().chain(foreign_keys::<1>()) {
-        store.bind(&round(1, &key, &expiring.outline())).unwrap();
-        let refused = take(&store, NONE_OVER, &key, &live);
-        assert!(matches!(refused, Err(StoreError::Refused(Refusal::BeingReaped))), "{refused:?}");
-        assert!(raw_record(&*engine, &key).is_none());
-        take(&store, NONE_OVER, &key, &expiring).unwrap();
-        assert_eq!(raw_record(&*engine, &key).unwrap().object, expiring, "with its value");
-        assert_trees_agree(&*engine, &layout());
-        store.unbind(round(1, &key, &expiring).id).unwrap();
-    }
+    let ([key], [own]) = (foreign_keys(), our_keys());
+    store.bind(&round(1, &key, &expiring.outline())).unwrap();
+    let refused = take(&store, NONE_OVER, &key, &live);
+    assert!(matches!(refused, Err(StoreError::Refused(Refusal::BeingReaped))), "{refused:?}");
+    assert!(raw_record(&*engine, &key).is_none());
+    take(&store, NONE_OVER, &key, &expiring).unwrap();
+    assert_eq!(raw_record(&*engine, &key).unwrap().object, expiring, "with its value");
+
+    // A primary that lacks it has not agreed, and becomes equal to the others in whatever order that comes about.
+    store.bind(&round(1, &own, &expiring.outline())).unwrap();
+    take(&store, NONE_OVER, &own, &live).unwrap();
+    assert_eq!(raw_record(&*engine, &own).unwrap().object, live);
+    take(&store, NONE_OVER, &own, &expiring).unwrap();
+    assert_eq!(raw_record(&*engine, &own).unwrap().object, expiring);
+    assert_trees_agree(&*engine, &layout());
     assert_hints_agree(&store, &*engine);
 }
 
 fn whoever_is_bound_by_what_has_expired_writes_only_over_it(machine: &dyn Machine) {
-    let [key] = foreign_keys();
+    let [key, other] = foreign_keys();
     let engine = machine.engine();
     let store = open(engine.clone());
     let (_, expiring) = expiring_elsewhere();
-    store.bind(&round(1, &key, &expiring.outline())).unwrap();
+    let tombstones = [&key, &other].map(|key| (key.clone(), expiring.outline())).into();
+    store.bind(&Round { tombstones, ..round(1, &key, &expiring) }).unwrap();
+    let wins = Write { mode: SiblingMode::LastWriteWins, ..put(9, "the last") };
+    let won = block_on(store.coordinate(EPOCH, other, wins, None)).unwrap().object;
+    assert!(won.clock().covers_all(expiring.clock()));
+    assert_eq!((values(&won), won.siblings().len()), (set(["the last"]), 1));
+
     let write = |write: Write| block_on(store.coordinate(EPOCH, key.clone(), write, None));
     for unseen in [put(7, "beside it"), put_until(2, "new", THEN)] {
         assert!(matches!(write(unseen), Err(StoreError::Refused(Refusal::BeingReaped))));
