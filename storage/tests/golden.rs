@@ -11,7 +11,7 @@ use starling_core::choice::Ballot;
 use starling_core::codec;
 use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
-use starling_core::reaping::{Round, RoundId};
+use starling_core::reaping::{Expired, Round, RoundId};
 use starling_core::report::Role;
 use starling_core::ring::{Decree, Epoch};
 use starling_core::wall::WallTime;
@@ -187,7 +187,7 @@ fn a_tombstone_and_the_round_that_reaps_it() {
     let id = RoundId { epoch: EPOCH, partition: layout().partition_of(&key), number: 4 };
     let round = Round { id, tombstones: [(key.clone(), deleted.clone())].into() };
     store.bind(&round).unwrap();
-    block_on(store.mark(id, key.clone(), deleted.clone())).unwrap();
+    block_on(store.mark(id, key.clone(), deleted.clone(), Expired::Unknown)).unwrap();
     let record = engine.get(Space::Objects, &at).unwrap().unwrap();
     let number = format!("{:02x}", id.partition.0);
     // The format; the round: epoch, partition, number; owed to nobody.
