@@ -114,16 +114,18 @@ impl Node {
         }
     }
 
-    /// How far this node's clock is from the median of its peers'; none unless it was compared with half of them, so that with
-    /// its own they are a majority.
+    /// How far this node's clock is from the median of all that are known, its own among them; none unless it was compared with
+    /// half of its peers, so that they are a majority. Of two clocks the one that is behind is taken for right.
     pub fn clocks_apart(&self) -> Option<Apart> {
+        const OWN: i64 = 0;
         let links = self.peers.all(Class::Peer);
         let mut offsets: Vec<i64> = links.iter().filter_map(|link| link.clock_offset()).collect();
         if offsets.is_empty() || offsets.len() * 2 < links.len() {
             return None;
         }
+        offsets.push(OWN);
         offsets.sort_unstable();
-        let median = offsets[offsets.len() / 2];
+        let median = offsets[(offsets.len() - 1) / 2];
         let millis = |millis: i64| Duration::from_millis(millis.max(0).unsigned_abs());
         Some(Apart { ahead: millis(median.saturating_neg()), behind: millis(median) })
     }

@@ -8,10 +8,12 @@ use crate::arguments::{Single, Trial};
 use crate::campaign::{jobs, run_seeds};
 
 /// Those that the models of the machines find which would make the mistake, and why runs are not searched for them.
-const FOUND_BY_MODELS: [(Fault, &str); 3] = [
+const FOUND_BY_MODELS: [(Fault, &str); 5] = [
     (Fault::ForgetfulAcceptor, "too rare for runs"),
     (Fault::PullTooEarly, "too rare for runs"),
     (Fault::ForgetBindingAnswer, "too rare for runs"),
+    (Fault::ExpireByOneClock, "too rare for runs"),
+    (Fault::MergeWithoutValues, "too rare for runs"),
 ];
 
 /// True if every fault is found.
