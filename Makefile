@@ -46,7 +46,7 @@ simulation:      ## What CI simulates: the same seeds twice, broken builds, many
 	cargo test --profile simulation --package starling-core --features deliberate-faults --test deliberate_faults
 	cargo nextest run --cargo-profile simulation --package starling-simulation --features simulator
 	cargo run --quiet $(SIMULATOR) -- twice --seeds 20
-	cargo run --quiet $(SIMULATOR) -- trial --searches 1 --first 200001 --seeds 3000
+	cargo run --quiet $(SIMULATOR) -- trial --searches 1 --first 200001 --seeds 3000 --begin forget-silent-forward=200541
 	cargo run --quiet $(SIMULATOR) -- campaign --seeds 500
 
 simulate:        ## Whole clusters in simulated time: SEEDS=1000 [FIRST=1 LOG=FILE], or SEED=1 [TRACE=1|all KEY=carts/k0 SMALLER=FLAGS]; [FAULT=NAME]

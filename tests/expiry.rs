@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use starling_client::core::ids::RequestId;
 use starling_client::core::layout::BucketRules;
-use starling_client::core::object::SiblingMode;
+use starling_client::core::object::{SiblingMode, Value};
 use starling_client::core::wall::WallTime;
-use starling_tests::{Cluster, Starling, eventually, level, list, texts, usually};
+use starling_client::proto::data::{Put, RequestError};
+use starling_tests::{Cluster, Starling, eventually, level, list, put_request, texts, usually};
 
 const CARTS: &str = "carts";
 /// Here the last write wins.
@@ -144,4 +146,14 @@ async fn a_key_that_has_expired_is_written_again_before_and_after_it_is_forgotte
     carts.put("bob", "new").context(bob.context()).await.unwrap();
     assert_eq!(texts(&carts.get("bob").r(level("all")).await.unwrap()), ["new"]);
     assert_eq!(texts(&carts.get("alice").r(level("all")).await.unwrap()), ["new"], "it has replaced what had expired");
+}
+
+/// Whose clock would it go by?
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_cannot_say_until_when() {
+    let cluster = start(1).await;
+    let value = Value::Expiring { bytes: "v".into(), until: now().after(TTL) };
+    let put = Put { value, ..put_request(CARTS, "alice", "v", RequestId(1)) };
+    let refused = cluster.direct(1).await.put(put).await.unwrap_err();
+    assert!(matches!(refused, RequestError::Invalid(_)), "{refused}");
 }

@@ -1,8 +1,11 @@
 //! The ring moves by the commands that operators type.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 use starling_client::Client;
-use starling_tests::{Cluster, Ran, Starling, blocking, eventually, list, text};
+use starling_tests::{Cluster, Ran, Starling, blocking, eventually, level, list, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_staged_is_shown_and_forgotten_or_chosen() {
@@ -126,6 +129,37 @@ fn member(plan: &Value, name: &str) -> Value {
 }
 
 /// Whoever stays a primary keeps its copies; the hash trees say the same on all of them afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_are_whole_while_the_ring_changes() {
+    let mut cluster = Cluster::start_some(3, 5).await;
+    let (starling, client) = (Starling::of(&cluster), cluster.client().await);
+    let bucket = client.bucket("carts").unwrap();
+    let keys: Vec<String> = (0..200).map(|n| format!("k{n:03}")).collect();
+    for key in &keys {
+        bucket.put(key.clone(), "apples").w(level("all")).await.unwrap();
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let listing = {
+        let is_over = Arc::clone(&is_over);
+        tokio::spawn(async move {
+            let mut times = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                assert_eq!(bucket.keys().await.unwrap().keys, keys);
+                assert_eq!(client.buckets().await.unwrap(), ["carts".parse().unwrap()]);
+                times += 1;
+            }
+            times
+        })
+    };
+    for change in [&["join", "n4", "n5"][..], &["weight", "n1=3"], &["leave", "n5"]] {
+        starling.json(0, &[&["cluster"], change].concat());
+        starling.json(0, &["cluster", "commit", "--wait"]);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(listing.await.unwrap() > 0);
+    cluster.has_joined(4);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_has_fewer_replicas_and_then_more_again() {
     let cluster = Cluster::start(4).await;

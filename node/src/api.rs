@@ -39,9 +39,7 @@ impl Api {
     pub fn new(node: &Arc<Node>) -> Api {
         Api { node: Arc::clone(node) }
     }
-}
 
-impl Api {
     async fn write(self, context: CallContext, put: Put) -> Result<Written, RequestError> {
         let (request_id, trace) = (put.request, *context.trace_id());
         let span = tracing::info_span!(parent: self.node.span(), "put", request = %request_id, %trace);

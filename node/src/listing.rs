@@ -118,8 +118,18 @@ pub fn own_buckets(store: &Store, layout: &Layout) -> Result<Vec<BucketName>, St
 }
 
 impl Node {
-    /// A page of a bucket's live keys.
-    pub async fn list_keys(self: Arc<Self>, request: Request, keys: Keys) -> Result<KeysPage, RequestError> {
+    /// A page of a bucket's live keys; listed once more by each ring that comes meanwhile.
+    pub async fn list_keys(self: Arc<Self>, mut request: Request, keys: Keys) -> Result<KeysPage, RequestError> {
+        loop {
+            let gap = match Arc::clone(&self).list_keys_by(&request, &keys).await {
+                Ok(page) => return Ok(page),
+                Err(gap) => gap,
+            };
+            request = self.newer_than_gap(&request, &gap).await.ok_or_else(|| incomplete(request.ring.read(), &gap))?;
+        }
+    }
+
+    async fn list_keys_by(self: Arc<Self>, request: &Request, keys: &Keys) -> Result<KeysPage, Gap> {
         let layout = request.ring.read();
         let limit = keys.limit.clamp(1, MAX_PAGE);
         let asked = layout.members().iter().map(|member| {
@@ -135,22 +145,40 @@ impl Node {
             async move { (member.node, node.list_at(member.node, list, &request).await) }
         });
         let listed = gather(asked.collect(), layout, layout.replicas_of(&keys.bucket)).await?;
-        Ok(merge_pages(layout, &keys, limit, listed, self.wall()))
+        Ok(merge_pages(layout, keys, limit, listed, self.wall()))
     }
 
-    /// All buckets.
-    pub async fn list_buckets(self: Arc<Self>, request: Request) -> Result<Vec<BucketName>, RequestError> {
+    /// All buckets; listed once more by each ring that comes meanwhile.
+    pub async fn list_buckets(self: Arc<Self>, mut request: Request) -> Result<Vec<BucketName>, RequestError> {
+        loop {
+            let gap = match Arc::clone(&self).list_buckets_by(&request).await {
+                Ok(all) if all.len() > MAX_BUCKETS => {
+                    let reason = format!("there are more than {MAX_BUCKETS} buckets, too many to list");
+                    return Err(RequestError::Invalid(reason));
+                }
+                Ok(all) => return Ok(all.into_iter().collect()),
+                Err(gap) => gap,
+            };
+            request = self.newer_than_gap(&request, &gap).await.ok_or_else(|| incomplete(request.ring.read(), &gap))?;
+        }
+    }
+
+    async fn list_buckets_by(self: Arc<Self>, request: &Request) -> Result<BTreeSet<BucketName>, Gap> {
         let layout = request.ring.read();
         let asked = layout.members().iter().map(|member| {
             let (node, request) = (Arc::clone(&self), request.clone());
             async move { (member.node, node.buckets_at(member.node, &request).await) }
         });
         let listed = gather(asked.collect(), layout, layout.replicas().at_most(layout.members().len())).await?;
-        let all: BTreeSet<BucketName> = listed.into_values().flatten().collect();
-        if all.len() > MAX_BUCKETS {
-            return Err(RequestError::Invalid(format!("there are more than {MAX_BUCKETS} buckets, too many to list")));
-        }
-        Ok(all.into_iter().collect())
+        Ok(listed.into_values().flatten().collect())
+    }
+
+    /// The request by the ring that has come since, if somebody has refused for being in another.
+    async fn newer_than_gap(&self, request: &Request, gap: &Gap) -> Option<Request> {
+        gap.iter().for_each(|(node, failure)| self.heed_failure(*node, *failure));
+        let other = Failure::Refused(Refusal::OtherLayout);
+        let refused = gap.values().any(|failure| *failure == other);
+        self.newer(request, refused.then_some(RequestError::Refused(Refusal::OtherLayout)).as_ref()).await
     }
 
     async fn list_at(&self, at: NodeId, list: List, request: &Request) -> Result<ListReply, Failure> {
@@ -185,15 +213,18 @@ fn partitions_of(layout: &Layout, node: NodeId, bucket: &BucketName) -> Vec<Part
     layout.partitions().all().filter(|p| layout.primaries(*p, copies).any(|primary| primary == node)).collect()
 }
 
+/// Of some partition fewer than a majority of primaries has answered: who failed, and why.
+type Gap = BTreeMap<NodeId, Failure>;
+
 /// Waits for everybody's answer, but once every partition is covered no longer than for the merely slow.
 ///
 /// # Errors
-/// [`RequestError::Incomplete`] if of some partition fewer than a majority of primaries has answered.
+/// The [`Gap`] that is left.
 async fn gather<T>(
     mut asked: FuturesUnordered<impl Future<Output = (NodeId, Result<T, Failure>)>>,
     layout: &Layout,
     copies: ReplicaCount,
-) -> Result<BTreeMap<NodeId, T>, RequestError> {
+) -> Result<BTreeMap<NodeId, T>, Gap> {
     let (mut listed, mut failed) = (BTreeMap::new(), BTreeMap::new());
     loop {
         let covered = is_covered(layout, copies, |node| listed.contains_key(&node));
@@ -201,7 +232,7 @@ async fn gather<T>(
             next = asked.next() => match next {
                 Some(reply) => reply,
                 None if covered => return Ok(listed),
-                None => return Err(incomplete(layout, &failed)),
+                None => return Err(failed),
             },
             () = tokio::time::sleep(STRAGGLERS), if covered => return Ok(listed),
         };
@@ -220,7 +251,7 @@ fn is_covered(layout: &Layout, copies: ReplicaCount, has_answered: impl Fn(NodeI
     })
 }
 
-fn incomplete(layout: &Layout, failed: &BTreeMap<NodeId, Failure>) -> RequestError {
+fn incomplete(layout: &Layout, failed: &Gap) -> RequestError {
     let name = |node: &NodeId| layout.member(*node).map_or_else(|| node.to_string(), |member| member.name.to_string());
     let reasons: Vec<String> = failed.iter().map(|(node, failure)| format!("{} {failure}", name(node))).collect();
     RequestError::Incomplete(reasons.join("; "))

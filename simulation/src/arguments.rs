@@ -102,9 +102,18 @@ pub struct Trial {
     /// The first seed of the first search
     #[arg(long, default_value_t = 1)]
     pub first: u64,
+    /// For a fault that is seldom found: where the search begins instead, e.g. near where it was found last
+    #[arg(long, value_name = "FAULT=SEED", value_parser = beginning)]
+    pub begin: Vec<(Fault, u64)>,
     /// Searches, each from another first seed; their median is reported
     #[arg(long, default_value_t = 3)]
     pub searches: u64,
     #[arg(long)]
     pub jobs: Option<usize>,
+}
+
+fn beginning(text: &str) -> Result<(Fault, u64), String> {
+    let (fault, seed) = text.split_once('=').ok_or("expected FAULT=SEED")?;
+    let fault = fault.parse::<Fault>().map_err(|error| error.to_string())?;
+    Ok((fault, seed.parse().map_err(|error| format!("`{seed}` is no seed: {error}"))?))
 }

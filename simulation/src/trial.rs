@@ -29,7 +29,8 @@ pub fn run(arguments: &Trial) -> anyhow::Result<bool> {
         let mut by: BTreeMap<String, usize> = BTreeMap::new();
         for search in 0..arguments.searches {
             // Far from each other, and from the seeds of a campaign.
-            let first = arguments.first + search * 100_000;
+            let begins = arguments.begin.iter().find(|(of, _)| *of == fault).map_or(arguments.first, |(_, seed)| *seed);
+            let first = begins + search * 100_000;
             let (needed, caught_by) = search_from(first, arguments, fault)?;
             searches.push(needed);
             caught_by.into_iter().for_each(|name| *by.entry(name).or_default() += 1);

@@ -126,7 +126,7 @@ impl ReplicaLine {
         let text = |text: &str| text.to_owned();
         match (self.outcome, &self.failure, self.siblings) {
             (_, Some(failure), _) => (failure.message.clone(), Tone::Bad),
-            ("found", _, Some(0)) => (text("found, not live"), Tone::Good),
+            ("found", _, Some(0)) => (text("found, deleted or expired"), Tone::Good),
             ("found", _, Some(siblings)) => (format!("found, {}", plural(siblings as u64, "sibling")), Tone::Good),
             ("not_found", ..) => (text("not found"), Tone::Plain),
             ("pending", ..) => (text("had not answered yet"), Tone::Faint),

@@ -495,7 +495,6 @@ impl Run {
         if !node.fences.admit(epoch, HERE, over) {
             return Err(node.fences.over(epoch, HERE));
         }
-        node.fences.learn(epoch, HERE, over);
         let mut held = self.as_held(id);
         let binds_only = self.nodes[&id].held.is_unwritten() && !held.is_unwritten();
         if binds_only {

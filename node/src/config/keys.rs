@@ -41,7 +41,7 @@ pub const KEYS: &[Key] = &[
     key(
         "max_clock_drift",
         "10s",
-        "How far this node's clock may be ahead of its peers' to write to a last-write-wins bucket",
+        "How far this node's clock may be from its peers' to write to a last-write-wins bucket, or what expires",
     ),
     key("handoff_rate", "32MiB", "Bytes a second that handed-off copies may use"),
     key("anti_entropy_interval", "10s", "How long a node waits between two comparisons with its peers"),
