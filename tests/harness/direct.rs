@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use starling_core::ids::RequestId;
-use starling_core::name::ObjectKey;
+use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Value;
 use starling_core::quorum::Level;
 use starling_proto::call_within;
 use starling_proto::connection::{client_limits, client_transport};
-use starling_proto::data::{DataServiceClient, Put, RequestError, Written};
+use starling_proto::data::{DataServiceClient, Keys, MAX_PAGE, Put, RequestError, Written};
 use starling_proto::hello::{Class, Hello, HelloError};
 use starling_proto::network::{Tcp, dial};
 
@@ -31,6 +31,16 @@ impl Direct {
     /// The first of the replicas that the answer reports is the coordinator.
     pub async fn put(&self, put: Put) -> Result<Written, RequestError> {
         self.service.put(call_within(CALL), put).await.expect("the node answers")
+    }
+
+    /// The first page of a bucket's keys.
+    pub async fn keys(&self, bucket: &str) -> Result<Vec<Bytes>, RequestError> {
+        let keys = Keys { bucket: bucket.parse().unwrap(), prefix: Bytes::new(), after: None, limit: MAX_PAGE };
+        Ok(self.service.keys(call_within(CALL), keys).await.expect("the node answers")?.keys)
+    }
+
+    pub async fn buckets(&self) -> Result<Vec<BucketName>, RequestError> {
+        self.service.buckets(call_within(CALL)).await.expect("the node answers")
     }
 }
 
