@@ -37,7 +37,7 @@ pub enum Value {
 impl Value {
     pub fn hash(&self) -> ValueHash {
         match self {
-            // A write that is repeated is one write, although each coordinator reckons for itself how long it is to live.
+            // A write that is repeated is one write, although each node that takes it up says anew until when.
             Value::Live(bytes) | Value::Expiring { bytes, .. } => ValueHash::of_live(bytes),
             Value::Tombstone => ValueHash::of_tombstone(),
         }

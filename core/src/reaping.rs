@@ -16,9 +16,10 @@
 //!
 //! By then nobody holds an older state. But one may still be under way, read before its sender had agreed, and a process may
 //! stand still for as long as it likes in between. So whatever is sent says up to which round of its partition its sender
-//! knew them to be over before it read ([`RoundsOver`]), and who knows of a later one does not take it. A round is over only once all members
-//! were bound by it: what is read by somebody who knows that cannot be older. A round that is called off stands in nobody's
-//! way: otherwise rounds that come to nothing would keep replicas from becoming equal, and that is what they wait for.
+//! knew them to be over before it read ([`RoundsOver`]), and who knows of a later one does not take it. A round is over only
+//! once all members were bound by it: what is read by somebody who knows that cannot be older. A round that is called off
+//! stands in nobody's way: otherwise rounds that come to nothing would keep replicas from becoming equal, and that is what
+//! they wait for.
 //!
 //! A round belongs to an epoch of the ring, and ends with it: no request of another epoch is served, so the rounds are
 //! counted anew. What is marked and not deleted by then is put back, which is only a tombstone; what was deleted somewhere
@@ -43,6 +44,7 @@ use crate::fault::{self, Fault};
 use crate::ids::NodeId;
 use crate::name::ObjectKey;
 use crate::object::{Object, Passing, SiblingMode};
+use crate::report::Refusal;
 use crate::ring::Epoch;
 use crate::token::Partition;
 use crate::wall::WallTime;
@@ -316,6 +318,20 @@ impl Reaping {
         }
     }
 
+    /// A member will not do what a stage asks for. False if it is to be asked again.
+    pub fn refused(&mut self, stage: Stage, by: NodeId, refusal: Refusal) -> bool {
+        match (stage, refusal) {
+            // It is bound by as many as it may be: others might wait for this round in turn.
+            (Stage::Asking, Refusal::Overloaded) => self.call_off(),
+            // This leader has forgotten that there was such a round, being an old copy that nobody can tell: another number.
+            (Stage::Asking, Refusal::Reaped) => self.call_off(),
+            // It has forgotten that it is bound, being such a copy: nothing may go by its word.
+            (Stage::Marking, Refusal::Reaped) => self.heard(stage, by, &BTreeSet::new()),
+            _ => return false,
+        }
+        true
+    }
+
     /// Gives up what nobody was asked to mark yet: somebody cannot be bound.
     pub fn call_off(&mut self) {
         if self.stage == Stage::Asking {
@@ -331,5 +347,48 @@ impl Reaping {
             Stage::Asking | Stage::Marking => Stage::Ending,
             Stage::Ending | Stage::Over => Stage::Over,
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEADER: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    fn begun() -> (Reaping, BTreeSet<ObjectKey>) {
+        let key = ObjectKey::new("b".parse().unwrap(), "k").unwrap();
+        let id = RoundId { epoch: Epoch(1), partition: Partition(0), number: 1 };
+        let bound = Bound::by(Round { id, tombstones: [(key.clone(), Object::default())].into() });
+        let both = || BTreeSet::from([LEADER, OTHER]);
+        (Reaping::new(&bound, LEADER, both(), |_| both()), [key].into())
+    }
+
+    #[test]
+    fn a_round_that_cannot_bind_everybody_is_called_off() {
+        for refusal in [Refusal::Overloaded, Refusal::Reaped] {
+            let (mut round, _) = begun();
+            assert!(round.refused(Stage::Asking, OTHER, refusal));
+            assert_eq!((round.stage(), round.keys().len()), (Stage::Ending, 0), "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_member_has_forgotten_to_be_bound_by_stays() {
+        let (mut round, keys) = begun();
+        [LEADER, OTHER].into_iter().for_each(|member| round.heard(Stage::Asking, member, &keys));
+        assert!(round.refused(Stage::Marking, OTHER, Refusal::Reaped));
+        assert!(round.keys().is_empty());
+    }
+
+    #[test]
+    fn a_member_that_refuses_for_now_is_asked_again() {
+        let (mut round, keys) = begun();
+        assert!(!round.refused(Stage::Asking, OTHER, Refusal::DiskFull));
+        [LEADER, OTHER].into_iter().for_each(|member| round.heard(Stage::Asking, member, &keys));
+        assert!(!round.refused(Stage::Marking, OTHER, Refusal::Overloaded));
+        assert_eq!((round.stage(), round.keys()), (Stage::Marking, &keys));
+        assert!(round.waits_for().contains(&OTHER));
     }
 }

@@ -32,6 +32,31 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How far a clock is from others: one of the two, or neither, is more than nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Apart {
+    pub ahead: Duration,
+    pub behind: Duration,
+}
+
+impl Apart {
+    /// From the median of all clocks that are known, the own one among them. `offsets` says by how many milliseconds others
+    /// are ahead of it, of so many `peers`; none unless that is half of them, so that with the own one they are a majority.
+    /// Of two clocks the one that is behind is taken for right.
+    pub fn of(offsets: impl IntoIterator<Item = i64>, peers: usize) -> Option<Apart> {
+        const OWN: i64 = 0;
+        let mut offsets: Vec<i64> = offsets.into_iter().collect();
+        if offsets.is_empty() || offsets.len() * 2 < peers {
+            return None;
+        }
+        offsets.push(OWN);
+        offsets.sort_unstable();
+        let median = offsets[(offsets.len() - 1) / 2];
+        let millis = |millis: i64| Duration::from_millis(millis.max(0).unsigned_abs());
+        Some(Apart { ahead: millis(median.saturating_neg()), behind: millis(median) })
+    }
+}
+
 /// Tells when a wall clock was set, by comparing it now and then with time that nobody can set.
 #[derive(Debug, Clone)]
 pub struct WallWatch {
@@ -59,11 +84,16 @@ impl WallWatch {
         }
     }
 
-    /// Whether the clock can be relied on. It was not found to be set for as long as the margin is: whoever has set it had as
-    /// long to notice a mistake. Where it was not set since the watch began, it is enough that others' clocks show the same.
-    pub fn is_steady(&self, passed: Duration, others_agree: bool) -> bool {
-        let watched = self.watched_since.map_or(Duration::ZERO, |since| passed.saturating_sub(since));
-        watched >= self.margin || (others_agree && !self.was_set && self.watched_since.is_some())
+    /// Whether the clock can be relied on: never while it is ahead of others by more than `most`. It was not found to be set
+    /// for as long as the margin is: whoever has set it had as long to notice a mistake. Where it was not set since the watch
+    /// began, it is enough that others' clocks show the same.
+    pub fn is_steady(&self, passed: Duration, others: Option<Apart>, most: Duration) -> bool {
+        let Some(since) = self.watched_since else { return false };
+        let is_watched = passed.saturating_sub(since) >= self.margin;
+        match others {
+            Some(others) => others.ahead <= most && (is_watched || !self.was_set),
+            None => is_watched,
+        }
     }
 
     /// A clock that runs fast or slow, or is corrected by a little, is not set: of a day that is an hour.
@@ -78,23 +108,29 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     const HOUR: Duration = Duration::from_secs(60 * 60);
+    const MOST: Duration = Duration::from_secs(10);
+
+    /// Others' clocks show the same.
+    const TOGETHER: Option<Apart> = Some(Apart { ahead: Duration::ZERO, behind: Duration::ZERO });
 
     #[test]
     fn a_clock_that_was_set_is_not_relied_on_for_a_day() {
         let (mut watch, noon) = (WallWatch::new(DAY), WallTime(43_200_000));
         watch.look(Duration::ZERO, noon);
         watch.look(HOUR, noon.after(HOUR));
-        assert!(watch.is_steady(HOUR, true));
-        assert!(!watch.is_steady(HOUR, false), "a machine may have been started with a wrong clock");
-        assert!(watch.is_steady(DAY, false));
+        assert!(watch.is_steady(HOUR, TOGETHER, MOST));
+        assert!(!watch.is_steady(HOUR, None, MOST), "a machine may have been started with a wrong clock");
+        assert!(watch.is_steady(DAY, None, MOST));
+        let ahead = Some(Apart { ahead: HOUR, behind: Duration::ZERO });
+        assert!(!watch.is_steady(DAY, ahead, MOST), "however long it was watched");
 
         watch.look(HOUR * 2, noon.after(HOUR * 2 + DAY * 365));
-        assert!(!watch.is_steady(HOUR * 2, true));
+        assert!(!watch.is_steady(HOUR * 2, TOGETHER, MOST));
         // Set back at last: it was wrong until then.
         watch.look(HOUR * 20, noon.after(HOUR * 20));
-        assert!(!watch.is_steady(HOUR * 26, true));
+        assert!(!watch.is_steady(HOUR * 26, TOGETHER, MOST));
         watch.look(HOUR * 44, noon.after(HOUR * 44));
-        assert!(watch.is_steady(HOUR * 44, true));
+        assert!(watch.is_steady(HOUR * 44, TOGETHER, MOST));
     }
 
     #[test]
@@ -103,7 +139,7 @@ mod tests {
         for hour in 0..1000 {
             let passed = HOUR * hour;
             watch.look(passed, noon.after(passed + Duration::from_secs(u64::from(hour % 60))));
-            assert!(watch.is_steady(passed, true));
+            assert!(watch.is_steady(passed, TOGETHER, MOST));
         }
     }
 
@@ -113,5 +149,23 @@ mod tests {
         assert_eq!(WallTime(u64::MAX).after(DAY), WallTime(u64::MAX));
         assert_eq!(WallTime(5).until(WallTime(12)), Duration::from_millis(7));
         assert_eq!(WallTime(12).until(WallTime(5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_clock_that_differs_from_most_is_the_one_that_is_apart() {
+        let second = Duration::from_secs(1);
+        let of = |offsets: &[i64], peers| Apart::of(offsets.iter().copied(), peers);
+        let (ahead, behind) =
+            (Apart { ahead: second, ..Apart::default() }, Apart { behind: second, ..Apart::default() });
+        assert_eq!(of(&[0, 1_000], 2), Some(Apart::default()), "another is ahead");
+        assert_eq!(of(&[0, -1_000], 2), Some(Apart::default()), "another is behind");
+        assert_eq!(of(&[-1_000, -1_000], 2), Some(ahead));
+        assert_eq!(of(&[1_000, 1_000, 1_000], 3), Some(behind));
+        assert_eq!(
+            (of(&[1_000], 1), of(&[-1_000], 1)),
+            (Some(Apart::default()), Some(ahead)),
+            "of two the one behind is right"
+        );
+        assert_eq!((of(&[], 0), of(&[0], 3)), (None, None), "too few to tell");
     }
 }

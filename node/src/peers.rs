@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use starling_core::ids::{NodeId, RunVerdict};
+use starling_core::wall::Apart;
 use starling_proto::BUILD;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::hello::{Class, Features, Hello, HelloError, NotWelcome, PROTOCOLS, Welcome};
@@ -13,13 +14,6 @@ use starling_proto::peer::PeerServiceClient;
 
 use crate::link::Link;
 use crate::node::Node;
-
-/// How far a clock is from others: one of the two, or neither, is more than nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Apart {
-    pub ahead: Duration,
-    pub behind: Duration,
-}
 
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -114,20 +108,10 @@ impl Node {
         }
     }
 
-    /// How far this node's clock is from the median of all that are known, its own among them; none unless it was compared with
-    /// half of its peers, so that they are a majority. Of two clocks the one that is behind is taken for right.
+    /// How far this node's clock is from its peers'; none as long as too few were compared.
     pub fn clocks_apart(&self) -> Option<Apart> {
-        const OWN: i64 = 0;
         let links = self.peers.all(Class::Peer);
-        let mut offsets: Vec<i64> = links.iter().filter_map(|link| link.clock_offset()).collect();
-        if offsets.is_empty() || offsets.len() * 2 < links.len() {
-            return None;
-        }
-        offsets.push(OWN);
-        offsets.sort_unstable();
-        let median = offsets[(offsets.len() - 1) / 2];
-        let millis = |millis: i64| Duration::from_millis(millis.max(0).unsigned_abs());
-        Some(Apart { ahead: millis(median.saturating_neg()), behind: millis(median) })
+        Apart::of(links.iter().filter_map(|link| link.clock_offset()), links.len())
     }
 
     async fn keep_dialled(self: Arc<Self>, link: &Link) {

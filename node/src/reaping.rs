@@ -73,7 +73,6 @@ impl Rounds {
         Some((led.reaping.stage(), led.reaping.keys().clone(), led.reaping.waits_for()))
     }
 
-    /// A member that is bound by as many as it may holds up nobody: others might wait for this round in turn.
     fn heard(&self, id: RoundId, stage: Stage, by: NodeId, answer: Result<BTreeSet<ObjectKey>, Failure>) {
         let mut rounds = self.lock();
         let Some(led) = rounds.get_mut(&id.partition).filter(|led| led.reaping.id() == id) else { return };
@@ -82,13 +81,7 @@ impl Rounds {
                 led.failures.remove(&by);
                 led.reaping.heard(stage, by, &with);
             }
-            Err(Failure::Refused(Refusal::Overloaded)) if stage == led.reaping.stage() => led.reaping.call_off(),
-            // This leader has forgotten that there was such a round, being an old copy that nobody can tell: another number.
-            Err(Failure::Refused(Refusal::Reaped)) if stage == Stage::Asking => led.reaping.call_off(),
-            // It has forgotten that it is bound, being such a copy: nothing may go by its word.
-            Err(Failure::Refused(Refusal::Reaped)) if stage == Stage::Marking => {
-                led.reaping.heard(stage, by, &BTreeSet::new());
-            }
+            Err(Failure::Refused(refusal)) if led.reaping.refused(stage, by, refusal) => {}
             Err(failure) => drop(led.failures.insert(by, failure)),
         }
         if led.reaping.stage() == Stage::Over {
@@ -115,7 +108,7 @@ impl Node {
                 () = self.stopping.cancelled() => return,
                 () = tokio::time::sleep(interval) => {}
             }
-            self.look_at_clock(false);
+            self.look_at_clock();
             let Ok(ring) = self.serving_ring() else { continue };
             let turn = async {
                 self.put_back_outdated(&ring).await;
@@ -412,19 +405,14 @@ impl Node {
         Due { now: self.wall(), reap_after: self.config.reap_after, expired: self.expired() }
     }
 
-    /// Which values are gone for good by this node's clock (R12). It is relied on if enough others show the same, or if it
-    /// was watched for long; and not at all while it is ahead of theirs.
+    /// Which values are gone for good by this node's clock (R12), if that can be relied on.
     fn expired(&self) -> Expired {
-        let others = self.clocks_apart();
-        let others_agree = others.is_some_and(|apart| apart.ahead <= self.config.max_clock_drift);
-        match self.look_at_clock(others_agree) {
-            Some(wall) if others.is_none() || others_agree => Expired::By(wall.before(self.config.expiry_margin)),
-            Some(_) | None => Expired::Unknown,
-        }
+        let wall = self.look_at_clock();
+        wall.map_or(Expired::Unknown, |wall| Expired::By(wall.before(self.config.expiry_margin)))
     }
 
     /// What the clock shows, if it can be relied on.
-    fn look_at_clock(&self, others_agree: bool) -> Option<WallTime> {
+    fn look_at_clock(&self) -> Option<WallTime> {
         let mut watch = self.wall_watch.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.started.elapsed();
         let wall = self.wall();
@@ -434,7 +422,8 @@ impl Node {
         if is_sure {
             watch.look(passed, wall);
         }
-        Some(wall).filter(|_| is_sure && watch.is_steady(passed, others_agree))
+        let is_steady = watch.is_steady(passed, self.clocks_apart(), self.config.max_clock_drift);
+        Some(wall).filter(|_| is_sure && is_steady)
     }
 
     /// Those of the keys that this node is a primary of.
