@@ -12,7 +12,7 @@ use starling_storage::Identity;
 
 use crate::kernel::entropy::stream;
 use crate::kernel::network::HostId;
-use crate::kernel::time::REALTIME_AT_START;
+use crate::kernel::time::Moment;
 use crate::plan::Plan;
 
 /// Longer values are not told.
@@ -127,7 +127,7 @@ pub fn value(value: &Value) -> String {
         Value::Live(bytes) if bytes.len() > LONG => format!("{} bytes", bytes.len()),
         Value::Live(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Expiring { bytes, until } => {
-            let until = until.0.saturating_sub(REALTIME_AT_START.as_millis() as u64);
+            let until = until.0.saturating_sub(Moment::default().wall().0);
             format!("{} until {}.{:03}", self::value(&Value::Live(bytes.clone())), until / 1000, until % 1000)
         }
         Value::Tombstone => "deleted".to_owned(),

@@ -14,7 +14,7 @@ use starling_core::wall::WallTime;
 
 use crate::duty::Duty;
 use crate::kernel::network::HostId;
-use crate::kernel::time::{Moment, REALTIME_AT_START};
+use crate::kernel::time::Moment;
 use crate::names::Names;
 use crate::plan::Plan;
 use crate::run::Loss;
@@ -254,7 +254,7 @@ impl Judge<'_> {
                 Replica {
                     node: self.names.identity(HostId(index)).node,
                     is_primary: primaries.contains(&index),
-                    holds: held.map(|held| own_copy(&held.object, mode, self.ended())),
+                    holds: held.map(|held| own_copy(&held.object, mode, self.ending.ended.wall())),
                 }
             };
             let expected = (0..self.plan.nodes).filter(|index| !self.is_excused(*index, key, &primaries));
@@ -266,10 +266,6 @@ impl Judge<'_> {
             lost_disks: self.lost_disks(),
             at: self.ending.ended.0,
         }
-    }
-
-    fn ended(&self) -> WallTime {
-        WallTime(0).after(REALTIME_AT_START + self.ending.ended.since_start())
     }
 
     /// A node that is away has nothing to show. Whoever holds a copy for it has to keep that.

@@ -3,15 +3,16 @@
 //! There are four kinds of entries in [`Space::Trees`]. A *leaf* for each key that is held, in the order of positions, so that
 //! any branch can be summed up from one range. And the *sums* of the branches of one level, [`STORED_LEVEL`], so that the
 //! upper levels cost little to sum up. And an entry for each *tombstone*, and for each object that *expires* as a whole, in
-//! the order of time, so that those to be reaped are found without looking at all there is. The node's copy for somebody else has its leaf too: should it become a primary of the
-//! key, the tree has it already.
+//! the order of time, so that those to be reaped are found without looking at all there is. The node's copy for somebody
+//! else has its leaf too: should it become a primary of the key, the tree has it already.
 //!
 //! On disk: a sum's key is 0, the partition (16 bits, big-endian), the branch's number (8 bits) and the breadth; its value is
 //! the format, the number of keys (64 bits) and the hash (128 bits). A leaf's key is 1, the partition, the position (64 bits)
 //! and what the record's key has behind the partition; its value is the format, the breadth and the fingerprint (64 bits).
 //! A tombstone's key is 2, the partition and what the record's key has behind it; its value is the format and the greatest
-//! stamp (64 bits). The key of what expires is 3, the partition, the time of day at which it does (64 bits, milliseconds since
-//! the Unix epoch) and what the record's key has behind the partition; its value is the format. These formats never change without a new format byte.
+//! stamp (64 bits). The key of what expires is 3, the partition, the time of day at which it does (64 bits, milliseconds
+//! since the Unix epoch) and what the record's key has behind the partition; its value is the format. These formats never
+//! change without a new format byte.
 
 use std::collections::BTreeMap;
 

@@ -37,6 +37,11 @@ impl Moment {
     pub fn since_start(self) -> Duration {
         Duration::from_nanos(self.0)
     }
+
+    /// What a wall clock shows then that is right.
+    pub fn wall(self) -> WallTime {
+        WallTime(0).after(REALTIME_AT_START + self.since_start())
+    }
 }
 
 impl std::ops::Add<Duration> for Moment {
@@ -77,7 +82,7 @@ pub fn now() -> Moment {
 
 /// What a wall clock shows that is right.
 pub fn wall() -> WallTime {
-    WallTime(0).after(REALTIME_AT_START + now().since_start())
+    now().wall()
 }
 
 /// The world's time between two ticks.
