@@ -11,7 +11,7 @@ use starling_core::ids::RequestId;
 use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::ReplicaReport;
-use starling_core::wall::WallTime;
+use starling_core::wall::{Lifetime, WallTime};
 use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
 use starling_proto::data::{self, Got, GotLasting, KeysPage, LiveSibling, MAX_PAGE, PutFor, RequestError, Written};
 use starling_proto::hello::Features;
@@ -336,7 +336,7 @@ impl Put {
     }
 
     /// The value expires after so long, counted by the clock of the node that takes the request up: it is not shown any more
-    /// from then on, wherever it is. At most [`MAX_LIFETIME`](data::MAX_LIFETIME).
+    /// from then on, wherever it is. A millisecond at least, and at most [`Lifetime::MOST`].
     ///
     /// ```no_run
     /// # async fn example(sessions: starling_client::Bucket) -> Result<(), starling_client::ClientError> {

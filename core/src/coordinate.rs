@@ -26,6 +26,10 @@ pub struct Write {
     pub fresh_birth: Birth,
 }
 
+/// Most that [`ObjectLimits::bytes`] can be: seven replicas that were each written to without the others' knowledge fit a
+/// frame together.
+pub const MAX_OBJECT_BYTES: usize = 4 << 20;
+
 /// What a replica may hold of one key before it refuses to add to it (R14). Applies to clients' writes only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectLimits {

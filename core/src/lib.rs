@@ -11,6 +11,7 @@
 //! - how replicas become equal: [`tree`]; and how one that lost its disk comes back: [`filling`];
 //! - how a tombstone, or what has expired, goes for good: [`reaping`], with [`wall`] beside it;
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
+//! - what a request means that does not say it: [`settings`];
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
 //! Left out on purpose: storage, the wire, gossip.
@@ -38,6 +39,7 @@ pub mod reaping;
 pub mod report;
 pub mod request;
 pub mod ring;
+pub mod settings;
 pub mod stamp;
 pub mod token;
 pub mod transition;

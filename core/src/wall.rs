@@ -28,6 +28,37 @@ impl WallTime {
     }
 }
 
+/// How long a value is to live: a millisecond at least, a hundred years of 365 days at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lifetime(Duration);
+
+/// A lifetime that is too short or too long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a value lives for a millisecond at least, and for a hundred years at the most")]
+pub struct InvalidLifetime;
+
+impl Lifetime {
+    /// The grain of what clocks are asked for.
+    pub const LEAST: Duration = Duration::from_millis(1);
+    pub const MOST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    pub fn get(self) -> Duration {
+        self.0
+    }
+}
+
+impl TryFrom<Duration> for Lifetime {
+    type Error = InvalidLifetime;
+
+    fn try_from(duration: Duration) -> Result<Self, InvalidLifetime> {
+        if (Lifetime::LEAST..=Lifetime::MOST).contains(&duration) {
+            Ok(Lifetime(duration))
+        } else {
+            Err(InvalidLifetime)
+        }
+    }
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -141,6 +172,13 @@ mod tests {
             watch.look(passed, noon.after(passed + Duration::from_secs(u64::from(hour % 60))));
             assert!(watch.is_steady(passed, TOGETHER, MOST));
         }
+    }
+
+    #[test]
+    fn a_lifetime_has_its_limits() {
+        assert!(Lifetime::try_from(Lifetime::LEAST).is_ok() && Lifetime::try_from(Lifetime::MOST).is_ok());
+        assert!(Lifetime::try_from(Duration::from_micros(999)).is_err());
+        assert!(Lifetime::try_from(Lifetime::MOST + Duration::from_nanos(1)).is_err());
     }
 
     #[test]

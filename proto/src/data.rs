@@ -85,15 +85,12 @@ pub struct Put {
     pub r: Level,
 }
 
-/// Most that a value can be told to live: a hundred years, of 365 days.
-pub const MAX_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 /// A put of something that expires.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutFor {
     pub put: Put,
-    /// From when the node that is asked takes it up, by that node's clock: a millisecond at least, and at most
-    /// [`MAX_LIFETIME`]. A request that had been carried out before is not told a new time.
+    /// From when the node that is asked takes it up, by that node's clock. Has to be a
+    /// [`Lifetime`](starling_core::wall::Lifetime). A request that had been carried out before is not told a new time.
     pub lifetime: Duration,
 }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use starling_core::clock::Clock;
-use starling_core::coordinate::{Coordinated, Write, coordinate};
+use starling_core::coordinate::{Coordinated, ObjectLimits, Write, coordinate};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::mark::Minter;
@@ -25,6 +25,7 @@ use starling_core::preference::Primaries;
 use starling_core::reaping::{RoundsOver, agrees, can_write, is_guarded, may_mark, takes_in};
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::Ring;
+use starling_core::settings::Settings;
 use starling_core::tree::{Breadth, Fingerprint, Position};
 
 use crate::engine::{Batch, Engine, Space};
@@ -45,6 +46,7 @@ pub(crate) struct Surroundings<'a> {
     pub ring: &'a Ring,
     pub minter: Minter,
     pub limits: StoreLimits,
+    pub settings: &'a Settings,
     pub disk_is_full: bool,
     /// Markers held for each target before this batch.
     pub hints: &'a BTreeMap<NodeId, u64>,
@@ -79,6 +81,8 @@ pub(crate) struct Place {
     is_primary: bool,
     /// Who has to confirm what this node takes in.
     owed: BTreeSet<NodeId>,
+    /// What a client's write may make of it.
+    limits: ObjectLimits,
 }
 
 impl Place {
@@ -88,6 +92,7 @@ impl Place {
             record: RecordKey::new(around.ring.read().partition_of(key), key),
             is_primary: primaries.contains(around.node),
             owed: primaries.owed_by(around.node),
+            limits: around.settings.of(key.bucket()).limits_or(around.limits.object),
             primaries,
         }
     }
@@ -176,13 +181,13 @@ impl<'a> Fold<'a> {
         if !is_repeated {
             self.check_intake(place, &place.primaries.all())?;
         }
-        let Surroundings { minter, limits, .. } = *self.around;
+        let minter = self.around.minter;
         let slot = self.slot(place)?;
         #[cfg(feature = "deliberate-faults")]
         if fault::is_on(Fault::BatchFromOneBase) {
             slot.now = slot.before.clone();
         }
-        let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits.object)?;
+        let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &place.limits)?;
         let (object, is_guard) = (slot.now.object.clone(), slot.is_guard);
         if how == Coordinated::Minted || is_guard || self.is_counted_only_now(place)? {
             self.owe_confirmations(place)?;

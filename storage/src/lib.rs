@@ -5,11 +5,11 @@
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
 //! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
-//! ring changes, `filling.rs` for coming back after a disk was lost and `reaping.rs` for how tombstones go; [`directory`] for
+//! ring changes, `filling.rs` for coming back after a disk was lost, `reaping.rs` for how tombstones go and `settings.rs` for plain settings; [`directory`] for
 //! the files, and `salvage.rs` for what becomes of a damaged store; [`inspect`] for a look at what lies in an engine, past the
 //! store, and `verify.rs` for the store's own.
 //!
-//! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped). Missing still: expiry.
+//! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped).
 
 mod decrees;
 pub mod directory;
@@ -28,6 +28,7 @@ mod record;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 mod salvage;
+mod settings;
 mod shared;
 pub mod store;
 mod trees;
@@ -45,6 +46,7 @@ pub use record::UnreadableRecord;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Expect, RocksEngine, RocksOptions};
 pub use salvage::{Salvaged, salvage};
+pub use settings::SetError;
 pub use store::{Health, Hint, Listed, OpenError, Store, StoreLimits};
 pub use trees::PartitionTree;
 pub use verify::{Flaw, Verified};

@@ -14,6 +14,7 @@ use starling_core::layout::{Layout, LayoutVersion, MAX_LAYOUT_BYTES};
 use starling_core::name::BucketName;
 use starling_core::reaping::{Bound, RoundId, RoundsOver};
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
+use starling_core::settings::{Registers, Settings};
 use starling_core::token::Partition;
 use starling_core::transition::Pull;
 use starling_core::tree::Breadth;
@@ -42,6 +43,7 @@ const TOMBSTONES: &[u8] = b"tombstones";
 const BOUND: &[u8] = b"bound/";
 const ROUNDS_OVER: &[u8] = b"rounds-over/";
 const LAST_ROUND: &[u8] = b"last-round/";
+const SETTINGS: &[u8] = b"settings/";
 /// The ends of the prefixes above: `/` + 1.
 const PEER_RUN_END: &[u8] = b"peer-run0";
 const FORKED_END: &[u8] = b"forked0";
@@ -50,6 +52,7 @@ const FILLING_END: &[u8] = b"filling0";
 const BOUND_END: &[u8] = b"bound0";
 const ROUNDS_OVER_END: &[u8] = b"rounds-over0";
 const LAST_ROUND_END: &[u8] = b"last-round0";
+const SETTINGS_END: &[u8] = b"settings0";
 const MAX_PEER_RUNS: usize = 100_000;
 /// A vote may hold a layout, and little else.
 const MAX_VALUE_BYTES: usize = MAX_LAYOUT_BYTES + (1 << 16);
@@ -285,6 +288,17 @@ pub(crate) fn read_breadths(engine: &dyn Engine) -> Result<BTreeMap<BucketName, 
 
 pub(crate) fn write_breadths(batch: &mut Batch, breadths: &BTreeMap<BucketName, Breadth>) {
     write(batch, BREADTHS, breadths);
+}
+
+/// The settings of all buckets that have, or had, some.
+pub(crate) fn read_settings(engine: &dyn Engine) -> Result<Settings, EngineError> {
+    let found = engine.scan(Space::Meta, SETTINGS, Some(SETTINGS_END), usize::MAX)?;
+    let buckets: Result<Vec<(BucketName, Registers)>, _> = found.iter().map(|(_, bytes)| decode(bytes)).collect();
+    buckets.map(Settings::from_parts)
+}
+
+pub(crate) fn write_settings(batch: &mut Batch, bucket: &BucketName, registers: &Registers) {
+    write(batch, &[SETTINGS, bucket.as_str().as_bytes()].concat(), &(bucket, registers));
 }
 
 fn in_order(prefix: &[u8], number: u64) -> Vec<u8> {

@@ -11,6 +11,7 @@ use starling_core::layout::LayoutVersion;
 use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Ring};
+use starling_core::settings::Settings;
 use tokio::sync::watch;
 
 use crate::directory::Identity;
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
     pub run: OwnRun,
     pub trusted: Mutex<TrustedMarks>,
     pub ring: ArcSwapOption<Ring>,
-    /// Held while the log, a vote, whose directory this is, what it lacks, or what binds it changes.
+    /// Held while the log, a vote, whose directory this is, what it lacks, what binds it, or a setting changes.
     pub deciding: Mutex<()>,
     /// In which epoch each writer works out a batch, or makes one durable.
     pub batches: Vec<watch::Sender<Option<Epoch>>>,
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub filling: Mutex<Filling>,
     /// What binds this node, and what it does not take any more (R11). What binds is changed while `deciding` is held.
     pub reapings: ArcSwap<Reapings>,
+    /// What is set of buckets. Changed while `deciding` is held.
+    pub settings: ArcSwap<Settings>,
     /// Changes whenever more rounds are known to be over.
     pub rounds_over: watch::Sender<()>,
     pub met: Mutex<Met>,

@@ -42,7 +42,7 @@ use crate::writer::{Change, Job, Writer};
 /// What the store may take. Reaching a limit refuses the request at hand; it never drops what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreLimits {
-    /// Applies to clients' writes (R14).
+    /// Applies to clients' writes (R14), where their bucket has no setting of its own.
     pub object: ObjectLimits,
     /// Markers held for one target before copies that stand in for it are refused. A copy that has its marker can still
     /// be updated; one that stands in for another target adds to this one's markers all the same. The two writers do
@@ -227,6 +227,7 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             reapings: ArcSwap::from_pointee(Reapings::read(&*engine, ring.as_ref().map(Ring::epoch))?),
+            settings: ArcSwap::from_pointee(meta::read_settings(&*engine)?),
             rounds_over: watch::Sender::new(()),
             // Nothing is under way yet.
             adopted: AtomicU64::new(ring.as_ref().map_or(0, |ring| ring.epoch().0)),

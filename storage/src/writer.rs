@@ -272,11 +272,13 @@ impl Writer {
         let (jobs, of_another): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.epoch == ring.epoch());
         refuse_all(of_another, Refusal::OtherLayout);
         let (hints, reapings) = (self.shared.hints(), self.shared.reapings.load_full());
+        let settings = self.shared.settings.load_full();
         let around = Surroundings {
             node: self.shared.identity.node,
             ring: &ring,
             minter: self.shared.minter(),
             limits: self.shared.limits,
+            settings: &settings,
             disk_is_full: self.shared.disk_is_full(),
             hints: &hints,
             reapings: &reapings,

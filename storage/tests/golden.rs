@@ -278,6 +278,28 @@ fn the_log_and_the_votes() {
 }
 
 #[test]
+fn plain_settings() {
+    let engine = engine();
+    let store = open(engine.clone());
+    let changes = [("r".to_owned(), Some("one".to_owned())), ("ttl".to_owned(), None)].into();
+    store.set(&"carts".parse().unwrap(), &changes, WallTime(5)).unwrap();
+    let registers = [
+        "01",           // the format
+        "056361727473", // the bucket
+        "02",           // registers: name, when, by which directory, text
+        "0172",
+        "05",
+        "65",
+        "01036f6e65",
+        "0374746c",
+        "05",
+        "65",
+        "00", // cleared
+    ];
+    assert_eq!(meta(&*engine, b"settings/carts"), registers.concat());
+}
+
+#[test]
 fn a_newer_meta_value_keeps_an_older_build_from_starting() {
     let disk = MemoryDisk::default();
     let start = || {
@@ -285,7 +307,8 @@ fn a_newer_meta_value_keeps_an_older_build_from_starting() {
         Store::open_engine(engine.clone(), identity(), StoreLimits::default()).map(|_| engine)
     };
     let engine = start().unwrap();
-    let names: [&[u8]; 7] = [
+    let names: [&[u8]; 8] = [
+        b"settings/carts",
         b"copied",
         b"layout/\0\0\0\0\0\0\0\x01",
         b"peer-run/\0\0\0\0\0\0\x01\x02",

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use starling_core::coordinate::ObjectLimits;
+use starling_core::coordinate::{MAX_OBJECT_BYTES, ObjectLimits};
 use starling_core::name::{NodeName, Zone};
 #[cfg(feature = "rocksdb")]
 use starling_storage::RocksOptions;
@@ -24,8 +24,6 @@ pub use settings::{Settings, Source};
 
 /// Most of anything for which room is made in advance.
 const MOST_AT_ONCE: usize = 1_000_000;
-/// Seven replicas that were each written to without the others' knowledge fit a frame together.
-const MOST_OBJECT_BYTES: u64 = 4 << 20;
 
 /// A checked configuration. Only this travels inward.
 #[derive(Debug, Clone)]
@@ -208,8 +206,8 @@ impl Reader<'_> {
 
     fn object_size(&mut self, key: &'static str) -> usize {
         let size = self.size(key);
-        if size > MOST_OBJECT_BYTES {
-            let most = bytesize::ByteSize(MOST_OBJECT_BYTES);
+        if size > MAX_OBJECT_BYTES as u64 {
+            let most = bytesize::ByteSize(MAX_OBJECT_BYTES as u64);
             self.note(key, format!("must be at most {most}: a merge of several replicas' siblings has to fit a frame"));
         }
         usize_of(size)

@@ -19,5 +19,6 @@ mod reaping;
 mod runs;
 #[cfg(feature = "rocksdb")]
 mod salvage;
+mod settings;
 mod trees;
 mod writes;
