@@ -60,7 +60,7 @@ trial:           ## Is every fault that builds can have on purpose found? [FAULT
 	@cargo run --quiet $(SIMULATOR) -- trial --seeds $(SEEDS) $(if $(FAULT),--fault $(FAULT))
 
 figures: build   ## What a node costs and how soon it notices, as the process tests measure it
-	cargo nextest run --workspace -E 'binary(figures)' --no-capture
+	cargo nextest run --workspace -E 'test(/^figures::/)' --no-capture
 
 doc:             ## Doc tests, and docs without warnings
 	cargo test --doc --workspace

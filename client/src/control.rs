@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use starling_core::change::Change;
 use starling_core::layout::{Layout, LayoutChecksum};
 use starling_core::ring::{Entry, Epoch};
+use starling_core::settings::{Registers, Settings};
 use starling_core::token::Partition;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceClient, FillingUp, Init, NodeStatus, Plan, RepairScope,
-    Repairing, Tombstones, Transfers, Transition, VerifiedPage,
+    Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
-use starling_proto::hello::{Class, Hello};
+use starling_proto::hello::{Class, Features, Hello};
 use starling_proto::network::{Network, Tcp, dial};
 use starling_proto::{RpcError, call_within};
 
@@ -23,6 +24,7 @@ use crate::seeds::first_answer;
 pub struct ControlClient {
     address: String,
     client: ControlServiceClient,
+    features: Features,
 }
 
 impl ControlClient {
@@ -38,12 +40,12 @@ impl ControlClient {
     /// As for [`ControlClient::connect`].
     pub async fn connect_over(network: &dyn Network, address: &str) -> Result<ControlClient, ClientError> {
         let dialled = dial(network, address, &Hello::of_client(Class::Control, None), dial_limit()).await;
-        let (stream, _welcome) = dialled.map_err(|error| {
+        let (stream, welcome) = dialled.map_err(|error| {
             let attempt = Attempt { address: address.to_owned(), reason: error.to_string() };
             ClientError::Unavailable { tried: vec![attempt] }
         })?;
         let client = ControlServiceClient::new(client_limits(), client_transport(stream)).spawn();
-        Ok(ControlClient { address: address.to_owned(), client })
+        Ok(ControlClient { address: address.to_owned(), client, features: welcome.features })
     }
 
     /// The first of the addresses (`host:port`) that answers within `within`, and the cluster as it sees it. The next is
@@ -165,6 +167,29 @@ impl ControlClient {
     /// [`ClientError::Invalid`] if the node does not serve.
     pub async fn tombstones(&self, within: Duration) -> Result<Tombstones, ClientError> {
         self.told(self.client.tombstones(call_within(within)).await)
+    }
+
+    /// The plain settings of all buckets, as this node goes by them: by none if its build knows of none.
+    ///
+    /// # Errors
+    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    pub async fn settings(&self, within: Duration) -> Result<Settings, ClientError> {
+        if !self.features.include(Features::SETTINGS) {
+            return Ok(Settings::default());
+        }
+        self.client.settings(call_within(within)).await.map_err(|error| self.silent(&error))
+    }
+
+    /// Changes settings of a bucket on this node, from where they spread within seconds; tells what is set of that bucket
+    /// then.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if they make no sense, the node does not serve, or its build knows of none.
+    pub async fn set(&self, set: Set, within: Duration) -> Result<Registers, ClientError> {
+        if !self.features.include(Features::SETTINGS) {
+            return Err(ClientError::Invalid(format!("the build of {} knows of no settings of buckets", self.address)));
+        }
+        self.told(self.client.set(call_within(within), set).await)
     }
 
     /// Checks what this node holds against itself, some partitions from this one on.

@@ -11,7 +11,7 @@ use starling_core::ids::RequestId;
 use starling_core::object::Value;
 use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::ReplicaReport;
-use starling_core::wall::{Lifetime, WallTime};
+use starling_core::wall::WallTime;
 use starling_proto::connection::{FRAME_MARGIN_BYTES, MAX_FRAME_BYTES};
 use starling_proto::data::{self, Got, GotLasting, KeysPage, LiveSibling, MAX_PAGE, PutFor, RequestError, Written};
 use starling_proto::hello::Features;
@@ -217,12 +217,20 @@ impl IntoFuture for Get {
     }
 }
 
+/// How long a value stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    AsItsBucketSays,
+    ForGood,
+    For(Duration),
+}
+
 /// What a put and a delete have in common.
 struct Writing {
     bucket: Bucket,
     key: Bytes,
     value: Value,
-    lifetime: Option<Duration>,
+    lasts: Lasts,
     context: Option<Context>,
     request: RequestId,
     w: Level,
@@ -236,14 +244,14 @@ impl Writing {
         let timeout = bucket.client.options.timeout;
         let request = RequestId(rand::random());
         let default = Level::Default;
-        let (lifetime, context) = (None, None);
-        Writing { bucket, key, value, lifetime, context, request, w: default, pw: default, r: default, timeout }
+        let (lasts, context) = (Lasts::AsItsBucketSays, None);
+        Writing { bucket, key, value, lasts, context, request, w: default, pw: default, r: default, timeout }
     }
 
     async fn send(self) -> Result<Stored, ClientError> {
         let key = object_key(&self.bucket.name, self.key)?;
         check_payload(key.key(), &self.value)?;
-        let lifetime = self.lifetime;
+        let lasts = self.lasts;
         let errand = Errand { target: Target::Key(key.clone()), effect: Effect::Write, timeout: self.timeout };
         let id = self.request;
         let context = self.context.map(|context| context.as_bytes().clone());
@@ -251,12 +259,18 @@ impl Writing {
         let call = move |client: Service, context| {
             let request = request.clone();
             async move {
-                let Some(lifetime) = lifetime else { return client.put(context, request).await };
-                if !client.has(Features::EXPIRY) {
-                    let reason = "its build knows of no values that expire".to_owned();
-                    return Ok(Err(RequestError::NotServing(reason)));
+                match lasts {
+                    Lasts::ForGood if client.has(Features::SETTINGS) => client.put_for_good(context, request).await,
+                    // A build that knows of no settings has every value stay.
+                    Lasts::AsItsBucketSays | Lasts::ForGood => client.put(context, request).await,
+                    Lasts::For(lifetime) if client.has(Features::EXPIRY) => {
+                        client.put_for(context, PutFor { put: request, lifetime }).await
+                    }
+                    Lasts::For(_) => {
+                        let reason = "its build knows of no values that expire".to_owned();
+                        Ok(Err(RequestError::NotServing(reason)))
+                    }
                 }
-                client.put_for(context, PutFor { put: request, lifetime }).await
             }
         };
         let Answered { answer: written, via, doubts } = self.bucket.client.router.call(&errand, call).await?;
@@ -336,7 +350,8 @@ impl Put {
     }
 
     /// The value expires after so long, counted by the clock of the node that takes the request up: it is not shown any more
-    /// from then on, wherever it is. A millisecond at least, and at most [`Lifetime::MOST`].
+    /// from then on, wherever it is. It has to be a
+    /// [`Lifetime`](starling_core::wall::Lifetime).
     ///
     /// ```no_run
     /// # async fn example(sessions: starling_client::Bucket) -> Result<(), starling_client::ClientError> {
@@ -346,7 +361,13 @@ impl Put {
     /// # }
     /// ```
     pub fn ttl(mut self, ttl: Duration) -> Put {
-        self.0.lifetime = Some(ttl);
+        self.0.lasts = Lasts::For(ttl);
+        self
+    }
+
+    /// The value stays until it is deleted, even where values of its bucket are set to expire.
+    pub fn for_good(mut self) -> Put {
+        self.0.lasts = Lasts::ForGood;
         self
     }
 }

@@ -13,11 +13,12 @@ use starling_core::layout::{FirstLayout, Layout, LayoutChecksum, Member};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::quorum::ReplicaCount;
 use starling_core::ring::{Entry, Epoch};
+use starling_core::settings::{Registers, Settings};
 use starling_core::token::{Partition, PartitionCount};
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlService, FillingUp, Init, NodeStatus, NotRegistered, PeerView, Plan,
-    Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
+    Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataService, Get, Got, GotLasting, Keys, KeysPage, Location, Put, PutFor, RequestError, Written,
@@ -124,6 +125,10 @@ impl DataService for Node {
     async fn get_own_lasting(self, _: CallContext, _: ObjectKey) -> Result<GotLasting, RequestError> {
         unreachable!("it does not say that it can")
     }
+
+    async fn put_for_good(self, _: CallContext, _: Put) -> Result<Written, RequestError> {
+        unreachable!("it does not say that it can")
+    }
 }
 
 impl ControlService for Node {
@@ -201,6 +206,14 @@ impl ControlService for Node {
 
     async fn tombstones(self, _: CallContext) -> Result<Tombstones, ControlError> {
         unreachable!("no test asks for it")
+    }
+
+    async fn settings(self, _: CallContext) -> Settings {
+        unreachable!("it does not say that it can")
+    }
+
+    async fn set(self, _: CallContext, _: Set) -> Result<Registers, ControlError> {
+        unreachable!("it does not say that it can")
     }
 }
 

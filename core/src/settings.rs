@@ -23,7 +23,7 @@ use crate::codec;
 use crate::coordinate::{MAX_OBJECT_BYTES, ObjectLimits};
 use crate::ids::DirectoryId;
 use crate::name::BucketName;
-use crate::quorum::{Level, MAX_REPLICAS};
+use crate::quorum::{Level, MAX_REPLICAS, ReplicaCount};
 use crate::wall::{InvalidLifetime, Lifetime, WallTime};
 
 /// Most buckets that may be given settings of their own.
@@ -116,12 +116,29 @@ impl BucketSettings {
         Ok(())
     }
 
+    /// What a read goes by that asks for this, as far as that many replicas can do it if it was not said.
+    pub fn r_for(&self, asked: Level, replicas: ReplicaCount) -> Level {
+        asked_or(asked, self.r, replicas)
+    }
+
+    /// As [`BucketSettings::r_for`], of a write.
+    pub fn w_for(&self, asked: Level, replicas: ReplicaCount) -> Level {
+        asked_or(asked, self.w, replicas)
+    }
+
     /// These limits, where nothing is set.
     pub fn limits_or(&self, otherwise: ObjectLimits) -> ObjectLimits {
         ObjectLimits {
             siblings: self.max_siblings.unwrap_or(otherwise.siblings),
             bytes: self.max_object_size.unwrap_or(otherwise.bytes),
         }
+    }
+}
+
+fn asked_or(asked: Level, set: Option<Level>, replicas: ReplicaCount) -> Level {
+    match asked {
+        Level::Default => set.unwrap_or_default().within(replicas),
+        Level::Count(_) | Level::One | Level::Quorum | Level::All => asked,
     }
 }
 

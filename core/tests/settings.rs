@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use starling_core::coordinate::{MAX_OBJECT_BYTES, ObjectLimits};
 use starling_core::ids::DirectoryId;
 use starling_core::name::BucketName;
-use starling_core::quorum::Level;
+use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::settings::{
     BucketSettings, Changes, InvalidSetting, MAX_BUCKETS, Register, Registers, Setting, Settings, SettingsChecksum,
     Version,
@@ -202,6 +202,17 @@ fn no_more_buckets_than_there_is_room_for_are_given_settings() {
     let one_more = settings.change(&bucket("one more"), &one, WallTime(2), DirectoryId(1));
     assert_eq!(one_more, Err(InvalidSetting::TooManyBuckets));
     settings.change(&bucket("bucket 7"), &one, WallTime(2), DirectoryId(1)).unwrap();
+}
+
+#[test]
+fn what_a_request_asks_for_counts_and_else_what_is_set_as_far_as_replicas_can_do_it() {
+    let copies = |count: u8| ReplicaCount::try_from(count).unwrap();
+    let set = BucketSettings { r: Some(Level::One), w: Some(Level::Count(3)), ..BucketSettings::default() };
+    assert_eq!(set.r_for(Level::Default, copies(3)), Level::One);
+    assert_eq!(set.r_for(Level::All, copies(3)), Level::All);
+    assert_eq!(set.w_for(Level::Default, copies(2)), Level::Count(2));
+    assert_eq!(set.w_for(Level::Count(3), copies(2)), Level::Count(3), "and is refused for it");
+    assert_eq!(BucketSettings::default().w_for(Level::Default, copies(3)), Level::Default);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use starling_core::ids::{ClusterId, NodeId, Run};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::{NodeName, Zone};
 use starling_core::ring::{EntryChecksum, Epoch};
+use starling_core::settings::SettingsChecksum;
 
 /// Longest address: a DNS name of 253 bytes, a colon, a port.
 pub const MAX_ADDRESS_BYTES: usize = 259;
@@ -40,6 +41,8 @@ pub struct Announcement {
     pub hints_for: HintTargets,
     /// It lacks writes that were acknowledged before its directory came.
     pub is_filling: bool,
+    /// Of the plain settings that it goes by; none if its build knows of none.
+    pub settings: Option<SettingsChecksum>,
     pub standing: Standing,
 }
 

@@ -1,29 +1,31 @@
 //! How an announcement is written: one short, readable chitchat value for each field.
 //!
-//! | key           | value                                                                     |
-//! |---------------|---------------------------------------------------------------------------|
-//! | `v1.name`     | name of the node                                                          |
-//! | `v1.zone`     | name of the zone                                                          |
-//! | `v1.run`      | directory id, counter in decimal, nonce in hexadecimal                     |
-//! | `v1.address`  | `host:port` of the RPC services                                           |
-//! | `v1.protocol` | oldest and newest version spoken: `1-2`                                   |
-//! | `v1.features` | bits, in hexadecimal                                                      |
-//! | `v1.build`    | text                                                                      |
-//! | `v1.cluster`  | cluster id, or `-`                                                        |
-//! | `v1.layout`   | version, or `-`                                                           |
-//! | `v1.log`      | epoch in decimal and checksum of the last entry, or `-`                   |
-//! | `v1.hints`    | node ids, or `-` for none, or `*` for anyone                              |
-//! | `v1.standing` | `starting`, `serving`, `leaving`, or `retired` with the reason behind it  |
-//! | `v1.filling`  | `filling` or `-`; taken for `-` where it is missing                       |
+//! | key           | value                                                                       |
+//! |---------------|-----------------------------------------------------------------------------|
+//! | `v1.name`     | name of the node                                                            |
+//! | `v1.zone`     | name of the zone                                                            |
+//! | `v1.run`      | directory id, counter in decimal, nonce in hexadecimal                      |
+//! | `v1.address`  | `host:port` of the RPC services                                             |
+//! | `v1.protocol` | oldest and newest version spoken: `1-2`                                     |
+//! | `v1.features` | bits, in hexadecimal                                                        |
+//! | `v1.build`    | text                                                                        |
+//! | `v1.cluster`  | cluster id, or `-`                                                          |
+//! | `v1.layout`   | version, or `-`                                                             |
+//! | `v1.log`      | epoch in decimal and checksum of the last entry, or `-`                     |
+//! | `v1.hints`    | node ids, or `-` for none, or `*` for anyone                                |
+//! | `v1.standing` | `starting`, `serving`, `leaving`, or `retired` with the reason behind it    |
+//! | `v1.filling`  | `filling` or `-`; taken for `-` where it is missing                         |
+//! | `v1.settings` | checksum of the plain settings, in hexadecimal; missing in earlier programs |
 //!
 //! A later program adds keys and may not change these: unknown keys are passed over. All of these keys are always
-//! written, so an announcement that lacks one of those before the last has not arrived in full.
+//! written, so an announcement that lacks one of those before the last two has not arrived in full.
 
 use std::ops::RangeInclusive;
 
 use starling_core::ids::{DirectoryId, Run};
 use starling_core::layout::LayoutVersion;
 use starling_core::ring::{EntryChecksum, Epoch};
+use starling_core::settings::SettingsChecksum;
 
 use crate::announcement::{Announcement, HintTargets, ShortText, Standing};
 
@@ -60,9 +62,10 @@ pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)>
         log,
         hints_for,
         is_filling,
+        settings,
         standing,
     } = announcement;
-    vec![
+    let mut values = vec![
         ("v1.name", name.to_string()),
         ("v1.zone", zone.to_string()),
         ("v1.run", format!("{} {} {:016x}", run.directory, run.counter, run.nonce)),
@@ -76,7 +79,9 @@ pub(crate) fn encode(announcement: &Announcement) -> Vec<(&'static str, String)>
         ("v1.hints", write_targets(hints_for)),
         ("v1.standing", write_standing(standing)),
         ("v1.filling", if *is_filling { FILLING } else { NONE }.to_owned()),
-    ]
+    ];
+    values.extend(settings.map(|checksum| ("v1.settings", checksum.to_string())));
+    values
 }
 
 /// Reads an announcement; `get` looks a key up.
@@ -96,6 +101,7 @@ pub(crate) fn decode<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<Announ
         hints_for: fields.read("v1.hints", read_targets)?,
         standing: fields.read("v1.standing", read_standing)?,
         is_filling: (fields.get)("v1.filling") == Some(FILLING),
+        settings: (fields.get)("v1.settings").and_then(hexadecimal).map(SettingsChecksum),
     })
 }
 

@@ -2,7 +2,7 @@
 //! goes on in [`crate::coordinator`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use starling_core::context::{Context, InvalidContext};
@@ -11,12 +11,13 @@ use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::report::{Failure, Refusal};
+use starling_core::settings::BucketSettings;
 use starling_core::token::Token;
-use starling_core::wall::WallTime;
+use starling_core::wall::{Lifetime, WallTime};
 use starling_proto::CallContext;
 use starling_proto::data::{
-    DataService, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, MAX_LIFETIME, Put, PutFor,
-    ReplicaView, RequestError, Written,
+    DataService, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, Put, PutFor, ReplicaView,
+    RequestError, Written,
 };
 use starling_proto::hello::Class;
 use starling_proto::peer::{PeerError, Read};
@@ -26,9 +27,6 @@ use tracing::Instrument;
 use crate::coordinator::Request;
 use crate::link::fits_a_frame;
 use crate::node::{Node, NotServing};
-
-/// The grain of what clocks are asked for.
-const LEAST_LIFETIME: Duration = Duration::from_millis(1);
 
 #[derive(Clone)]
 pub struct Api {
@@ -60,21 +58,26 @@ impl DataService for Api {
     }
 
     async fn put_for(self, context: CallContext, request: PutFor) -> Result<Written, RequestError> {
-        // A value must not be over before it was written, nor live on and on.
-        let apart = self.node.clocks_apart().unwrap_or_default();
-        if apart.ahead.max(apart.behind) > self.node.config.max_clock_drift {
-            return Err(RequestError::Refused(Refusal::ClockDrift));
-        }
-        let put = lasting(request, self.node.wall())?;
+        let lifetime = Lifetime::try_from(request.lifetime).map_err(|error| invalid(&error))?;
+        let put = self.node.expiring(request.put, lifetime)?;
         self.write(context, put).await
     }
 
+    async fn put_for_good(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
+        live(&request)?;
+        self.write(context, request).await
+    }
+
     async fn put(self, context: CallContext, request: Put) -> Result<Written, RequestError> {
-        match &request.value {
-            Value::Live(_) | Value::Tombstone => self.write(context, request).await,
+        let put = match (&request.value, self.node.settings_of(&request.key).ttl) {
+            (Value::Live(_), Some(lifetime)) => self.node.expiring(request, lifetime)?,
+            (Value::Live(_), None) | (Value::Tombstone, _) => request,
             // By whose clock, nobody could tell.
-            Value::Expiring { .. } => Err(RequestError::Invalid("a put says how long, not until when".to_owned())),
-        }
+            (Value::Expiring { .. }, _) => {
+                return Err(RequestError::Invalid("a put says how long, not until when".to_owned()));
+            }
+        };
+        self.write(context, put).await
     }
 
     async fn get_own(self, context: CallContext, key: ObjectKey) -> Result<Got, RequestError> {
@@ -124,8 +127,28 @@ impl Node {
         Ok(Request { ring, fences: self.store.fences(), deadline, trace: *context.trace_id() })
     }
 
+    /// The put that it is for everybody from now on: they go by one time at which the value expires (R12).
+    ///
+    /// # Errors
+    /// [`Refusal::ClockDrift`] if this node's clock is apart from others': a value must not be over before it was written,
+    /// nor live on and on.
+    fn expiring(&self, put: Put, lifetime: Lifetime) -> Result<Put, RequestError> {
+        let apart = self.clocks_apart().unwrap_or_default();
+        if apart.ahead.max(apart.behind) > self.config.max_clock_drift {
+            return Err(RequestError::Refused(Refusal::ClockDrift));
+        }
+        let (bytes, until) = (live(&put)?.clone(), self.wall().after(lifetime.get()));
+        Ok(Put { value: Value::Expiring { bytes, until }, ..put })
+    }
+
+    fn settings_of(&self, key: &ObjectKey) -> BucketSettings {
+        self.store.settings().of(key.bucket())
+    }
+
     /// Reads, and once more by each ring that comes while it does.
-    async fn get(self: Arc<Self>, mut request: Request, get: Get) -> Result<GotLasting, RequestError> {
+    async fn get(self: Arc<Self>, mut request: Request, mut get: Get) -> Result<GotLasting, RequestError> {
+        let copies = request.ring.read().replicas_of(get.key.bucket());
+        get.r = self.settings_of(&get.key).r_for(get.r, copies);
         loop {
             let got = Arc::clone(&self).get_by(request.clone(), get.clone()).await;
             match self.newer(&request, got.as_ref().err()).await {
@@ -150,6 +173,8 @@ impl Node {
 
     async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
         seen_by_writer(request.ring.read(), &put)?;
+        let copies = request.ring.read().replicas_of(put.key.bucket());
+        put.w = self.settings_of(&put.key).w_for(put.w, copies);
         if is_blind_delete(&put) {
             put.context = Arc::clone(&self).context_of_present(request.clone(), &put).await?;
         }
@@ -219,21 +244,18 @@ pub fn seen_by_writer(layout: &Layout, put: &Put) -> Result<Seen, RequestError> 
     }
 }
 
-/// The put that it is for everybody from now on: they go by one time at which the value expires (R12).
-fn lasting(PutFor { put, lifetime }: PutFor, now: WallTime) -> Result<Put, RequestError> {
-    if !(LEAST_LIFETIME..=MAX_LIFETIME).contains(&lifetime) {
-        let reason = "a value lives for a millisecond at least, and for a hundred years at the most";
-        return Err(RequestError::Invalid(reason.to_owned()));
-    }
-    match put.value {
-        Value::Live(bytes) => {
-            let until = now.after(lifetime);
-            Ok(Put { value: Value::Expiring { bytes, until }, ..put })
-        }
+/// The value of a put that is one: not of a delete.
+fn live(put: &Put) -> Result<&Bytes, RequestError> {
+    match &put.value {
+        Value::Live(bytes) => Ok(bytes),
         Value::Tombstone | Value::Expiring { .. } => {
             Err(RequestError::Invalid("only a value that is put can be told how long to live".to_owned()))
         }
     }
+}
+
+fn invalid(error: &dyn std::error::Error) -> RequestError {
+    RequestError::Invalid(error.to_string())
 }
 
 /// An object as its bucket's readers see it at that time.

@@ -7,11 +7,12 @@ use starling_core::change::Change;
 use starling_core::ids::{ClusterId, NodeId};
 use starling_core::layout::{Layout, LayoutChecksum, Member};
 use starling_core::ring::{Entry, Epoch};
+use starling_core::settings::{Registers, Settings};
 use starling_core::token::Partition;
 use starling_gossip::Standing;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlService, FillingUp, HintsFor, Init, NodeStatus, NotRegistered,
-    PeerView, Plan, Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
+    PeerView, Plan, Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -145,6 +146,14 @@ impl ControlService for Control {
 
     async fn tombstones(self, _: CallContext) -> Result<Tombstones, ControlError> {
         self.node.tombstones().await
+    }
+
+    async fn settings(self, _: CallContext) -> Settings {
+        Settings::clone(&self.node.store.settings())
+    }
+
+    async fn set(self, _: CallContext, request: Set) -> Result<Registers, ControlError> {
+        self.node.set(request).await
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

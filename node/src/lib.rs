@@ -48,6 +48,7 @@ pub mod replica;
 mod run;
 pub mod scrubbing;
 mod server;
+pub mod settings;
 
 #[cfg(feature = "rocksdb")]
 pub use run::run;

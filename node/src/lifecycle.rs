@@ -60,6 +60,7 @@ impl Running {
         node.spawn(Arc::clone(&node).meet_peers());
         node.spawn(Arc::clone(&node).look_for_layout());
         node.spawn(Arc::clone(&node).follow_the_log());
+        node.spawn(Arc::clone(&node).follow_settings());
         node.spawn(Arc::clone(&node).see_changes_through());
         node.spawn(Arc::clone(&node).copy_what_is_gained());
         node.spawn(Arc::clone(&node).readdress());
@@ -120,6 +121,7 @@ pub async fn gossip_parts(
         log: store.ring().map(|ring| (ring.epoch(), ring.tip())),
         hints_for: store.hints().into_keys().collect::<HintTargets>(),
         is_filling: store.filling_count() > 0,
+        settings: Some(store.settings().checksum()),
         standing: Standing::Starting,
     };
     let settings = Settings {

@@ -141,6 +141,7 @@ impl Node {
             let ring = self.store.ring();
             let hints: HintTargets = self.store.hints().into_keys().collect();
             let is_filling = self.store.filling_count() > 0;
+            let settings = self.store.settings().checksum();
             let standing = announced(&self.standing());
             gossip.update(|announcement| {
                 announcement.cluster = ring.as_ref().map(|ring| ring.cluster());
@@ -148,6 +149,7 @@ impl Node {
                 announcement.log = ring.as_ref().map(|ring| (ring.epoch(), ring.tip()));
                 announcement.hints_for = hints;
                 announcement.is_filling = is_filling;
+                announcement.settings = Some(settings);
                 announcement.standing = standing;
             });
             tokio::select! {

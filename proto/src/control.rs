@@ -11,6 +11,7 @@ use starling_core::name::{BucketName, NodeName, ObjectKey, Zone};
 use starling_core::quorum::ReplicaCount;
 use starling_core::reaping::Stage;
 use starling_core::ring::{Entry, Epoch, Phase};
+use starling_core::settings::{Changes, Registers, Settings};
 use starling_core::token::{Partition, PartitionCount};
 use starling_core::transition::Lack;
 
@@ -54,6 +55,18 @@ pub trait ControlService {
     async fn filling() -> FillingUp;
     /// The tombstones of the partitions whose reaping this node leads, and what they wait for.
     async fn tombstones() -> Result<Tombstones, ControlError>;
+    /// The plain settings of all buckets, as this node goes by them. Called only where
+    /// [`Features::SETTINGS`](crate::hello::Features::SETTINGS) is advertised, as the one that follows.
+    async fn settings() -> Settings;
+    /// Changes settings of a bucket, here and, within seconds, everywhere; tells what is set of that bucket then.
+    async fn set(request: Set) -> Result<Registers, ControlError>;
+}
+
+/// A change of plain settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    pub bucket: BucketName,
+    pub changes: Changes,
 }
 
 /// What is deleted and not forgotten yet, in the partitions whose reaping a node leads.

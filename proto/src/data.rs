@@ -38,6 +38,9 @@ pub trait DataService {
     async fn get_lasting(request: Get) -> Result<GotLasting, RequestError>;
     /// As [`DataService::get_own`], with when each sibling expires.
     async fn get_own_lasting(key: ObjectKey) -> Result<GotLasting, RequestError>;
+    /// As [`DataService::put`], of a value that stays, also where values of its bucket are set to expire. Called only where
+    /// [`Features::SETTINGS`](crate::hello::Features::SETTINGS) is advertised.
+    async fn put_for_good(request: Put) -> Result<Written, RequestError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

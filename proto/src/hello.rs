@@ -60,8 +60,10 @@ impl Features {
     pub const REAPING: Features = Features(1);
     /// Knows of values that expire.
     pub const EXPIRY: Features = Features(1 << 1);
+    /// Knows of plain settings of buckets.
+    pub const SETTINGS: Features = Features(1 << 2);
     /// Of this build.
-    pub const ALL: Features = Features(Features::REAPING.0 | Features::EXPIRY.0);
+    pub const ALL: Features = Features(Features::REAPING.0 | Features::EXPIRY.0 | Features::SETTINGS.0);
 
     pub fn include(self, others: Features) -> bool {
         self.0 & others.0 == others.0

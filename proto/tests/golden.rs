@@ -26,6 +26,7 @@ use starling_core::quorum::{Level, Quorum, ReplicaCount, Tally};
 use starling_core::reaping::{Round, RoundId, RoundsOver, Stage};
 use starling_core::report::{Failure, Outcome, Refusal, Repair, ReplicaReport, Role};
 use starling_core::ring::{Decree, Epoch, Phase, Ring};
+use starling_core::settings::{Changes, Register, Registers, Settings, Version};
 use starling_core::stamp::Stamp;
 use starling_core::token::{Partition, PartitionCount, Token};
 use starling_core::transition::{Lack, Progress};
@@ -35,7 +36,7 @@ use starling_proto::connection::client_transport;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, FillingUp, Flaw,
     FlawKind, HeldUp, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan, ReapingRound,
-    Registration, RepairScope, Repairing, Tombstones, Transfers, Transition, VerifiedPage,
+    Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -92,6 +93,7 @@ fn data(table: &mut Table) {
         PutFor => DataServiceRequest::PutFor { request: PutFor { put: put(), lifetime: Duration::from_millis(1_500) } },
         GetLasting => DataServiceRequest::GetLasting { request: get() },
         GetOwnLasting => DataServiceRequest::GetOwnLasting { key: key() },
+        PutForGood => DataServiceRequest::PutForGood { request: put() },
     });
     table.heading("data: responses");
     every!(table, DataServiceResponse {
@@ -105,6 +107,7 @@ fn data(table: &mut Table) {
         PutFor => DataServiceResponse::PutFor(Ok(written())),
         GetLasting => DataServiceResponse::GetLasting(Ok(lasting(got()))),
         GetOwnLasting => DataServiceResponse::GetOwnLasting(Ok(lasting(absent()))),
+        PutForGood => DataServiceResponse::PutForGood(Ok(written())),
     });
     table.row("Get, failed", &DataServiceResponse::Get(Err(RequestError::Refused(Refusal::Overloaded))));
 }
@@ -200,6 +203,8 @@ fn control(table: &mut Table) {
         Register => ControlServiceRequest::Register { request: registration() },
         Filling => ControlServiceRequest::Filling {},
         Tombstones => ControlServiceRequest::Tombstones {},
+        Settings => ControlServiceRequest::Settings {},
+        Set => ControlServiceRequest::Set { request: Set { bucket: bucket(), changes: changes() } },
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -259,6 +264,8 @@ fn control(table: &mut Table) {
             }],
             reaped: 6,
         })),
+        Settings => ControlServiceResponse::Settings(Settings::from_parts([(bucket(), registers())])),
+        Set => ControlServiceResponse::Set(Ok(registers())),
     });
     table.heading("HeldUp");
     every!(table, HeldUp {
@@ -567,6 +574,16 @@ fn sum() -> Sum {
 
 fn change() -> Change {
     Change::Leave("n1".parse().unwrap())
+}
+
+fn changes() -> Changes {
+    [("r".to_owned(), Some("one".to_owned())), ("ttl".to_owned(), None)].into()
+}
+
+fn registers() -> Registers {
+    let version = Version { at: WallTime(1_700_000_000_000), by: DirectoryId(5) };
+    let register = |text: Option<String>| Register { version, text };
+    changes().into_iter().map(|(name, text)| (name, register(text))).collect()
 }
 
 fn plan() -> Plan {

@@ -77,7 +77,9 @@ impl Observer {
             Words::ClientAsks(DataServiceRequest::Get { request } | DataServiceRequest::GetLasting { request }) => {
                 vec![names::key(&request.key)]
             }
-            Words::ClientAsks(DataServiceRequest::Put { request }) => vec![names::key(&request.key)],
+            Words::ClientAsks(DataServiceRequest::Put { request } | DataServiceRequest::PutForGood { request }) => {
+                vec![names::key(&request.key)]
+            }
             Words::ClientAsks(DataServiceRequest::PutFor { request }) => vec![names::key(&request.put.key)],
             // It may be answered yet.
             Words::Cancelled => return self.calls.get(&id).cloned(),
@@ -208,7 +210,9 @@ impl Observer {
                 let values: Vec<_> = got.siblings.iter().map(|s| String::from_utf8_lossy(&s.value)).collect();
                 Some(format!("found {subject} = [{}] {}", values.join(", "), self.names.clock(&got.clock)))
             }
-            DataServiceResponse::Put(Ok(written)) | DataServiceResponse::PutFor(Ok(written)) => Some(format!(
+            DataServiceResponse::Put(Ok(written))
+            | DataServiceResponse::PutFor(Ok(written))
+            | DataServiceResponse::PutForGood(Ok(written)) => Some(format!(
                 "acknowledged {subject}, {} live{}",
                 written.siblings,
                 if written.repeated { ", as before" } else { "" }
@@ -216,7 +220,8 @@ impl Observer {
             DataServiceResponse::Get(Err(error))
             | DataServiceResponse::GetLasting(Err(error))
             | DataServiceResponse::Put(Err(error))
-            | DataServiceResponse::PutFor(Err(error)) => Some(format!("{subject}: {error}")),
+            | DataServiceResponse::PutFor(Err(error))
+            | DataServiceResponse::PutForGood(Err(error)) => Some(format!("{subject}: {error}")),
             DataServiceResponse::GetOwn(_)
             | DataServiceResponse::GetOwnLasting(_)
             | DataServiceResponse::Keys(_)
@@ -270,6 +275,7 @@ fn client_asks(request: &DataServiceRequest) -> Option<String> {
         }
         DataServiceRequest::Put { request } => Some(put(request)),
         DataServiceRequest::PutFor { request } => Some(format!("{}, for {:?}", put(&request.put), request.lifetime)),
+        DataServiceRequest::PutForGood { request } => Some(format!("{}, for good", put(request))),
         DataServiceRequest::GetOwn { .. }
         | DataServiceRequest::GetOwnLasting { .. }
         | DataServiceRequest::Keys { .. }

@@ -53,14 +53,25 @@ pub struct PutArgs {
     /// Read first, and overwrite all that was read
     #[arg(long, conflicts_with = "context")]
     resolve: bool,
-    /// The value expires after so long, e.g. 30m or 7days: it is shown no more, and forgotten in the end
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    ttl: Option<Duration>,
+    /// The value expires after so long, e.g. 30m or 7days: it is shown no more, and forgotten in the end; `never` where
+    /// values of its bucket are set to expire, and this one is to stay
+    #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
+    ttl: Option<Ttl>,
     /// Of --resolve: replicas that have to answer the read
     #[arg(long, value_name = "LEVEL", default_value_t, hide_default_value = true, requires = "resolve")]
     r: Level,
     #[command(flatten)]
     write: WriteArgs,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ttl {
+    Never,
+    After(Duration),
+}
+
+fn parse_ttl(text: &str) -> Result<Ttl, humantime::DurationError> {
+    if text == "never" { Ok(Ttl::Never) } else { humantime::parse_duration(text).map(Ttl::After) }
 }
 
 pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, Failure> {
@@ -74,9 +85,11 @@ pub async fn run(args: PutArgs, global: &Global, out: &Out) -> Result<ExitCode, 
     if let Some(request) = args.write.request {
         put = put.request(request);
     }
-    if let Some(ttl) = args.ttl {
-        put = put.ttl(ttl);
-    }
+    put = match args.ttl {
+        None => put,
+        Some(Ttl::Never) => put.for_good(),
+        Some(Ttl::After(ttl)) => put.ttl(ttl),
+    };
     let request = put.request_id();
     let stored = put.await.map_err(|error| session.failure(error, Intent::Write(Some(request))))?;
     let mut report = WriteReport::new("put", &place, &stored);

@@ -47,7 +47,7 @@ fn examples() -> Vec<(&'static str, String)> {
         example("cluster history", &history::tests::report()),
         example("cluster transfers", &transfers::tests::report()),
         example("bucket list, bucket show", &bucket::tests::all()),
-        example("bucket list, bucket show", &bucket::tests::one()),
+        example("bucket list, bucket show", &bucket::tests::one("carts")),
         example("node info", &node::tests::info()),
         example("node hints", &node::tests::hints()),
         example("node verify", &repair::tests::verified()),

@@ -21,6 +21,7 @@ fn example() -> Announcement {
         log: Some((Epoch(9), EntryChecksum(0xabc))),
         hints_for: [NodeId(2), NodeId(3)].into_iter().collect(),
         is_filling: true,
+        settings: Some(SettingsChecksum(0x5e7)),
         standing: Standing::Retired { reason: ShortText::new("sync failed") },
     }
 }
@@ -45,6 +46,7 @@ fn the_keys_and_values_stay_as_they_are() {
         ("v1.hints", "0000000000000002 0000000000000003"),
         ("v1.standing", "retired sync failed"),
         ("v1.filling", "filling"),
+        ("v1.settings", "00000000000005e7"),
     ];
     assert_eq!(encode(&example()), expected.map(|(key, value)| (key, value.to_owned())));
 }
@@ -94,6 +96,7 @@ fn an_announcement_that_lacks_a_key_has_not_arrived() {
         match key {
             // Earlier programs do not write it.
             "v1.filling" => assert_eq!(read, Ok(Announcement { is_filling: false, ..example() })),
+            "v1.settings" => assert_eq!(read, Ok(Announcement { settings: None, ..example() })),
             key => assert_eq!(read, Err(Unreadable::Missing(key))),
         }
     }
@@ -150,7 +153,7 @@ prop_compose! {
         (oldest, newest) in any::<(u16, u16)>(),
         features in any::<u64>(),
         build in any_text(),
-        (cluster, layout, log) in any::<(Option<u64>, Option<u64>, Option<(u64, u64)>)>(),
+        (cluster, layout, log, settings) in any::<(Option<u64>, Option<u64>, Option<(u64, u64)>, Option<u64>)>(),
         hints_for in any_targets(),
         is_filling in any::<bool>(),
         standing in any_standing(),
@@ -168,6 +171,7 @@ prop_compose! {
             log: log.map(|(epoch, checksum)| (Epoch(epoch), EntryChecksum(checksum))),
             hints_for,
             is_filling,
+            settings: settings.map(SettingsChecksum),
             standing,
         }
     }

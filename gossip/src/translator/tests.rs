@@ -71,6 +71,7 @@ fn announcement(name: &str) -> Announcement {
         log: None,
         hints_for: HintTargets::none(),
         is_filling: false,
+        settings: None,
         standing: Standing::Serving,
     }
 }

@@ -40,6 +40,7 @@ pub fn announcement(name: &str) -> Announcement {
         log: None,
         hints_for: HintTargets::none(),
         is_filling: false,
+        settings: None,
         standing: Standing::Serving,
     }
 }

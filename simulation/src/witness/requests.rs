@@ -45,7 +45,10 @@ impl Witness {
         let call = heard.call.map(|call| (heard.connection, call));
         let way = format!("the way from {} to {}", self.names.host(heard.from), self.names.host(heard.to));
         match (&heard.words, call) {
-            (Words::ClientAsks(DataServiceRequest::Put { request }), Some(call)) => self.asked_to_write(request, call),
+            (
+                Words::ClientAsks(DataServiceRequest::Put { request } | DataServiceRequest::PutForGood { request }),
+                Some(call),
+            ) => self.asked_to_write(request, call),
             (Words::ClientAsks(DataServiceRequest::PutFor { request }), Some(call)) => {
                 self.asked_to_write(&request.put, call);
             }
@@ -88,7 +91,11 @@ impl Witness {
                 }
             }
             (
-                Words::NodeAnswers(DataServiceResponse::Put(answer) | DataServiceResponse::PutFor(answer)),
+                Words::NodeAnswers(
+                    DataServiceResponse::Put(answer)
+                    | DataServiceResponse::PutFor(answer)
+                    | DataServiceResponse::PutForGood(answer),
+                ),
                 Some(call),
             ) => {
                 if let (Some(Asked::Put { key, request, asked, since }), Ok(written)) =

@@ -1,0 +1,24 @@
+//! All process tests: one program, so that it is linked once. Each module tells its stories on clusters of its own.
+
+mod acknowledged_writes;
+mod anti_entropy;
+mod beginnings;
+mod bucket_settings;
+mod command_line;
+mod consistency;
+mod crowds;
+mod deletions;
+mod expiry;
+mod figures;
+mod handoff;
+mod judge;
+mod lost_disks;
+mod paused_replica;
+mod read_repair;
+mod repeated_requests;
+mod restarts;
+mod ring_changes;
+mod ring_commands;
+mod siblings;
+mod smoke;
+mod traces;
