@@ -119,6 +119,8 @@ faults! {
     ExpireByOneClock = "expire-by-one-clock",
     /// R12: what has expired binds those who hold nothing of it as a tombstone does, and is merged without its values.
     MergeWithoutValues = "merge-without-values",
+    /// Of a setting that two nodes know differently, each takes what the other has.
+    SettingsByArrival = "settings-by-arrival",
 }
 
 impl fmt::Display for Fault {

@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec;
 use crate::coordinate::{MAX_OBJECT_BYTES, ObjectLimits};
+use crate::fault::{self, Fault};
 use crate::ids::DirectoryId;
 use crate::name::BucketName;
 use crate::quorum::{Level, MAX_REPLICAS, ReplicaCount};
@@ -251,7 +252,8 @@ impl Settings {
         for (bucket, registers) in &others.0 {
             let own = self.0.entry(bucket.clone()).or_default();
             for (name, theirs) in registers {
-                if own.get(name).is_none_or(|own| own < theirs) {
+                let is_later = own.get(name).is_none_or(|own| own < theirs);
+                if is_later || fault::is_on(Fault::SettingsByArrival) {
                     own.insert(name.clone(), theirs.clone());
                 }
             }

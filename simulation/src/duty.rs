@@ -66,7 +66,8 @@ impl Duty {
             (None, _) => Some(Duty::NothingIsWrong),
             (Some(node), None) => {
                 let is_noticed = done.timeout >= TO_NOTICE;
-                (is_noticed && can_do_without(node, done)).then_some(Duty::OneNodeIsInTrouble(node))
+                let copies = *plan.copies(&done.key).start();
+                (is_noticed && can_do_without(node, copies, done)).then_some(Duty::OneNodeIsInTrouble(node))
             }
             (Some(_), Some(_)) => None,
         }
@@ -117,8 +118,9 @@ fn strikes(plan: &Plan, trouble: &Trouble) -> Option<BTreeSet<HostId>> {
         | Trouble::OldCopy { node, .. } => Some(BTreeSet::from([*node])),
         Trouble::PowerCut { nodes, .. } => Some(nodes.clone()),
         Trouble::Partition { cuts: wires, .. } | Trouble::Weather { wires, .. } => only_node_of(plan, wires),
+        Trouble::Set { .. } => Some(BTreeSet::new()),
         // A node that has left, or not joined yet, is not to be asked for anything; who that is takes its time.
-        Trouble::Resets { .. } | Trouble::Move { .. } => None,
+        Trouble::Resets { .. } | Trouble::Move { .. } | Trouble::Copies { .. } | Trouble::Weigh { .. } => None,
     }
 }
 
@@ -130,9 +132,9 @@ fn only_node_of(plan: &Plan, wires: &BTreeSet<Wire>) -> Option<BTreeSet<HostId>>
 }
 
 /// Of three replicas two are left, of two one; a write may go to a fallback instead, a read not.
-fn can_do_without(node: HostId, done: &Done) -> bool {
+fn can_do_without(node: HostId, copies: usize, done: &Done) -> bool {
     let Levels { all, primaries } = done.asked;
-    let of_three = workload::copies(&done.key) == 3;
+    let of_three = copies == 3;
     let is_left = |level: Level| match level {
         Level::Default | Level::One => true,
         Level::Quorum => of_three,

@@ -2,11 +2,13 @@
 //! network is, and what breaks when. A plan can be made smaller; what is left of it happens as before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use starling_core::name::ObjectKey;
+use starling_core::settings::Setting;
 
 use crate::kernel::entropy::{Stream, stream};
 use crate::kernel::network::{HostId, Weather, Wire};
@@ -111,6 +113,22 @@ pub enum Trouble {
         joins: BTreeSet<HostId>,
         leaves: BTreeSet<HostId>,
     },
+    /// The operator asks that a bucket has that many copies of each object.
+    Copies {
+        bucket: &'static str,
+        copies: u8,
+    },
+    /// The operator asks for another weight of a member.
+    Weigh {
+        node: HostId,
+        weight: u32,
+    },
+    /// Somebody sets something of a bucket that the clients do not use, or clears it, on that node.
+    Set {
+        node: HostId,
+        setting: Setting,
+        text: Option<&'static str>,
+    },
     /// The disk is taken away for good; the node starts on an empty one.
     Wipe {
         node: HostId,
@@ -185,11 +203,19 @@ impl Trouble {
                 (true, _) => "nodes leave",
                 (false, false) => "nodes join and leave",
             },
+            Trouble::Copies { .. } => "copies of a bucket",
+            Trouble::Weigh { .. } => "weight of a member",
+            Trouble::Set { .. } => "setting of a bucket",
             Trouble::Wipe { .. } => "wiped disk",
             Trouble::Rot { .. } => "damaged disk",
             Trouble::OldCopy { clean: true, .. } => "old copy of a stopped directory",
             Trouble::OldCopy { clean: false, .. } => "old copy of a running directory",
         }
+    }
+
+    /// The ring is changed by it, if it comes to that.
+    pub fn moves_the_ring(&self) -> bool {
+        matches!(self, Trouble::Move { .. } | Trouble::Copies { .. } | Trouble::Weigh { .. })
     }
 
     /// A disk that took writes is lost by it.
@@ -238,6 +264,10 @@ impl Plan {
         }
         let moves = plan.moves(&mut moving);
         plan.episodes.extend(moves);
+        let other_rules = plan.other_rules(&mut stream(seed, "rules"));
+        plan.episodes.extend(other_rules);
+        let settings = plan.settings(&mut stream(seed, "settings"));
+        plan.episodes.extend(settings);
         plan.episodes.sort_by_key(|episode| episode.from);
         plan.episodes.iter_mut().enumerate().for_each(|(number, episode)| episode.number = number);
         plan
@@ -267,6 +297,20 @@ impl Plan {
 
     pub fn load_ends(&self) -> Moment {
         self.load_begins() + self.load
+    }
+
+    /// Between how many copies a key has, where there are enough nodes.
+    pub fn copies(&self, key: &ObjectKey) -> RangeInclusive<usize> {
+        let asked = self.episodes.iter().filter_map(|episode| match episode.trouble {
+            Trouble::Copies { bucket, copies } if bucket == workload::bucket(key) => Some(usize::from(copies)),
+            _ => None,
+        });
+        let first = workload::copies(workload::bucket(key));
+        asked.fold(first..=first, |range, copies| *range.start().min(&copies)..=*range.end().max(&copies))
+    }
+
+    pub fn moves_the_ring(&self) -> bool {
+        self.episodes.iter().any(|episode| episode.trouble.moves_the_ring())
     }
 
     /// How wrong the clocks may be.
@@ -333,6 +377,11 @@ impl Plan {
                     nodes.iter().map(|of| format!("{} {does}", node(of))).collect::<Vec<_>>()
                 };
                 [all(joins, "joins"), all(leaves, "leaves")].concat().join(", ")
+            }
+            Trouble::Copies { bucket, copies } => format!("{copies} of each object in {bucket}"),
+            Trouble::Weigh { node: of, weight } => format!("{weight} for {}", node(of)),
+            Trouble::Set { node: of, setting, text } => {
+                format!("{}={} on {}", setting.name(), text.unwrap_or("default"), node(of))
             }
             Trouble::Resets { between: (a, b) } => format!("{} and {}", node(a), node(b)),
             Trouble::SlowDisk { node: of, factor } => format!("{}, {factor} times as slow", node(of)),
@@ -413,10 +462,7 @@ impl Plan {
         if spare.is_empty() {
             return moves;
         }
-        let load = self.load.as_millis() as u64;
-        let mut times: Vec<u64> = (0..chance.random_range(1..=3)).map(|_| chance.random_range(0..load / 2)).collect();
-        times.sort_unstable();
-        for after in times {
+        for from in self.moments(chance.random_range(1..=3), chance) {
             let join = chance.random_range(0..=spare.len());
             let joins: BTreeSet<HostId> = spare.drain(..join).collect();
             members.shuffle(chance);
@@ -426,12 +472,74 @@ impl Plan {
             if joins.is_empty() && leaves.is_empty() {
                 continue;
             }
-            let trouble = Trouble::Move { joins, leaves };
-            let after = Duration::from_millis(after);
             // What has been begun goes on to the end.
-            moves.push(Episode { number: 0, from: self.load_begins() + after, lasts: self.load - after, trouble });
+            moves.push(self.until_the_end(from, Trouble::Move { joins, leaves }));
         }
         moves
+    }
+
+    /// Other numbers of copies and other weights, in some runs. What has been asked for goes on to the end.
+    fn other_rules(&self, chance: &mut Stream) -> Vec<Episode> {
+        if !chance.random_bool(0.25) {
+            return Vec::new();
+        }
+        let leaves = |node: &HostId| {
+            let leaves =
+                |episode: &Episode| matches!(&episode.trouble, Trouble::Move { leaves, .. } if leaves.contains(node));
+            self.episodes.iter().any(leaves)
+        };
+        let stay: Vec<HostId> = (0..self.members).map(HostId).filter(|node| !leaves(node)).collect();
+        let mut copies: BTreeMap<&'static str, usize> =
+            workload::BUCKETS.into_iter().map(|bucket| (bucket, workload::copies(bucket))).collect();
+        self.moments(chance.random_range(1..=2), chance)
+            .into_iter()
+            .filter_map(|from| {
+                let trouble = if chance.random_bool(0.7) {
+                    let bucket = *workload::BUCKETS.choose(chance)?;
+                    let now = copies.get_mut(bucket)?;
+                    *now = if *now == 3 { 2 } else { 3 };
+                    Trouble::Copies { bucket, copies: u8::try_from(*now).ok()? }
+                } else {
+                    Trouble::Weigh { node: *stay.choose(chance)?, weight: chance.random_range(2..=4) }
+                };
+                Some(self.until_the_end(from, trouble))
+            })
+            .collect()
+    }
+
+    /// Plain settings, in some runs.
+    fn settings(&self, chance: &mut Stream) -> Vec<Episode> {
+        const TEXTS: [(Setting, Option<&str>); 7] = [
+            (Setting::R, Some("one")),
+            (Setting::R, Some("all")),
+            (Setting::R, None),
+            (Setting::W, Some("2")),
+            (Setting::Ttl, Some("60000")),
+            (Setting::MaxSiblings, Some("50")),
+            (Setting::MaxObjectSize, Some("9999")),
+        ];
+        if !chance.random_bool(0.3) {
+            return Vec::new();
+        }
+        let moments = self.moments(chance.random_range(1..=5), chance);
+        let set = moments.into_iter().filter_map(|from| {
+            let (setting, text) = *TEXTS.choose(chance)?;
+            let node = HostId(chance.random_range(0..self.members));
+            Some(self.until_the_end(from, Trouble::Set { node, setting, text }))
+        });
+        set.collect()
+    }
+
+    /// In the first half of the load, ascending.
+    fn moments(&self, count: usize, chance: &mut Stream) -> Vec<Duration> {
+        let half = self.load.as_millis() as u64 / 2;
+        let mut moments: Vec<u64> = (0..count).map(|_| chance.random_range(0..half)).collect();
+        moments.sort_unstable();
+        moments.into_iter().map(Duration::from_millis).collect()
+    }
+
+    fn until_the_end(&self, from: Duration, trouble: Trouble) -> Episode {
+        Episode { number: 0, from: self.load_begins() + from, lasts: self.load - from, trouble }
     }
 
     fn trouble(&self, chance: &mut Stream) -> Trouble {

@@ -17,9 +17,10 @@ use starling_core::layout::{BucketRules, Layout};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::SiblingMode;
 use starling_core::quorum::{Level, ReplicaCount};
+use starling_core::settings::Registers;
 use starling_core::token::PartitionCount;
 use starling_node::registering::Anew;
-use starling_proto::control::{Init, NodeStanding};
+use starling_proto::control::{Init, NodeStanding, Set};
 use starling_storage::{Identity, MemoryDisk, MemoryEngine, inspect};
 
 use crate::kernel::entropy::{self, stream};
@@ -51,6 +52,10 @@ struct Desk {
     made: bool,
     /// Changes of the ring that the operator is to ask for, one after another.
     moves: VecDeque<Vec<Change>>,
+    /// Settings that are to be changed, one after another.
+    sets: VecDeque<(HostId, Set)>,
+    /// What was said to be set, as it was said.
+    set: Vec<(BucketName, Registers)>,
     /// Sessions that have come to their end.
     finished: usize,
     problem: Option<String>,
@@ -494,7 +499,7 @@ impl World {
                 return Some(format!("n{} should be {expected:?} and is {standing:?}", index + 1));
             }
         }
-        if let Some(other) = self.other_ring() {
+        if let Some(other) = self.other_ring().or_else(|| self.other_settings()) {
             return Some(other);
         }
         let witness = lock(&self.witness);

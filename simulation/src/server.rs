@@ -184,7 +184,7 @@ impl Server {
             watch: Watch::default(),
             nodes: plan.nodes,
             max_siblings: plan.max_siblings,
-            moves: plan.members < plan.nodes,
+            moves: plan.moves_the_ring(),
             disks: 1,
             running: None,
         }

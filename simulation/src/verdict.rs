@@ -239,8 +239,9 @@ impl Judge<'_> {
     }
 
     fn asked(&self, done: &Done) -> Asked {
-        let copies = workload::copies(&done.key).min(self.plan.members);
-        let Needed { replicas, primaries } = Needed::of(done.asked.all, done.asked.primaries, copies);
+        let copies = self.plan.copies(&done.key);
+        let (fewest, copies) = ((*copies.start()).min(self.plan.members), (*copies.end()).min(self.plan.members));
+        let Needed { replicas, primaries } = Needed::of(done.asked.all, done.asked.primaries, fewest);
         let small = |count: usize| u8::try_from(count).expect("a key has few copies");
         Asked { replicas: small(replicas), primaries: small(primaries), copies: small(copies) }
     }

@@ -36,6 +36,7 @@ pub const CARTS: &str = "carts";
 pub const SESSIONS: &str = "sessions";
 /// Here a key has two replicas.
 pub const PAIRS: &str = "pairs";
+pub const BUCKETS: [&str; 3] = [CARTS, SESSIONS, PAIRS];
 
 /// A node that is asked directly has time to look for a coordinator among silent ones.
 const DIRECTLY: Duration = Duration::from_secs(4);
@@ -134,12 +135,12 @@ pub fn key(number: usize, chance: &mut Stream) -> ObjectKey {
 /// In which of them it is.
 pub fn bucket(key: &ObjectKey) -> &'static str {
     let name = key.bucket().as_str();
-    [CARTS, SESSIONS, PAIRS].into_iter().find(|bucket| *bucket == name).expect("there are no others")
+    BUCKETS.into_iter().find(|bucket| *bucket == name).expect("there are no others")
 }
 
-/// How many replicas a key has where there are enough nodes.
-pub fn copies(key: &ObjectKey) -> usize {
-    if key.bucket().as_str() == PAIRS { 2 } else { 3 }
+/// How many copies a bucket has of each object at first, where there are enough nodes.
+pub fn copies(bucket: &str) -> usize {
+    if bucket == PAIRS { 2 } else { 3 }
 }
 
 /// A client at work.

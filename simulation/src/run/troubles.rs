@@ -38,6 +38,9 @@ impl World {
             }
             Trouble::Resets { between: (a, b) } => self.network.reset_between(*a, *b),
             Trouble::Move { joins, leaves } => self.ask_to_move(joins, leaves),
+            Trouble::Copies { bucket, copies } => self.ask_for_copies(bucket, *copies),
+            Trouble::Weigh { node, weight } => self.ask_to_weigh(*node, *weight),
+            Trouble::Set { node, setting, text } => self.ask_to_set(*node, *setting, *text),
             Trouble::FailingSync { node, left } => {
                 self.state[node.0].left_after_failure = *left;
                 self.servers[node.0].disk.memory.fail_syncs(1);
@@ -86,7 +89,12 @@ impl World {
                 let paused = self.state[node.0].paused > 0;
                 self.servers[node.0].pause(paused);
             }
-            Trouble::Resets { .. } | Trouble::Move { .. } | Trouble::Rot { .. } => {}
+            Trouble::Resets { .. }
+            | Trouble::Move { .. }
+            | Trouble::Copies { .. }
+            | Trouble::Weigh { .. }
+            | Trouble::Set { .. }
+            | Trouble::Rot { .. } => {}
             Trouble::FailingSync { node, .. } => self.servers[node.0].disk.memory.fail_syncs(0),
             Trouble::ClockJump { node, millis } => self.servers[node.0].watch.jump(-millis),
             Trouble::OldCopy { node, .. } => {
