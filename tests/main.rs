@@ -19,6 +19,7 @@ mod repeated_requests;
 mod restarts;
 mod ring_changes;
 mod ring_commands;
+mod ring_under_load;
 mod siblings;
 mod smoke;
 mod traces;
