@@ -138,3 +138,20 @@ fn a_node_that_has_left_and_is_gone_for_good_can_be_removed_by_its_name() {
     let emptied = left.after(&left.entry(Decree::Emptied(NodeId(3)))).unwrap();
     assert_eq!(decree(&emptied, &[Change::Remove(name(3))]), Err(ChangeError::NoMember(name(3))));
 }
+
+#[test]
+fn what_was_brought_home_meanwhile_leaves_a_plan_as_it_was() {
+    let settle = |ring: &Ring, layout: &Layout, dead: &BTreeSet<NodeId>| {
+        let begin = Decree::Begin { layout: layout.clone(), dead: dead.clone() };
+        [begin, Decree::Switch(layout.version()), Decree::End(layout.version())]
+            .into_iter()
+            .fold(ring.clone(), |ring, decree| ring.after(&ring.entry(decree)).unwrap())
+    };
+    let (four, none) = decree(&ring(), &[join(4)]).unwrap();
+    let four = settle(&ring(), &four, &none);
+    let (three, none) = decree(&four, &[Change::Leave(name(4))]).unwrap();
+    let left = settle(&four, &three, &none);
+    let emptied = left.after(&left.entry(Decree::Emptied(NodeId(4)))).unwrap();
+    let weigh = [Change::Weigh { name: name(1), weight: 2 }];
+    assert_eq!(decree(&left, &weigh), decree(&emptied, &weigh));
+}

@@ -48,25 +48,32 @@ impl Node {
 
     /// Puts the plan forward that was shown.
     pub async fn commit_plan(self: Arc<Self>, shown: LayoutChecksum) -> Result<Committed, ControlError> {
-        let ring = self.ring_or_none()?;
-        let plan = self.plan().await?.ok_or_else(|| ControlError::Invalid("nothing is staged here".to_owned()))?;
+        let deadline = Instant::now() + DECISION_LIMIT;
+        let mut ring = self.ring_or_none()?;
+        let mut plan = self.plan().await?.ok_or_else(|| ControlError::Invalid("nothing is staged here".to_owned()))?;
         if plan.after.checksum() != shown {
             return Err(ControlError::Invalid(
                 "what is staged comes to another plan by now: look at it again with `starling cluster plan`".to_owned(),
             ));
         }
-        let version = plan.after.version();
-        let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
-        let choice =
-            self.decide(&ring, decree, Instant::now() + DECISION_LIMIT).await.map_err(|error| match error {
+        loop {
+            let version = plan.after.version();
+            let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
+            let choice = self.decide(&ring, decree, deadline).await.map_err(|error| match error {
                 ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
                 ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
             })?;
-        if !choice.is_ours {
-            return Ok(Committed::Other { epoch: choice.entry.epoch });
+            if choice.is_ours {
+                self.unstage_committed(&plan.changes).await?;
+                return Ok(Committed::Chosen(version));
+            }
+            // What came first may leave the plan as it is: that somebody has brought home all that it held.
+            ring = self.ring_or_none()?;
+            match self.plan().await {
+                Ok(Some(again)) if again.after.checksum() == shown && Instant::now() < deadline => plan = again,
+                Ok(_) | Err(_) => return Ok(Committed::Other { epoch: choice.entry.epoch }),
+            }
         }
-        self.unstage_committed(&plan.changes).await?;
-        Ok(Committed::Chosen(version))
     }
 
     /// What was staged behind a plan while it was chosen stays.
