@@ -13,6 +13,7 @@ mod figures;
 mod handoff;
 mod judge;
 mod lost_disks;
+mod network_cut;
 mod paused_replica;
 mod read_repair;
 mod repeated_requests;

@@ -167,6 +167,8 @@ async fn a_ring_that_moves_under_load_loses_nothing_though_nodes_are_killed() {
         "{acknowledged} writes acknowledged, {failed} not; the longest pause was {longest:?} for all, {of_one:?} for one"
     );
     assert!(longest < PATIENCE, "for {longest:?} nobody's write was acknowledged");
+    // A request that was given up, and another.
+    assert!(of_one < PATIENCE * 2, "somebody's writes were not acknowledged for {of_one:?}");
 
     let about = [AcknowledgedWriteLost, DeleteUndone, HintsLeft, ReplicasDiffer, Resurrected, StaleRead];
     recorder.judge(&mut cluster, &about).await;

@@ -23,7 +23,7 @@ pub struct Launch {
     /// here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,
-    /// Flags after our own.
+    /// Flags after our own. `--seeds` among them takes the place of ours.
     pub args: Vec<String>,
     /// Set for the node. Apart from these it sees our environment without its `STARLING_*`, which are meant for us.
     pub env: BTreeMap<String, String>,
@@ -71,7 +71,11 @@ impl Start<'_> {
         let Node { name, zone, address, .. } = self.node;
         let mut command = Command::new(self.binary);
         command.args(["--name", name.as_str(), "--zone", zone.as_str(), "--data-dir"]).arg(self.data_dir);
-        command.args(["--listen", &address.to_string(), "--seeds", &self.seeds]).args(&launch.args);
+        command.args(["--listen", &address.to_string()]);
+        if !launch.args.iter().any(|arg| arg == "--seeds") {
+            command.args(["--seeds", &self.seeds]);
+        }
+        command.args(&launch.args);
         for (variable, _) in env::vars_os() {
             if variable.to_string_lossy().starts_with("STARLING_") {
                 command.env_remove(variable);

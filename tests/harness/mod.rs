@@ -10,6 +10,7 @@ mod judge;
 mod patience;
 mod recorded;
 mod recorder;
+mod relay;
 mod stale;
 mod starling;
 
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use starling_client::{Client, ClientError, ControlClient, Fetched};
+use starling_client::{Client, ClientError, ClientOptions, ControlClient, Fetched};
 use starling_core::change::Change;
 use starling_core::ids::NodeId;
 use starling_core::layout::{BucketRules, Layout, LayoutVersion};
@@ -33,6 +34,7 @@ pub use direct::{Direct, put_request};
 pub use patience::{eventually, usually};
 pub use recorded::{Bucket, Get, Write};
 pub use recorder::{Recorder, Session};
+use relay::Relay;
 pub use starling::{Ran, Starling, list, text};
 
 const BUILD_FIRST: &str = "run `cargo build --workspace --bins` first";
@@ -48,6 +50,8 @@ pub struct Cluster {
     up: BTreeSet<usize>,
     /// And of those that have left.
     left: BTreeSet<usize>,
+    /// Between the nodes, if the test may cut them from each other.
+    relay: Option<Relay>,
 }
 
 impl Cluster {
@@ -78,19 +82,60 @@ impl Cluster {
 
     /// Nodes that belong to no cluster yet, each with these flags.
     pub async fn start_uninitialised_with(nodes: usize, flags: &[&str]) -> Cluster {
+        let mut cluster = Cluster::create(nodes, flags);
+        blocking(|| cluster.processes.start_all().unwrap());
+        cluster.find_each_other().await
+    }
+
+    /// As [`Cluster::start`], with a network that can be cut.
+    pub async fn start_on_a_network(nodes: usize) -> Cluster {
+        let mut cluster = Cluster::create(nodes, &[]);
+        let relay = Relay::start(cluster.processes.view().addresses()).await;
+        cluster.addresses = (1..=nodes).map(|index| relay.address(index).to_string()).collect();
+        cluster.relay = Some(relay);
+        for index in 1..=nodes {
+            cluster.launch(index);
+        }
+        let cluster = cluster.find_each_other().await;
+        cluster.init(BTreeMap::new()).await;
+        cluster
+    }
+
+    /// Starts nothing yet.
+    fn create(nodes: usize, flags: &[&str]) -> Cluster {
         let launch = Launch { args: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Launch::default() };
         let shape = Shape { nodes, zones: nodes.min(3), ports: Ports::Free, launch };
         let processes = blocking(|| {
             stale::remove_old_clusters();
-            let mut processes = EphemeralCluster::create(shape).unwrap();
-            processes.start_all().unwrap();
-            processes
+            EphemeralCluster::create(shape).unwrap()
         });
         let addresses = processes.view().addresses().iter().map(ToString::to_string).collect();
-        let cluster = Cluster { processes, addresses, up: (1..=nodes).collect(), left: BTreeSet::new() };
-        cluster.wait_for_gossip(nodes).await;
-        cluster.check_build().await;
-        cluster
+        Cluster { processes, addresses, up: (1..=nodes).collect(), left: BTreeSet::new(), relay: None }
+    }
+
+    async fn find_each_other(self) -> Cluster {
+        self.wait_for_gossip(self.size()).await;
+        self.check_build().await;
+        self
+    }
+
+    /// Cuts these nodes off from all others, until [`Cluster::mend`].
+    pub fn cut(&self, side: &[usize]) {
+        self.relay().cut(side);
+    }
+
+    pub fn mend(&self) {
+        self.relay().mend();
+    }
+
+    /// A client that reaches these nodes and no others.
+    pub async fn client_of(&self, side: &[usize]) -> Client {
+        let seeds = side.iter().map(|index| self.relay().address(*index).to_string());
+        Client::connect_over(self.relay().network_of(side), seeds, ClientOptions::default()).await.unwrap()
+    }
+
+    fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("the cluster was started on a network")
     }
 
     /// A program that was built before the test is another program: whatever the test then shows, it shows of that one.
@@ -277,7 +322,14 @@ impl Cluster {
     }
 
     pub fn launch(&mut self, index: usize) {
-        blocking(|| self.processes.start(index).unwrap());
+        let reached_at = self.relay.as_ref().map(|relay| (relay.address(index).to_string(), relay.seeds()));
+        blocking(|| {
+            if let Some((address, seeds)) = reached_at {
+                let args = ["--advertise", &address, "--seeds", &seeds].map(str::to_owned).into();
+                self.processes.set_launch(Launch { args, ..Launch::default() }).unwrap();
+            }
+            self.processes.start(index).unwrap();
+        });
     }
 
     /// Starts a node and waits until it serves and all others that are up have noticed.
