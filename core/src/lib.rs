@@ -11,7 +11,7 @@
 //! - how replicas become equal: [`tree`]; and how one that lost its disk comes back: [`filling`];
 //! - how a tombstone, or what has expired, goes for good: [`reaping`], with [`wall`] beside it;
 //! - what a key is: [`clock`] → [`object`] → [`coordinate`], with [`mark`], [`request`] and [`context`] beside them;
-//! - what a request means that does not say it: [`settings`];
+//! - what a request means that does not say it: [`settings`]; how requests are given way to: [`pacing`];
 //! - how a request succeeds: [`quorum`] → [`put`] and [`get`].
 //!
 //! Left out on purpose: storage, the wire, gossip.
@@ -31,6 +31,7 @@ pub mod layout;
 pub mod mark;
 pub mod name;
 pub mod object;
+pub mod pacing;
 mod placement;
 pub mod preference;
 pub mod put;

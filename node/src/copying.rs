@@ -324,9 +324,10 @@ impl Node {
     /// [`PeerError`]; also if this node may still take writes that the asker is not sent.
     pub async fn page_for(&self, to: NodeId, request: PullPage) -> Result<PulledPage, PeerError> {
         let PullPage { epoch, partition, after, bytes } = request;
+        let bytes = bytes.min(PAGE_BYTES);
+        self.handoff.give_way(bytes).await;
         self.check_adopted(epoch)?;
         let ring = self.serving_ring().map_err(|not| PeerError::Refused(not.refusal))?;
-        let bytes = bytes.min(PAGE_BYTES);
         let read = move |store: &starling_storage::Store| {
             store.page(partition, after.as_ref(), bytes, |key| ring.is_pulled(key, to))
         };

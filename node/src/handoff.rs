@@ -7,10 +7,12 @@
 //!
 //! Each target is served by itself, so that a slow one holds up nobody else. A target that cannot be talked to is left
 //! for later; an object that it will not take is passed over, for those behind it. Objects move a few at a time, so that
-//! they share syncs on both sides, within a budget of bytes a second for all targets together, on the bulk connection.
+//! they share syncs on both sides, within a budget of bytes a second for all targets together, on the bulk connection. The
+//! budget is smaller while requests have to wait for this node (`core/src/pacing.rs`); copying, filling up and comparing share
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::FuturesUnordered;
@@ -19,6 +21,7 @@ use starling_core::clock::Clock;
 use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
+use starling_core::pacing::{Pacing, Part};
 use starling_core::report::{Failure, Refusal, Role};
 use starling_core::ring::Epoch;
 use starling_proto::hello::Class;
@@ -43,7 +46,10 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(60);
 /// So many such copies are remembered.
 const MOST_REFUSED: usize = 10_000;
 
-/// What all handing off has in common.
+/// Whoever asks for a page waits no longer for it than this because requests are given way to.
+const MOST_COURTESY: Duration = Duration::from_secs(1);
+
+/// What all handing off has in common, and whatever else moves objects in the background.
 pub struct Handoff {
     pace: Pace,
     refused: Mutex<Refused>,
@@ -57,6 +63,19 @@ impl Handoff {
     /// Waits for the turn of that many bytes.
     pub async fn wait_for(&self, bytes: usize) {
         self.pace.wait(bytes).await;
+    }
+
+    /// Before that many bytes are read for a peer that keeps a pace of its own: waits for a while if requests have to wait
+    /// here.
+    pub async fn give_way(&self, bytes: usize) {
+        if let Some(rate) = self.pace.lowered_rate() {
+            tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / rate).min(MOST_COURTESY)).await;
+        }
+    }
+
+    /// Notes how long this node's part in a request took, which began then.
+    pub fn note(&self, part: Part, began: Instant) {
+        self.pace.pacing().note(part, began.elapsed());
     }
 }
 
@@ -83,23 +102,38 @@ impl Refused {
     }
 }
 
-/// Shares a number of bytes a second out among all that is handed off.
+/// Shares a number of bytes a second out among all that is handed off: fewer while requests have to wait for it.
 struct Pace {
-    bytes_a_second: f64,
+    pacing: Mutex<Pacing>,
+    began: Instant,
     /// When the next object may go.
     next: AsyncMutex<Instant>,
 }
 
 impl Pace {
     fn new(bytes_a_second: u64) -> Pace {
-        Pace { bytes_a_second: bytes_a_second as f64, next: AsyncMutex::new(Instant::now()) }
+        let (pacing, now) = (Pacing::new(bytes_a_second as f64), Instant::now());
+        Pace { pacing: Mutex::new(pacing), began: now, next: AsyncMutex::new(now) }
     }
 
     /// Waits until it is the turn of an object of that many bytes.
     async fn wait(&self, bytes: usize) {
         let mut next = self.next.lock().await;
         tokio::time::sleep_until((*next).into()).await;
-        *next = Instant::now().max(*next) + Duration::from_secs_f64(bytes as f64 / self.bytes_a_second);
+        let rate = self.pacing().rate(self.began.elapsed());
+        *next = Instant::now().max(*next) + Duration::from_secs_f64(bytes as f64 / rate);
+    }
+
+    /// The rate, if it is lower than it may be.
+    fn lowered_rate(&self) -> Option<f64> {
+        let mut pacing = self.pacing();
+        let rate = pacing.rate(self.began.elapsed());
+        pacing.gives_way().then_some(rate)
+    }
+
+    fn pacing(&self) -> MutexGuard<'_, Pacing> {
+        // A panic elsewhere cannot leave it half-changed.
+        self.pacing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

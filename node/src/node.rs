@@ -8,6 +8,7 @@ use starling_core::get::Standing as Completeness;
 use starling_core::ids::NodeId;
 use starling_core::name::ObjectKey;
 use starling_core::object::Object;
+use starling_core::pacing::Part;
 use starling_core::reaping::RoundsOver;
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Membership, Ring};
@@ -265,7 +266,9 @@ impl Node {
             }
             Some(_) | None => Completeness::Filling,
         };
+        let began = Instant::now();
         let object = self.read_in(epoch, move |store| store.get(&key)).await?;
+        self.handoff.note(Part::Read, began);
         Ok((completeness, object))
     }
 

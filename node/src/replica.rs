@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use starling_core::choice::Ballot;
 use starling_core::ids::NodeId;
 use starling_core::name::{BucketName, ObjectKey};
+use starling_core::pacing::Part;
 use starling_core::reaping::RoundsOver;
 use starling_core::report::{Refusal, Role};
 use starling_core::ring::{Decree, Epoch, Ring};
@@ -167,7 +169,9 @@ impl PeerService for Replica {
             let StoreRead { store: Store { epoch, key, object, role }, over } = request;
             self.ring(epoch).await?;
             tracing::debug!(?key, ?role, "storing a copy");
+            let began = Instant::now();
             self.node.store.merge(epoch, over, key, object, role).await.map_err(peer_error)?;
+            self.node.handoff.note(Part::Write, began);
             if matches!(role, Role::Fallback { .. }) {
                 self.node.counters.hints_taken.add(1);
             }

@@ -1,7 +1,7 @@
 //! Writes: forwarding to a coordinator, and coordinating.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -10,6 +10,7 @@ use starling_core::coordinate::{Coordinated, Write, WriteRefused};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::{Birth, NodeId, RequestId};
 use starling_core::object::{Object, SiblingMode};
+use starling_core::pacing::Part;
 use starling_core::preference::{LayoutQuorum, slow_ones_last};
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
 use starling_core::quorum::{Quorum, Tally};
@@ -271,7 +272,13 @@ impl Task {
 
     fn store_here<'a>(&self, node: &'a Arc<Node>, write: Write) -> BoxFuture<'a, Happened> {
         let (key, epoch, deadline) = (self.key.clone(), self.epoch(), self.request.deadline);
-        async move { Happened::OwnStore(node.store.coordinate(epoch, key, write, Some(deadline)).await) }.boxed()
+        async move {
+            let began = Instant::now();
+            let minted = node.store.coordinate(epoch, key, write, Some(deadline)).await;
+            node.handoff.note(Part::Write, began);
+            Happened::OwnStore(minted)
+        }
+        .boxed()
     }
 
     fn store_there<'a>(&self, node: &'a Arc<Node>, to: NodeId, role: Role, object: &Object) -> BoxFuture<'a, Happened> {
