@@ -1,11 +1,14 @@
 //! Plain settings of buckets, as an operator changes them: on any node, heeded by all within seconds, and by those that were
 //! down when they are back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use starling_client::ClientError;
 use starling_tests::{Cluster, Starling, eventually, level, list, text, texts};
+use tokio::task::JoinSet;
 
 /// What each setting of a bucket is on a node, by its name.
 fn shown(starling: &Starling, cluster: &Cluster, index: usize, bucket: &str) -> Value {
@@ -50,6 +53,7 @@ async fn what_is_set_on_one_node_is_heeded_by_all_though_one_was_killed_meanwhil
         other => panic!("{other:?}"),
     }
     put("stays").for_good().await.unwrap();
+    assert_eq!(carts.get("stays").r(level("quorum")).await.unwrap().expires(0), None);
     put("stays longer").ttl(Duration::from_secs(600)).await.unwrap();
     eventually("what is put without a time to live expires", || async {
         let got = carts.get("alice").r(level("quorum")).await.unwrap();
@@ -57,7 +61,7 @@ async fn what_is_set_on_one_node_is_heeded_by_all_though_one_was_killed_meanwhil
     })
     .await;
     let quorum = || level("quorum");
-    assert_eq!(carts.get("stays").r(quorum()).await.unwrap().expires(0), None);
+    assert_eq!(texts(&carts.get("stays").r(quorum()).await.unwrap()), ["apples"]);
     assert!(carts.get("stays longer").r(quorum()).await.unwrap().expires(0).is_some());
 
     starling.json(0, &["bucket", "set", "carts", "--ttl", "never", "--r", "default", "--node", cluster.address(3)]);
@@ -66,7 +70,42 @@ async fn what_is_set_on_one_node_is_heeded_by_all_though_one_was_killed_meanwhil
     everywhere(&starling, &cluster, &[1, 2, 3], &expected).await;
     assert_eq!(carts.get("stays").await.unwrap().quorum().map(|quorum| quorum.replicas()), Some(2));
     put("bob").await.unwrap();
-    assert_eq!(carts.get("bob").await.unwrap().expires(0), None);
+    let bob = carts.get("bob").await.unwrap();
+    assert_eq!((texts(&bob), bob.expires(0)), (vec!["apples".to_owned()], None));
+}
+
+/// A level is a number of copies, and the copies become fewer while requests are under way that did not say one.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_refused_for_a_level_that_is_set_though_copies_become_fewer_and_more() {
+    let cluster = Cluster::start(4).await;
+    let (starling, client) = (Starling::of(&cluster), cluster.client().await);
+    starling.json(0, &["bucket", "set", "carts", "--r", "3", "--w", "3"]);
+    for index in 1..=4 {
+        everywhere(&starling, &cluster, &[index], &json!({"r": "3", "w": "3"})).await;
+    }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut users = JoinSet::new();
+    for user in 0..6 {
+        let (carts, is_over) = (client.bucket("carts").unwrap(), Arc::clone(&is_over));
+        users.spawn(async move {
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let key = format!("k{user}/{}", count % 50);
+                let read = carts.get(key.clone()).await.unwrap();
+                carts.put(key, format!("{count}")).context(read.context()).await.unwrap();
+                count += 1;
+            }
+            count
+        });
+    }
+    for copies in ["2", "cluster", "1", "cluster"] {
+        starling.json(0, &["bucket", "set", "carts", "--replicas", copies]);
+        starling.json(0, &["cluster", "commit", "--wait"]);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(users.join_all().await.into_iter().all(|count| count > 0));
+    let carts = client.bucket("carts").unwrap();
+    assert_eq!(carts.put("alice", "apples").await.unwrap().quorum().replicas(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

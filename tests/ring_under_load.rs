@@ -57,15 +57,22 @@ impl Load {
             let context = read.ok().and_then(|got| got.context());
             let write = if number % 10 == 9 { bucket.delete(key) } else { bucket.put(key, format!("v{number}")) };
             match write.context(context).pw(level("quorum")).timeout(PATIENCE).await {
-                Ok(_) => self.note_acknowledged(std::mem::replace(&mut since, Instant::now())),
+                Ok(_) => {
+                    self.note_pause_of_one(std::mem::replace(&mut since, Instant::now()));
+                    self.note_acknowledged();
+                }
                 Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
             }
         }
+        self.note_pause_of_one(since);
     }
 
-    fn note_acknowledged(&self, since: Instant) {
+    fn note_pause_of_one(&self, since: Instant) {
         let mut longest = self.longest_of_one.lock().unwrap();
         *longest = longest.max(since.elapsed());
+    }
+
+    fn note_acknowledged(&self) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         let mut pause = self.pause.lock().unwrap();
         *pause = (Instant::now(), pause.1.max(pause.0.elapsed()));
@@ -167,12 +174,17 @@ async fn a_ring_that_moves_under_load_loses_nothing_though_nodes_are_killed() {
         "{acknowledged} writes acknowledged, {failed} not; the longest pause was {longest:?} for all, {of_one:?} for one"
     );
     assert!(longest < PATIENCE, "for {longest:?} nobody's write was acknowledged");
-    // A request that was given up, and another.
-    assert!(of_one < PATIENCE * 2, "somebody's writes were not acknowledged for {of_one:?}");
+    // A read and a write that were given up, and another read and write.
+    assert!(of_one < PATIENCE * 4, "somebody's writes were not acknowledged for {of_one:?}");
+    // Some keys had two of their three primaries down for a while.
+    assert!(failed < acknowledged / 5, "{failed} writes were not acknowledged");
 
     let about = [AcknowledgedWriteLost, DeleteUndone, HintsLeft, ReplicasDiffer, Resurrected, StaleRead];
     recorder.judge(&mut cluster, &about).await;
     for index in [4, 5, 6, 7] {
         cluster.verify(index).await;
+    }
+    for index in [1, 2] {
+        assert_eq!(cluster.verify(index).await, 0, "n{index} has left, and holds something");
     }
 }

@@ -169,14 +169,12 @@ impl ControlClient {
         self.told(self.client.tombstones(call_within(within)).await)
     }
 
-    /// The plain settings of all buckets, as this node goes by them: by none if its build knows of none.
+    /// The plain settings of all buckets, as this node goes by them.
     ///
     /// # Errors
-    /// [`ClientError::DeadlinePassed`] if it does not answer within `within`.
+    /// [`ClientError::Invalid`] if its build knows of none.
     pub async fn settings(&self, within: Duration) -> Result<Settings, ClientError> {
-        if !self.features.include(Features::SETTINGS) {
-            return Ok(Settings::default());
-        }
+        self.check_settings()?;
         self.client.settings(call_within(within)).await.map_err(|error| self.silent(&error))
     }
 
@@ -186,10 +184,15 @@ impl ControlClient {
     /// # Errors
     /// [`ClientError::Invalid`] if they make no sense, the node does not serve, or its build knows of none.
     pub async fn set(&self, set: Set, within: Duration) -> Result<Registers, ClientError> {
-        if !self.features.include(Features::SETTINGS) {
-            return Err(ClientError::Invalid(format!("the build of {} knows of no settings of buckets", self.address)));
-        }
+        self.check_settings()?;
         self.told(self.client.set(call_within(within), set).await)
+    }
+
+    fn check_settings(&self) -> Result<(), ClientError> {
+        if self.features.include(Features::SETTINGS) {
+            return Ok(());
+        }
+        Err(ClientError::Invalid(format!("the build of {} knows of no settings of buckets", self.address)))
     }
 
     /// Checks what this node holds against itself, some partitions from this one on.

@@ -365,7 +365,8 @@ impl Put {
         self
     }
 
-    /// The value stays until it is deleted, even where values of its bucket are set to expire.
+    /// The value stays until it is deleted, even where values of its bucket are set to expire. A request that had been carried
+    /// out before is not told a new time.
     pub fn for_good(mut self) -> Put {
         self.0.lasts = Lasts::ForGood;
         self

@@ -29,6 +29,9 @@ use crate::wall::{InvalidLifetime, Lifetime, WallTime};
 
 /// Most buckets that may be given settings of their own.
 pub const MAX_BUCKETS: usize = 1000;
+/// Most buckets of which it is remembered what was set, or cleared. Two halves of a cluster that could not hear each other may
+/// come to as many each.
+pub const MAX_REMEMBERED: usize = 10_000;
 /// Most siblings that a bucket can be told to allow.
 pub const MAX_SIBLINGS: usize = 10_000;
 
@@ -60,8 +63,12 @@ pub enum InvalidSetting {
     Lifetime(#[from] InvalidLifetime),
     #[error("{}={text} is not possible: use 1 to {most}", setting.name())]
     Limit { setting: Setting, text: String, most: usize },
-    #[error("{MAX_BUCKETS} buckets have settings of their own, and no more can")]
+    #[error(
+        "{MAX_BUCKETS} buckets have settings of their own, and no more can: set those of another to `default` first"
+    )]
     TooManyBuckets,
+    #[error("{MAX_REMEMBERED} buckets have or had settings of their own, and no more can")]
+    TooManyRemembered,
 }
 
 impl Setting {
@@ -234,15 +241,31 @@ impl Settings {
             let setting: Setting = name.parse()?;
             text.as_deref().map_or(Ok(()), |text| setting.check(text))?;
         }
-        if !self.0.contains_key(bucket) && self.0.len() >= MAX_BUCKETS {
-            return Err(InvalidSetting::TooManyBuckets);
+        // What was never set is not cleared.
+        let known = |name| self.0.get(bucket).is_some_and(|registers| registers.contains_key(name));
+        let changes: Vec<_> = changes.iter().filter(|(name, text)| text.is_some() || known(*name)).collect();
+        if changes.is_empty() {
+            return Ok(());
         }
+        self.check_room(bucket, changes.iter().any(|(_, text)| text.is_some()))?;
         let registers = self.0.entry(bucket.clone()).or_default();
         for (name, text) in changes {
             let known = registers.get(name).map(|register| register.version.at);
             let at = known.map_or(now, |known| now.max(known.after(Duration::from_millis(1))));
             let register = Register { version: Version { at, by }, text: text.clone() };
             registers.insert(name.clone(), register);
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, bucket: &BucketName, sets_something: bool) -> Result<(), InvalidSetting> {
+        let has_some = |registers: &Registers| registers.values().any(|register| register.text.is_some());
+        let others = self.0.iter().filter(|(other, registers)| *other != bucket && has_some(registers)).count();
+        if sets_something && others >= MAX_BUCKETS {
+            return Err(InvalidSetting::TooManyBuckets);
+        }
+        if !self.0.contains_key(bucket) && self.0.len() >= MAX_REMEMBERED {
+            return Err(InvalidSetting::TooManyRemembered);
         }
         Ok(())
     }

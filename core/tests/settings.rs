@@ -202,6 +202,18 @@ fn no_more_buckets_than_there_is_room_for_are_given_settings() {
     let one_more = settings.change(&bucket("one more"), &one, WallTime(2), DirectoryId(1));
     assert_eq!(one_more, Err(InvalidSetting::TooManyBuckets));
     settings.change(&bucket("bucket 7"), &one, WallTime(2), DirectoryId(1)).unwrap();
+    change(&mut settings, "bucket 7", "r", None, 3, 0);
+    change(&mut settings, "one more", "r", Some("one"), 3, 0);
+    let again = settings.change(&bucket("bucket 7"), &one, WallTime(4), DirectoryId(1));
+    assert_eq!(again, Err(InvalidSetting::TooManyBuckets));
+}
+
+#[test]
+fn what_was_never_set_is_not_cleared() {
+    let mut settings = Settings::default();
+    change(&mut settings, "carts", "r", None, 1, 0);
+    settings.change(&bucket("carts"), &Changes::new(), WallTime(2), DirectoryId(1)).unwrap();
+    assert_eq!(settings, Settings::default());
 }
 
 #[test]

@@ -11,7 +11,6 @@ use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::report::{Failure, Refusal};
-use starling_core::settings::BucketSettings;
 use starling_core::token::Token;
 use starling_core::wall::{Lifetime, WallTime};
 use starling_proto::CallContext;
@@ -141,14 +140,8 @@ impl Node {
         Ok(Put { value: Value::Expiring { bytes, until }, ..put })
     }
 
-    fn settings_of(&self, key: &ObjectKey) -> BucketSettings {
-        self.store.settings().of(key.bucket())
-    }
-
     /// Reads, and once more by each ring that comes while it does.
-    async fn get(self: Arc<Self>, mut request: Request, mut get: Get) -> Result<GotLasting, RequestError> {
-        let copies = request.ring.read().replicas_of(get.key.bucket());
-        get.r = self.settings_of(&get.key).r_for(get.r, copies);
+    async fn get(self: Arc<Self>, mut request: Request, get: Get) -> Result<GotLasting, RequestError> {
         loop {
             let got = Arc::clone(&self).get_by(request.clone(), get.clone()).await;
             match self.newer(&request, got.as_ref().err()).await {
@@ -173,8 +166,6 @@ impl Node {
 
     async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
         seen_by_writer(request.ring.read(), &put)?;
-        let copies = request.ring.read().replicas_of(put.key.bucket());
-        put.w = self.settings_of(&put.key).w_for(put.w, copies);
         if is_blind_delete(&put) {
             put.context = Arc::clone(&self).context_of_present(request.clone(), &put).await?;
         }

@@ -121,7 +121,7 @@ pub async fn gossip_parts(
         log: store.ring().map(|ring| (ring.epoch(), ring.tip())),
         hints_for: store.hints().into_keys().collect::<HintTargets>(),
         is_filling: store.filling_count() > 0,
-        settings: Some(store.settings().checksum()),
+        settings: Some(store.settings_checksum()),
         standing: Standing::Starting,
     };
     let settings = Settings {

@@ -9,7 +9,7 @@ use starling_core::ring::{Decree, Entry, Epoch, Membership, Ring};
 use starling_gossip::{Gossip, HintTargets, Peer, ShortText, Standing};
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{ControlServiceClient, NodeStanding};
-use starling_proto::hello::{Class, Hello, HelloError};
+use starling_proto::hello::{Class, Hello, HelloError, Welcome};
 use starling_proto::network::dial;
 use starling_storage::{AdoptError, Store, StoreError};
 
@@ -121,6 +121,10 @@ impl Node {
             if !self.reservation.take(ring.cluster(), Instant::now()) {
                 return tracing::debug!(cluster = %ring.cluster(), "kept free for another cluster, for the moment");
             }
+            // Once it has the log it serves, and a put must not miss that its bucket's values expire.
+            if let Err(error) = self.merge_settings_of_a_member(address, ring.cluster()).await {
+                return tracing::warn!(address, %error, "cannot take in the settings of the cluster");
+            }
             match self.adopt_by(move |store| store.adopt_log(&log)).await {
                 // Whoever did not know yet that this directory is registered may have refused it.
                 Ok(()) => drop(self.excluded.send_replace(None)),
@@ -141,7 +145,7 @@ impl Node {
             let ring = self.store.ring();
             let hints: HintTargets = self.store.hints().into_keys().collect();
             let is_filling = self.store.filling_count() > 0;
-            let settings = self.store.settings().checksum();
+            let settings = self.store.settings_checksum();
             let standing = announced(&self.standing());
             gossip.update(|announcement| {
                 announcement.cluster = ring.as_ref().map(|ring| ring.cluster());
@@ -169,9 +173,17 @@ impl Node {
     /// # Errors
     /// [`HelloError`] if it cannot be reached.
     pub async fn control_of(&self, address: &str) -> Result<ControlServiceClient, HelloError> {
+        Ok(self.control_and_welcome_of(address).await?.0)
+    }
+
+    /// As [`Node::control_of`], with what that node says of itself.
+    ///
+    /// # Errors
+    /// As for [`Node::control_of`].
+    pub async fn control_and_welcome_of(&self, address: &str) -> Result<(ControlServiceClient, Welcome), HelloError> {
         let hello = Hello::of_client(Class::Control, None);
-        let (stream, _welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
-        Ok(ControlServiceClient::new(client_limits(), client_transport(stream)).spawn())
+        let (stream, welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
+        Ok((ControlServiceClient::new(client_limits(), client_transport(stream)).spawn(), welcome))
     }
 }
 

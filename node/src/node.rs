@@ -12,6 +12,7 @@ use starling_core::pacing::Part;
 use starling_core::reaping::RoundsOver;
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Membership, Ring};
+use starling_core::settings::BucketSettings;
 use starling_core::wall::{WallTime, WallWatch};
 use starling_gossip::{Standing, View};
 use starling_proto::CallContext;
@@ -247,6 +248,11 @@ impl Node {
             | NodeStanding::Failed(_)
             | NodeStanding::Stopping => self.serving_ring(),
         }
+    }
+
+    /// What is set of a key's bucket.
+    pub fn settings_of(&self, key: &ObjectKey) -> BucketSettings {
+        self.store.settings().of(key.bucket())
     }
 
     /// By this node's clock.

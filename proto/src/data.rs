@@ -38,7 +38,8 @@ pub trait DataService {
     async fn get_lasting(request: Get) -> Result<GotLasting, RequestError>;
     /// As [`DataService::get_own`], with when each sibling expires.
     async fn get_own_lasting(key: ObjectKey) -> Result<GotLasting, RequestError>;
-    /// As [`DataService::put`], of a value that stays, also where values of its bucket are set to expire. Called only where
+    /// As [`DataService::put`], of a value that stays, also where values of its bucket are set to expire. A request that had
+    /// been carried out before is not told a new time. Called only where
     /// [`Features::SETTINGS`](crate::hello::Features::SETTINGS) is advertised.
     async fn put_for_good(request: Put) -> Result<Written, RequestError>;
 }

@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use starling_core::clock::Clock;
-use starling_core::coordinate::{Coordinated, ObjectLimits, Write, coordinate};
+use starling_core::coordinate::{Coordinated, Write, coordinate};
 use starling_core::fault::{self, Fault};
 use starling_core::ids::NodeId;
 use starling_core::mark::Minter;
-use starling_core::name::ObjectKey;
+use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, Passing};
 use starling_core::preference::Primaries;
 use starling_core::reaping::{RoundsOver, agrees, can_write, is_guarded, may_mark, takes_in};
@@ -81,8 +81,6 @@ pub(crate) struct Place {
     is_primary: bool,
     /// Who has to confirm what this node takes in.
     owed: BTreeSet<NodeId>,
-    /// What a client's write may make of it.
-    limits: ObjectLimits,
 }
 
 impl Place {
@@ -92,7 +90,6 @@ impl Place {
             record: RecordKey::new(around.ring.read().partition_of(key), key),
             is_primary: primaries.contains(around.node),
             owed: primaries.owed_by(around.node),
-            limits: around.settings.of(key.bucket()).limits_or(around.limits.object),
             primaries,
         }
     }
@@ -172,7 +169,7 @@ impl<'a> Fold<'a> {
         Fold { around, engine, hints: BTreeMap::new(), slots }
     }
 
-    pub fn coordinate(&mut self, place: &Place, write: Write) -> Result<Minted, StoreError> {
+    pub fn coordinate(&mut self, place: &Place, bucket: &BucketName, write: Write) -> Result<Minted, StoreError> {
         let slot = self.slot(place)?;
         if slot.is_guard && !can_write(&slot.now.object, &write) {
             return Err(StoreError::Refused(Refusal::BeingReaped));
@@ -181,13 +178,14 @@ impl<'a> Fold<'a> {
         if !is_repeated {
             self.check_intake(place, &place.primaries.all())?;
         }
-        let minter = self.around.minter;
+        let Surroundings { minter, limits, settings, .. } = *self.around;
+        let limits = settings.of(bucket).limits_or(limits.object);
         let slot = self.slot(place)?;
         #[cfg(feature = "deliberate-faults")]
         if fault::is_on(Fault::BatchFromOneBase) {
             slot.now = slot.before.clone();
         }
-        let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &place.limits)?;
+        let how = coordinate(&mut slot.now.object, &mut slot.now.mark, write, &minter, &limits)?;
         let (object, is_guard) = (slot.now.object.clone(), slot.is_guard);
         if how == Coordinated::Minted || is_guard || self.is_counted_only_now(place)? {
             self.owe_confirmations(place)?;

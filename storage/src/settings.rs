@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use starling_core::name::BucketName;
-use starling_core::settings::{Changes, InvalidSetting, Settings};
+use starling_core::settings::{Changes, InvalidSetting, Settings, SettingsChecksum};
 use starling_core::wall::WallTime;
 
 use crate::error::StoreError;
@@ -21,10 +21,26 @@ pub enum SetError {
     Store(#[from] StoreError),
 }
 
+/// The settings that are gone by, and their checksum, which is asked for all the time.
+pub(crate) struct InEffect {
+    pub settings: Arc<Settings>,
+    pub checksum: SettingsChecksum,
+}
+
+impl InEffect {
+    pub fn new(settings: Settings) -> InEffect {
+        InEffect { checksum: settings.checksum(), settings: Arc::new(settings) }
+    }
+}
+
 impl Store {
     /// The settings in effect.
     pub fn settings(&self) -> Arc<Settings> {
-        self.shared.settings.load_full()
+        Arc::clone(&self.shared.settings.load().settings)
+    }
+
+    pub fn settings_checksum(&self) -> SettingsChecksum {
+        self.shared.settings.load().checksum
     }
 
     /// Changes settings of a bucket, by what the clock shows now. Blocks on the disk.
@@ -63,8 +79,7 @@ impl Store {
             let changed = after.buckets().filter(|(bucket, registers)| before.registers(bucket) != Some(registers));
             changed.for_each(|(bucket, registers)| meta::write_settings(batch, bucket, registers));
         })?;
-        let after = Arc::new(after);
-        self.shared.settings.store(Arc::clone(&after));
-        Ok(after)
+        self.shared.settings.store(Arc::new(InEffect::new(after)));
+        Ok(self.settings())
     }
 }

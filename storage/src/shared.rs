@@ -11,13 +11,13 @@ use starling_core::layout::LayoutVersion;
 use starling_core::mark::{Minter, TrustedMarks};
 use starling_core::report::Refusal;
 use starling_core::ring::{Epoch, Ring};
-use starling_core::settings::Settings;
 use tokio::sync::watch;
 
 use crate::directory::Identity;
 use crate::engine::{Batch, Engine, EngineError};
 use crate::meta::{self, OwnRun};
 use crate::reaping::Reapings;
+use crate::settings::InEffect;
 use crate::store::{Health, StoreLimits};
 
 /// What is remembered of other directories (R3).
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// What binds this node, and what it does not take any more (R11). What binds is changed while `deciding` is held.
     pub reapings: ArcSwap<Reapings>,
     /// What is set of buckets. Changed while `deciding` is held.
-    pub settings: ArcSwap<Settings>,
+    pub settings: ArcSwap<InEffect>,
     /// Changes whenever more rounds are known to be over.
     pub rounds_over: watch::Sender<()>,
     pub met: Mutex<Met>,

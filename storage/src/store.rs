@@ -34,6 +34,7 @@ use crate::keys::{self, RecordKey};
 use crate::meta::{self, OwnRun};
 use crate::reaping::Reapings;
 use crate::record::Record;
+use crate::settings::InEffect;
 use crate::shared::{Met, Shared, lock};
 use crate::trees::{self, PartitionTree};
 use crate::watchful::Watchful;
@@ -227,7 +228,7 @@ impl Store {
         };
         let shared = Arc::new(Shared {
             reapings: ArcSwap::from_pointee(Reapings::read(&*engine, ring.as_ref().map(Ring::epoch))?),
-            settings: ArcSwap::from_pointee(meta::read_settings(&*engine)?),
+            settings: ArcSwap::from_pointee(InEffect::new(meta::read_settings(&*engine)?)),
             rounds_over: watch::Sender::new(()),
             // Nothing is under way yet.
             adopted: AtomicU64::new(ring.as_ref().map_or(0, |ring| ring.epoch().0)),

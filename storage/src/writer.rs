@@ -112,7 +112,9 @@ impl Job {
     /// Applies the job to the batch. The outcome is told only once the batch is durable.
     fn apply(self, place: &Place, fold: &mut Fold) -> Outcome {
         match self.change {
-            Change::Coordinate { write, reply, .. } => Outcome::Minted(fold.coordinate(place, write), reply),
+            Change::Coordinate { write, reply, .. } => {
+                Outcome::Minted(fold.coordinate(place, self.key.bucket(), write), reply)
+            }
             Change::Merge { over, object, role, reply } => {
                 Outcome::Merged(fold.merge(place, over, &object, role), reply)
             }
@@ -278,7 +280,7 @@ impl Writer {
             ring: &ring,
             minter: self.shared.minter(),
             limits: self.shared.limits,
-            settings: &settings,
+            settings: &settings.settings,
             disk_is_full: self.shared.disk_is_full(),
             hints: &hints,
             reapings: &reapings,

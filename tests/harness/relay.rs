@@ -1,6 +1,9 @@
 //! A network that a test can cut: each node tells the others to reach it through a port of the test's, which passes on what
-//! comes. It knows who speaks (a node introduces itself on each connection, and gossips from its own port), and what may
-//! not pass waits, as it does on a real network until that is whole again; datagrams are lost.
+//! comes. It knows who speaks: a node introduces itself on its connections, and gossips from its own port. What may not pass
+//! waits, as it does on a real network until that is whole again; datagrams are lost.
+//!
+//! Whoever does not introduce himself passes: clients, and nodes that ask others for the layout log or for settings. Those ask
+//! whom gossip takes for alive, so a test waits until that has noticed the cut.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -91,7 +91,8 @@ struct SettingsArgs {
     /// Replicas that answer a read which does not say: a number, one, quorum or all
     #[arg(long, value_name = "LEVEL", conflicts_with_all = RULES)]
     r: Option<Level>,
-    /// Replicas on which a write is durable which does not say
+    /// Replicas on which a write is durable which does not say, in the same forms; what is more than a bucket has copies
+    /// stands for all of them
     #[arg(long, value_name = "LEVEL", conflicts_with_all = RULES)]
     w: Option<Level>,
     /// How long a value lives that is put without --ttl, e.g. 30m or 7days; `never` for as long as it is not deleted
@@ -220,11 +221,13 @@ fn parse_ttl(text: &str) -> Result<Text, String> {
 }
 
 fn parse_count(text: &str) -> Result<Text, String> {
-    or_default(text, |text| text.parse().map(|count: usize| count.to_string()).map_err(|error| error.to_string()))
+    let expected = || "expected a number, or default".to_owned();
+    or_default(text, |text| text.parse().map(|count: usize| count.to_string()).map_err(|_| expected()))
 }
 
 fn parse_size(text: &str) -> Result<Text, String> {
-    or_default(text, |text| text.parse().map(|ByteSize(bytes)| bytes.to_string()))
+    let expected = || "expected a size such as 64KiB, or default".to_owned();
+    or_default(text, |text| text.parse().map(|ByteSize(bytes)| bytes.to_string()).map_err(|_: String| expected()))
 }
 
 fn or_default(text: &str, parse: impl FnOnce(&str) -> Result<String, String>) -> Result<Text, String> {

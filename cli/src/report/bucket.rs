@@ -150,7 +150,7 @@ impl Report for BucketReport {
                     paper.cell(&setting.setting, Tone::Strong),
                     paper.cell(&setting.read(), Tone::Plain),
                     paper.cell(&setting.set_at, Tone::Faint),
-                    paper.cell(setting.set_on.as_deref().unwrap_or("a node that has left"), Tone::Faint),
+                    paper.cell(setting.set_on.as_deref().unwrap_or("a directory no longer in use"), Tone::Faint),
                 ]);
             }
             text.push('\n');
@@ -239,7 +239,7 @@ bucket  replicas  siblings
 carts          3  keep
 
 setting  value    set at                    on
-w        default  2025-11-02T10:11:12.346Z  a node that has left
+w        default  2025-11-02T10:11:12.346Z  a directory no longer in use
 ";
         assert_eq!(one("carts").human(&Paper::plain()), expected);
         let expected = "\

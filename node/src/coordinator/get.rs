@@ -25,10 +25,12 @@ impl Node {
     pub async fn coordinate_get(self: Arc<Self>, request: Request, get: Get) -> Result<(Answer, Quorum), RequestError> {
         let invalid = |error: InvalidQuorum| RequestError::Invalid(error.to_string());
         let copies = request.ring.read().replicas_of(get.key.bucket());
-        let quorum = Quorum::of_read(get.r, get.pr, copies).map_err(invalid)?;
+        // By each ring anew: what is set is meant as far as the replicas can do it.
+        let r = self.settings_of(&get.key).r_for(get.r, copies);
+        let quorum = Quorum::of_read(r, get.pr, copies).map_err(invalid)?;
         let asked = get.key.clone();
         let task = Task::begin(&self, request, get.key, |link: &Link| link.reads.slow_after())?;
-        let elsewhere = task.preference.repair_quorums(get.r, get.pr).map_err(invalid)?;
+        let elsewhere = task.preference.repair_quorums(r, get.pr).map_err(invalid)?;
         let plan = task.read_plan(&self, quorum, get.wait_for_repair.then_some(elsewhere));
         let room = self.room_for_a_request()?;
         self.counters.reads_coordinated.add(1);

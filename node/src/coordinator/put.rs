@@ -13,7 +13,7 @@ use starling_core::object::{Object, SiblingMode};
 use starling_core::pacing::Part;
 use starling_core::preference::{LayoutQuorum, slow_ones_last};
 use starling_core::put::{Action, Answer, Event, Plan, Put as Machine, Verdict};
-use starling_core::quorum::{Quorum, Tally};
+use starling_core::quorum::{Level, Quorum, Tally};
 use starling_core::report::{Failure, Refusal, Role};
 use starling_core::stamp::Stamp;
 use starling_proto::CallContext;
@@ -72,7 +72,7 @@ impl Node {
         if list.is_primary(self.id()) && !self.is_filling(&request.ring, &put.key) {
             return self.coordinate(request, put).await;
         }
-        let quorum = quorum_of(&request, &put)?;
+        let quorum = self.quorum_of(&request, &put)?;
         let others = list.primaries().iter().filter(|primary| **primary != self.id());
         let (alive, silent): (Vec<NodeId>, Vec<NodeId>) = others.partition(|node| self.is_available(**node));
         let mut may_be_done = false;
@@ -136,7 +136,8 @@ impl Node {
     async fn coordinate(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
         let layout = Arc::clone(request.ring.read());
         let (key, mode) = (put.key.clone(), layout.rules(put.key.bucket()).mode);
-        let quorum = quorum_of(&request, &put)?;
+        let w = self.w_of(&request, &put);
+        let quorum = self.quorum_of(&request, &put)?;
         self.check_clock(mode)?;
         let write = Write {
             seen: seen_by_writer(&layout, &put)?,
@@ -147,7 +148,7 @@ impl Node {
             fresh_birth: Birth(rand::random()),
         };
         let task = Task::begin(&self, request, key.clone(), |link: &Link| link.writes.slow_after())?;
-        let quorums = task.preference.write_quorums(put.w, put.pw);
+        let quorums = task.preference.write_quorums(w, put.pw);
         let plan = task.write_plan(&self, quorums.map_err(|error| RequestError::Invalid(error.to_string()))?);
         let room = self.room_for_a_request()?;
         self.counters.writes_coordinated.add(1);
@@ -181,6 +182,18 @@ impl Node {
         }
     }
 
+    /// By each ring anew, and by whoever coordinates: what is set is meant as far as the replicas can do it.
+    fn w_of(&self, request: &Request, put: &Put) -> Level {
+        let copies = request.ring.read().replicas_of(put.key.bucket());
+        self.settings_of(&put.key).w_for(put.w, copies)
+    }
+
+    fn quorum_of(&self, request: &Request, put: &Put) -> Result<Quorum, RequestError> {
+        let copies = request.ring.read().replicas_of(put.key.bucket());
+        let quorum = Quorum::of_write(self.w_of(request, put), put.pw, copies);
+        quorum.map_err(|error| RequestError::Invalid(error.to_string()))
+    }
+
     /// R6: a clock that runs ahead would win over writes that come later.
     fn check_clock(&self, mode: SiblingMode) -> Result<(), RequestError> {
         match mode {
@@ -192,11 +205,6 @@ impl Node {
             SiblingMode::LastWriteWins | SiblingMode::Keep => Ok(()),
         }
     }
-}
-
-fn quorum_of(request: &Request, put: &Put) -> Result<Quorum, RequestError> {
-    let copies = request.ring.read().replicas_of(put.key.bucket());
-    Quorum::of_write(put.w, put.pw, copies).map_err(|error| RequestError::Invalid(error.to_string()))
 }
 
 /// That this node has tried it before is nobody's concern.
@@ -275,7 +283,10 @@ impl Task {
         async move {
             let began = Instant::now();
             let minted = node.store.coordinate(epoch, key, write, Some(deadline)).await;
-            node.handoff.note(Part::Write, began);
+            // What is refused or repeated waits for no sync, and would pass for a fast disk.
+            if minted.as_ref().is_ok_and(|minted| minted.how == Coordinated::Minted) {
+                node.handoff.note(Part::Write, began);
+            }
             Happened::OwnStore(minted)
         }
         .boxed()
