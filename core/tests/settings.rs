@@ -1,4 +1,5 @@
 //! Plain settings: wherever changes meet, and in whatever order, the same ones win, and nobody who saw what he changed loses.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
 mod support;
 
