@@ -69,7 +69,7 @@ async fn what_is_set_on_one_node_is_heeded_by_all_though_one_was_killed_meanwhil
     let expected = json!({"r": null, "w": "one", "ttl": null, "max_siblings": "2"});
     everywhere(&starling, &cluster, &[1, 2, 3], &expected).await;
     assert_eq!(carts.get("stays").await.unwrap().quorum().map(|quorum| quorum.replicas()), Some(2));
-    put("bob").await.unwrap();
+    put("bob").w(level("quorum")).await.unwrap();
     let bob = carts.get("bob").await.unwrap();
     assert_eq!((texts(&bob), bob.expires(0)), (vec!["apples".to_owned()], None));
 }
