@@ -281,8 +281,13 @@ fn the_log_and_the_votes() {
 fn plain_settings() {
     let engine = engine();
     let store = open(engine.clone());
-    let changes = [("r".to_owned(), Some("one".to_owned())), ("ttl".to_owned(), None)].into();
-    store.set(&"carts".parse().unwrap(), &changes, WallTime(5)).unwrap();
+    let set = |name: &str, text: Option<&str>, at| {
+        let changes = [(name.to_owned(), text.map(str::to_owned))].into();
+        store.set(&"carts".parse().unwrap(), &changes, WallTime(at)).unwrap();
+    };
+    set("r", Some("one"), 5);
+    set("ttl", Some("1000"), 5);
+    set("ttl", None, 7);
     let registers = [
         "01",           // the format
         "056361727473", // the bucket
@@ -292,7 +297,7 @@ fn plain_settings() {
         "65",
         "01036f6e65",
         "0374746c",
-        "05",
+        "07",
         "65",
         "00", // cleared
     ];
