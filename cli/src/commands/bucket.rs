@@ -12,7 +12,7 @@ use starling_core::object::SiblingMode;
 use starling_core::quorum::{Level, ReplicaCount};
 use starling_core::settings::{Changes, Registers, Setting, Settings};
 use starling_core::wall::Lifetime;
-use starling_proto::control::Set;
+use starling_proto::control::{ClusterView, Set};
 
 use crate::args::Global;
 use crate::commands::cluster::{parse_replicas, show};
@@ -136,8 +136,8 @@ pub async fn run(args: BucketArgs, global: &Global, out: &Out) -> Result<ExitCod
         }
         BucketCommand::Set(SetArgs { bucket, rules, settings }) => match settings.changes() {
             changes if changes.is_empty() => {
-                let (layout, ..) = present(global).await?;
-                let rules = rules.changed(layout.rules(&bucket));
+                let (_, view) = any_control(global, STATUS_LIMIT).await?;
+                let rules = rules.changed(layout_of(&view)?.rules(&bucket));
                 show(vec![Change::Bucket { bucket, rules }], global, out).await?;
             }
             changes => {
@@ -165,7 +165,7 @@ async fn set(global: &Global, bucket: &BucketName, changes: Changes) -> Result<(
     Ok((layout, registers, names))
 }
 
-fn layout_of(view: &starling_proto::control::ClusterView) -> Result<Layout, Failure> {
+fn layout_of(view: &ClusterView) -> Result<Layout, Failure> {
     let none = || Failure::new(Kind::NoCluster, format!("{} belongs to no cluster yet", view.seen_by));
     view.layout.clone().ok_or_else(none)
 }
