@@ -350,8 +350,7 @@ impl Put {
     }
 
     /// The value expires after so long, counted by the clock of the node that takes the request up: it is not shown any more
-    /// from then on, wherever it is. It has to be a
-    /// [`Lifetime`](starling_core::wall::Lifetime).
+    /// from then on, wherever it is. It has to be a [`Lifetime`](starling_core::wall::Lifetime).
     ///
     /// ```no_run
     /// # async fn example(sessions: starling_client::Bucket) -> Result<(), starling_client::ClientError> {

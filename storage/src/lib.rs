@@ -5,9 +5,9 @@
 //!
 //! Where to read next: [`engine`] for what is asked of a key-value store; `writer.rs` for the group commit, and `fold.rs`
 //! for what one batch does, with `trees.rs` for the hash trees; [`store`] for what the node sees, with `decrees.rs` for how the
-//! ring changes, `filling.rs` for coming back after a disk was lost, `reaping.rs` for how tombstones go and `settings.rs` for plain settings; [`directory`] for
-//! the files, and `salvage.rs` for what becomes of a damaged store; [`inspect`] for a look at what lies in an engine, past the
-//! store, and `verify.rs` for the store's own.
+//! ring changes, `filling.rs` for coming back after a disk was lost, `reaping.rs` for how tombstones go and `settings.rs` for
+//! plain settings; [`directory`] for the files, and `salvage.rs` for what becomes of a damaged store; [`inspect`] for a look
+//! at what lies in an engine, past the store, and `verify.rs` for the store's own.
 //!
 //! Left out on purpose: the network, gossip, deadlines (an asker who is gone has its job dropped).
 
