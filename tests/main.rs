@@ -10,6 +10,7 @@ mod crowds;
 mod deletions;
 mod expiry;
 mod figures;
+mod given_up;
 mod handoff;
 mod judge;
 mod lost_disks;

@@ -79,6 +79,14 @@ impl Pool {
         Ok(slot.keep(Arc::new(Service::over(stream, welcome.features))))
     }
 
+    /// What the node's cluster goes by, if it takes a client of this one for its own: as it does once it has gone on by
+    /// another id.
+    pub async fn cluster_at(&self, address: &str, ours: ClusterId) -> Option<ClusterId> {
+        let hello = Hello::of_client(Class::Data, Some(ours));
+        let (_, welcome) = dial(&*self.network, address, &hello, DIAL_LIMIT).await.ok()?;
+        welcome.cluster
+    }
+
     /// Forgets a connection that broke. One that was dialled in its place meanwhile stays.
     pub fn forget(&self, address: &str, broken: &Connection) {
         self.slot(address).forget(broken);

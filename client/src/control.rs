@@ -1,16 +1,18 @@
 //! Administration of one node.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use starling_core::change::Change;
 use starling_core::layout::{Layout, LayoutChecksum};
+use starling_core::name::NodeName;
 use starling_core::ring::{Entry, Epoch};
 use starling_core::settings::{Registers, Settings};
 use starling_core::token::Partition;
 use starling_proto::connection::{client_limits, client_transport};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlServiceClient, FillingUp, Init, NodeStatus, Plan, RepairScope,
-    Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlServiceClient, FillingUp, Force, Forced, Init, NodeStatus, Plan,
+    RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::hello::{Class, Features, Hello};
 use starling_proto::network::{Network, Tcp, dial};
@@ -188,11 +190,39 @@ impl ControlClient {
         self.told(self.client.set(call_within(within), set).await)
     }
 
+    /// What it would come to if these members were given up by force.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] if that cannot be, or need not be, or the build of the node knows of no such thing.
+    pub async fn force_plan(&self, dead: BTreeSet<NodeName>, within: Duration) -> Result<Plan, ClientError> {
+        self.check_force()?;
+        self.told(self.client.force_plan(call_within(within), dead).await)
+    }
+
+    /// Gives members up that are gone for good, with all that they hold, although nothing can be chosen without them: all who
+    /// are left agree, and are another cluster from then on.
+    ///
+    /// # Errors
+    /// [`ClientError::Invalid`] as for [`ControlClient::force_plan`]; [`ClientError::Incomplete`] if not all have agreed yet:
+    /// it may still come to that, and the same call goes on with it.
+    pub async fn force(&self, request: Force, within: Duration) -> Result<Forced, ClientError> {
+        self.check_force()?;
+        self.told(self.client.force(call_within(within), request).await)
+    }
+
+    fn check_force(&self) -> Result<(), ClientError> {
+        self.check_feature(Features::FORCE, "cannot give members up by force")
+    }
+
     fn check_settings(&self) -> Result<(), ClientError> {
-        if self.features.include(Features::SETTINGS) {
+        self.check_feature(Features::SETTINGS, "knows of no settings of buckets")
+    }
+
+    fn check_feature(&self, feature: Features, lack: &str) -> Result<(), ClientError> {
+        if self.features.include(feature) {
             return Ok(());
         }
-        Err(ClientError::Invalid(format!("the build of {} knows of no settings of buckets", self.address)))
+        Err(ClientError::Invalid(format!("the build of {} {lack}", self.address)))
     }
 
     /// Checks what this node holds against itself, some partitions from this one on.

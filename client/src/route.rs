@@ -232,14 +232,16 @@ impl Router {
             let asked =
                 async { ControlClient::connect_over(self.pool.network(), &address).await?.cluster(within).await };
             let view = asked.await.map_err(|error| error.to_string())?;
-            match self.atlas.load().corrected(&view) {
-                Some(_) => Ok(view),
+            let (ours, theirs) = (self.layout().cluster(), view.layout.as_ref().map(Layout::cluster));
+            let became = if theirs == Some(ours) { None } else { self.pool.cluster_at(&address, ours).await };
+            match self.atlas.load().corrected(&view, became) {
+                Some(_) => Ok((view, became)),
                 None => Err("belongs to another cluster, or is behind".to_owned()),
             }
         };
         // That nobody answers is what the next round finds out as well.
-        if let Ok(view) = first_answer(known, deadline, ask).await {
-            self.atlas.rcu(|atlas| atlas.corrected(&view).map_or_else(|| Arc::clone(atlas), Arc::new));
+        if let Ok((view, became)) = first_answer(known, deadline, ask).await {
+            self.atlas.rcu(|atlas| atlas.corrected(&view, became).map_or_else(|| Arc::clone(atlas), Arc::new));
         }
     }
 

@@ -1,7 +1,7 @@
 //! A client among nodes that speak the protocol, each in a manner of its own.
 #![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use starling_core::change::Change;
 use starling_core::clock::Clock;
 use starling_core::ids::{ClusterId, DirectoryId, NodeId, Run};
 use starling_core::layout::{FirstLayout, Layout, LayoutChecksum, Member};
-use starling_core::name::{BucketName, ObjectKey};
+use starling_core::name::{BucketName, NodeName, ObjectKey};
 use starling_core::quorum::ReplicaCount;
 use starling_core::ring::{Entry, Epoch};
 use starling_core::settings::{Registers, Settings};
 use starling_core::token::{Partition, PartitionCount};
 use starling_proto::connection::{channel, drive};
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, FillingUp, Init, NodeStatus, NotRegistered, PeerView, Plan,
-    Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlService, FillingUp, Force, Forced, Init, NodeStatus, NotRegistered,
+    PeerView, Plan, Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataService, Get, Got, GotLasting, Keys, KeysPage, Location, Put, PutFor, RequestError, Written,
@@ -213,6 +213,14 @@ impl ControlService for Node {
     }
 
     async fn set(self, _: CallContext, _: Set) -> Result<Registers, ControlError> {
+        unreachable!("it does not say that it can")
+    }
+
+    async fn force_plan(self, _: CallContext, _: BTreeSet<NodeName>) -> Result<Plan, ControlError> {
+        unreachable!("it does not say that it can")
+    }
+
+    async fn force(self, _: CallContext, _: Force) -> Result<Forced, ControlError> {
         unreachable!("it does not say that it can")
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::NodeId;
+use crate::ids::{ClusterId, NodeId};
 use crate::layout::{BucketRules, LayoutError, Member, NextLayout};
 use crate::name::{BucketName, NodeName, Zone};
 use crate::object::SiblingMode;
@@ -115,6 +115,21 @@ impl Ring {
             return Err(ChangeError::Nothing);
         }
         let decree = Decree::Begin { layout: newest.successor(layout)?, dead };
+        self.after(&self.entry(decree.clone()))?;
+        Ok(decree)
+    }
+
+    /// The decree by which these members are given up, with all that they hold, although nothing can be chosen without
+    /// them. Those who are left are a cluster of that id from then on.
+    ///
+    /// # Errors
+    /// [`ChangeError`] if they contradict each other or the ring.
+    pub fn force_of(&self, dead: &BTreeSet<NodeName>, cluster: ClusterId) -> Result<Decree, ChangeError> {
+        let changes: Vec<Change> = dead.iter().cloned().map(Change::Remove).collect();
+        let decree = match self.decree_of(&changes, &BTreeMap::new())? {
+            Decree::Begin { layout, dead } => Decree::Force { layout: layout.in_cluster(cluster), dead },
+            other => other,
+        };
         self.after(&self.entry(decree.clone()))?;
         Ok(decree)
     }

@@ -13,6 +13,13 @@
 //! An acceptor whose vote was lost, with its disk or by an old copy of it, must not answer again: it would forget what a
 //! majority relies on. That is for the driver to see to: only the directory that is registered votes, and a copied one is
 //! retired (R3).
+//!
+//! **By force.** Where a majority is gone for good nothing is chosen any more. Then those who are left can agree on a value
+//! that leaves the others out ([`Exclusion`]), all of them, in ballots above all regular ones. Whoever has promised one takes
+//! part in no regular ballot any more, and who has accepted one goes by nothing else ([`Vote::may_adopt`]): so where it was
+//! chosen, none of those who agreed ever goes by what the others choose among themselves. Two such values can both be chosen
+//! only if the later leaves somebody out who agreed on the earlier: whoever proposes one and meets an earlier that leaves
+//! out more is told so ([`Action::Bound`]), and has to finish that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +34,22 @@ pub struct Ballot {
     pub round: u64,
     pub proposer: NodeId,
     pub nonce: u64,
+}
+
+impl Ballot {
+    /// From this round on a ballot is above all regular ones.
+    const FORCED: u64 = 1 << 63;
+
+    /// Whether it takes all who are not left out, and not a majority.
+    pub fn is_forced(&self) -> bool {
+        self.round >= Ballot::FORCED
+    }
+}
+
+/// A value that may leave nodes out.
+pub trait Exclusion {
+    /// Whom it leaves out, with all that they hold; none if it takes a majority.
+    fn excluded(&self) -> Option<&BTreeSet<NodeId>>;
 }
 
 /// What one acceptor has promised and accepted for one entry. The default is of one that has not been asked yet.
@@ -84,6 +107,15 @@ impl<V: Clone> Vote<V> {
     pub fn accepted(&self) -> Option<&V> {
         self.accepted.as_ref().map(|(_, value)| value)
     }
+
+    /// Whether this acceptor may go by a value that is said to be chosen.
+    pub fn may_adopt(&self, value: &V) -> bool
+    where
+        V: PartialEq,
+    {
+        let bound_to = self.accepted.as_ref().filter(|(ballot, _)| ballot.is_forced());
+        bound_to.is_none_or(|(_, accepted)| accepted == value)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,8 +149,10 @@ pub enum Action<V> {
     },
     /// Somebody else is at it. Wait a while, then tick.
     BackOff,
-    /// Comes once.
+    /// Comes once, unless what follows does.
     Chosen(V),
+    /// This may have been chosen by force, and leaves out more than the own proposal, which is given up.
+    Bound(V),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,17 +167,23 @@ enum Phase<V> {
 #[derive(Debug, Clone)]
 pub struct Proposer<V> {
     acceptors: BTreeSet<NodeId>,
+    /// So many of them have to agree.
+    needed: usize,
     own: V,
     ballot: Ballot,
     phase: Phase<V>,
 }
 
-impl<V: Clone> Proposer<V> {
-    /// `nonce` is drawn at random.
+impl<V: Clone + Exclusion> Proposer<V> {
+    /// A majority of the acceptors has to agree, or all of them if the value leaves others out. `nonce` is drawn at random.
     pub fn start(node: NodeId, nonce: u64, acceptors: BTreeSet<NodeId>, value: V) -> (Proposer<V>, Vec<Action<V>>) {
-        let ballot = Ballot { round: 1, proposer: node, nonce };
+        let (needed, round) = match value.excluded() {
+            None => (acceptors.len() / 2 + 1, 1),
+            Some(_) => (acceptors.len(), Ballot::FORCED),
+        };
+        let ballot = Ballot { round, proposer: node, nonce };
         let phase = Phase::Preparing(BTreeMap::new());
-        (Proposer { acceptors, own: value, ballot, phase }, vec![Action::Prepare { ballot }])
+        (Proposer { acceptors, needed, own: value, ballot, phase }, vec![Action::Prepare { ballot }])
     }
 
     pub fn step(&mut self, event: Event<V>) -> Vec<Action<V>> {
@@ -167,37 +207,42 @@ impl<V: Clone> Proposer<V> {
             Phase::Preparing(promises) => promises.len(),
             Phase::Accepting(_, accepted) => accepted.len(),
             Phase::BackedOff => 0,
-            Phase::Done => self.majority(),
+            Phase::Done => self.needed,
         };
-        (answered, self.majority())
-    }
-
-    fn majority(&self) -> usize {
-        self.acceptors.len() / 2 + 1
+        (answered, self.needed)
     }
 
     fn promised(&mut self, by: NodeId, accepted: Option<(Ballot, V)>) -> Vec<Action<V>> {
-        let majority = self.majority();
         let Phase::Preparing(promises) = &mut self.phase else { return Vec::new() };
         if self.acceptors.contains(&by) {
             promises.insert(by, accepted);
         }
-        if promises.len() < majority {
+        if promises.len() < self.needed {
             return Vec::new();
         }
-        let latest = promises.values().flatten().max_by_key(|(ballot, _)| *ballot);
-        let value = latest.map_or_else(|| self.own.clone(), |(_, value)| value.clone());
+        let accepted = promises.values().flatten();
+        let value = match self.own.excluded() {
+            None => accepted.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value.clone()),
+            Some(excluded) => match latest_without(excluded, accepted) {
+                Some(found) if found.excluded() != Some(excluded) => {
+                    let bound = Action::Bound(found.clone());
+                    self.phase = Phase::Done;
+                    return vec![bound];
+                }
+                found => found.cloned(),
+            },
+        };
+        let value = value.unwrap_or_else(|| self.own.clone());
         self.phase = Phase::Accepting(value.clone(), BTreeSet::new());
         vec![Action::Accept { ballot: self.ballot, value }]
     }
 
     fn accepted(&mut self, by: NodeId) -> Vec<Action<V>> {
-        let majority = self.majority();
         let Phase::Accepting(value, accepted) = &mut self.phase else { return Vec::new() };
         if self.acceptors.contains(&by) {
             accepted.insert(by);
         }
-        if accepted.len() < majority {
+        if accepted.len() < self.needed {
             return Vec::new();
         }
         let chosen = Action::Chosen(value.clone());
@@ -206,6 +251,10 @@ impl<V: Clone> Proposer<V> {
     }
 
     fn overtaken(&mut self, promised: Ballot) -> Vec<Action<V>> {
+        if promised.is_forced() && !self.ballot.is_forced() {
+            // That one does not take part any more: if a majority is left, it is without it.
+            return Vec::new();
+        }
         match self.phase {
             Phase::Preparing(_) | Phase::Accepting(..) => {
                 // The next round has to be above what has come first.
@@ -225,4 +274,15 @@ impl<V: Clone> Proposer<V> {
         self.phase = Phase::Preparing(BTreeMap::new());
         vec![Action::Prepare { ballot: self.ballot }]
     }
+}
+
+/// Of what was accepted by force, the latest that leaves out all of these. Whoever agreed on such a value was asked, so it
+/// may be chosen; of any other somebody is given up who agreed, or would have to.
+fn latest_without<'a, V: Exclusion>(
+    excluded: &BTreeSet<NodeId>,
+    accepted: impl Iterator<Item = &'a (Ballot, V)>,
+) -> Option<&'a V> {
+    let leaves_out = |value: &V| value.excluded().is_some_and(|out| out.is_superset(excluded));
+    let by_force = accepted.filter(|(ballot, value)| ballot.is_forced() && leaves_out(value));
+    by_force.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value)
 }

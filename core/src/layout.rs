@@ -214,6 +214,12 @@ impl Layout {
         })
     }
 
+    /// The same layout, of another cluster.
+    #[must_use]
+    pub fn in_cluster(self, cluster: ClusterId) -> Layout {
+        Layout { cluster, ..self }
+    }
+
     pub fn version(&self) -> LayoutVersion {
         self.version
     }

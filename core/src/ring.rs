@@ -20,6 +20,11 @@
 //!
 //! The members that choose are those of the oldest layout still written, without those declared dead: a joiner that dies
 //! on the way can never hold up the choice of what to do about it.
+//!
+//! Where a majority of them is gone for good nothing can be chosen any more, and the others can only go on by
+//! [`Decree::Force`]: a [`Decree::Begin`] that all who are left have agreed upon, without a majority. The dead may be alive
+//! after all, and choose something else in that place; so those who are left are another cluster from then on, and the two
+//! never take each other's word for anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,6 +33,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::choice::{Ballot, Exclusion};
 use crate::codec;
 use crate::fault::{self, Fault};
 use crate::ids::{ClusterId, DirectoryId, NodeId};
@@ -69,6 +75,22 @@ pub enum Decree {
     Register { node: NodeId, directory: DirectoryId },
     /// A node that has left holds nothing any more (R11).
     Emptied(NodeId),
+    /// As [`Decree::Begin`], where those who are `dead` are so many that nothing can be chosen without them: agreed upon by
+    /// all others, under another cluster id, so that none of the dead who should come back is taken for one of them.
+    Force { layout: Layout, dead: BTreeSet<NodeId> },
+}
+
+impl Exclusion for Decree {
+    fn excluded(&self) -> Option<&BTreeSet<NodeId>> {
+        match self {
+            Decree::Force { dead, .. } => Some(dead),
+            Decree::Begin { .. }
+            | Decree::Switch(_)
+            | Decree::End(_)
+            | Decree::Register { .. }
+            | Decree::Emptied(_) => None,
+        }
+    }
 }
 
 /// A decree in its place in the log.
@@ -142,6 +164,10 @@ pub enum InvalidDecree {
     NotTheFirst,
     #[error("the layout is of cluster {found}; this is {ours}")]
     OtherCluster { ours: ClusterId, found: ClusterId },
+    #[error("a cluster that goes on without a majority takes an id that it never had")]
+    KnownCluster(ClusterId),
+    #[error("nobody is named who is gone for good")]
+    NobodyDead,
     #[error("layout version {found} does not continue version {newest}, the newest")]
     NotASuccessor { newest: LayoutVersion, found: LayoutVersion },
     #[error("version {0} is still coming; until it is settled a commit can only take members out that died")]
@@ -172,6 +198,8 @@ pub struct Ring {
     epoch: Epoch,
     /// Of the last entry.
     tip: EntryChecksum,
+    /// Ids that the cluster went by before it had to go on without a majority, oldest first.
+    former: Vec<ClusterId>,
     /// Written, and not read any more: somebody may not know yet. Oldest first.
     left: Vec<Arc<Layout>>,
     read: Arc<Layout>,
@@ -202,6 +230,7 @@ impl Ring {
         Ok(Ring {
             epoch: entry.epoch,
             tip: entry.checksum(),
+            former: Vec::new(),
             left: Vec::new(),
             directories: directories_of(&layout),
             read: layout,
@@ -237,7 +266,11 @@ impl Ring {
         }
         let mut next = Ring { epoch: entry.epoch, tip: entry.checksum(), ..self.clone() };
         match &entry.decree {
-            Decree::Begin { layout, dead } => next.begin(layout, dead)?,
+            Decree::Begin { layout, dead } => {
+                next.check_cluster(layout)?;
+                next.begin(layout, dead)?;
+            }
+            Decree::Force { layout, dead } => next.force(layout, dead)?,
             Decree::Switch(version) => next.switch(*version)?,
             Decree::End(version) => next.end(*version)?,
             Decree::Register { node, directory } => next.register(*node, *directory)?,
@@ -255,7 +288,18 @@ impl Ring {
     }
 
     pub fn cluster(&self) -> ClusterId {
-        self.read.cluster()
+        self.newest().cluster()
+    }
+
+    /// The id that the cluster was made with. Contexts carry it: who reads here and writes there has read the same objects,
+    /// whatever the cluster has come to go by meanwhile.
+    pub fn origin(&self) -> ClusterId {
+        self.former.first().copied().unwrap_or_else(|| self.cluster())
+    }
+
+    /// Whether the cluster goes by this id, or did before it had to go on without a majority.
+    pub fn goes_or_went_by(&self, cluster: ClusterId) -> bool {
+        cluster == self.cluster() || self.former.contains(&cluster)
     }
 
     pub fn phase(&self) -> Phase {
@@ -351,6 +395,21 @@ impl Ring {
         oldest.members().iter().map(|member| member.node).filter(|node| !self.is_dead(*node)).collect()
     }
 
+    /// Who has to agree if these are given up by force: every other member, those included that have no vote otherwise.
+    pub fn survivors(&self, dead: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let is_left = |node: &NodeId| !dead.contains(node) && !self.is_dead(*node);
+        self.directories.keys().copied().filter(is_left).collect()
+    }
+
+    /// Whether a node takes part in a choice, of whatever kind the ballot is.
+    pub fn has_vote(&self, node: NodeId, ballot: Ballot) -> bool {
+        if ballot.is_forced() {
+            self.survivors(&BTreeSet::new()).contains(&node)
+        } else {
+            self.acceptors().contains(&node)
+        }
+    }
+
     /// Whether most of those who choose are among these nodes.
     pub fn has_majority_in(&self, nodes: &BTreeSet<NodeId>) -> bool {
         let acceptors = self.acceptors();
@@ -393,6 +452,17 @@ impl Ring {
         known.retain(|node, _| was_coming.contains(node) || dead.contains(node));
         self.forget_those_outside(known);
         Ok(())
+    }
+
+    fn force(&mut self, layout: &Layout, dead: &BTreeSet<NodeId>) -> Result<(), InvalidDecree> {
+        if self.goes_or_went_by(layout.cluster()) {
+            return Err(InvalidDecree::KnownCluster(layout.cluster()));
+        }
+        if dead.is_empty() {
+            return Err(InvalidDecree::NobodyDead);
+        }
+        self.former.push(self.cluster());
+        self.begin(layout, dead)
     }
 
     fn names(&self) -> BTreeMap<NodeId, NodeName> {
@@ -449,11 +519,13 @@ impl Ring {
         }
     }
 
+    fn check_cluster(&self, layout: &Layout) -> Result<(), InvalidDecree> {
+        let (ours, found) = (self.cluster(), layout.cluster());
+        if found == ours { Ok(()) } else { Err(InvalidDecree::OtherCluster { ours, found }) }
+    }
+
     fn check_successor(&self, layout: &Layout) -> Result<(), InvalidDecree> {
-        let (ours, newest) = (self.cluster(), self.newest());
-        if layout.cluster() != ours {
-            return Err(InvalidDecree::OtherCluster { ours, found: layout.cluster() });
-        }
+        let newest = self.newest();
         let follows = layout.version().0 == newest.version().0 + 1
             && layout.parent() == Some(newest.checksum())
             && layout.partitions() == newest.partitions();

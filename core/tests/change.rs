@@ -155,3 +155,19 @@ fn what_was_brought_home_meanwhile_leaves_a_plan_as_it_was() {
     let weigh = [Change::Weigh { name: name(1), weight: 2 }];
     assert_eq!(decree(&left, &weigh), decree(&emptied, &weigh));
 }
+
+#[test]
+fn members_can_be_given_up_by_force_and_those_who_are_left_are_another_cluster() {
+    let dead = |numbers: &[u64]| numbers.iter().copied().map(name).collect::<BTreeSet<_>>();
+    let ring = ring();
+    let Decree::Force { layout, dead: gone } = ring.force_of(&dead(&[2, 3]), ClusterId(8)).unwrap() else {
+        panic!("members are given up by force")
+    };
+    assert_eq!((members(&layout), layout.cluster()), (vec![1], ClusterId(8)));
+    assert_eq!(gone, [NodeId(2), NodeId(3)].into());
+    let known = ring.force_of(&dead(&[2, 3]), ClusterId(7));
+    assert_eq!(known, Err(ChangeError::Decree(InvalidDecree::KnownCluster(ClusterId(7)))));
+    assert_eq!(ring.force_of(&dead(&[9]), ClusterId(8)), Err(ChangeError::NoMember(name(9))));
+    assert_eq!(ring.force_of(&dead(&[]), ClusterId(8)), Err(ChangeError::Nothing));
+    assert_eq!(ring.force_of(&dead(&[1, 2, 3]), ClusterId(8)), Err(ChangeError::Layout(LayoutError::NoMembers)));
+}

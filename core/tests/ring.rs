@@ -145,6 +145,53 @@ fn joiners_have_no_voice_before_they_are_settled_and_the_dead_have_none() {
     assert_eq!(ended(&switched(&dual)).acceptors(), nodes(&[1, 2, 4, 5, 6]));
 }
 
+fn forced(ring: &Ring, numbers: &[u64], dead: &[u64], cluster: u64) -> Result<Ring, InvalidDecree> {
+    let layout = next_of(ring, numbers).in_cluster(ClusterId(cluster));
+    decreed(ring, Decree::Force { layout, dead: nodes(dead) })
+}
+
+#[test]
+fn those_who_go_on_without_a_majority_are_another_cluster_and_may_copy_and_choose() {
+    let first = ring_of(&[1, 2, 3, 4, 5]);
+    assert_eq!(first.survivors(&nodes(&[3, 4, 5])), nodes(&[1, 2]));
+    let dual = forced(&first, &[1, 2], &[3, 4, 5], 8).unwrap();
+    assert_eq!((dual.cluster(), dual.read().cluster()), (ClusterId(8), ClusterId(7)), "from the start");
+    assert!(dual.goes_or_went_by(ClusterId(7)) && dual.goes_or_went_by(ClusterId(8)));
+    assert!(!dual.goes_or_went_by(ClusterId(9)));
+    assert_eq!((first.origin(), dual.origin()), (ClusterId(7), ClusterId(7)), "contexts stay valid");
+    assert_eq!((dual.phase(), dual.acceptors()), (Phase::Dual, nodes(&[1, 2])));
+    assert!(dual.in_transition().is_subset(&nodes(&[1, 2])), "nobody waits for the dead");
+    let settled = ended(&switched(&dual));
+    assert_eq!(settled.departure_of(NodeId(4)), Some(Departure::Removed));
+    assert!(settled.may_reap());
+    let joined = begun(&settled, &[1, 2, 6], &[]).unwrap();
+    assert_eq!(joined.cluster(), ClusterId(8));
+}
+
+#[test]
+fn a_cluster_that_goes_on_by_force_takes_an_id_it_never_had_and_gives_somebody_up() {
+    let first = ring_of(&[1, 2, 3]);
+    assert_eq!(forced(&first, &[1], &[2, 3], 7), Err(InvalidDecree::KnownCluster(ClusterId(7))));
+    assert_eq!(forced(&first, &[1, 2, 3], &[], 8), Err(InvalidDecree::NobodyDead));
+    let again = forced(&first, &[1, 2], &[3], 8).unwrap();
+    assert_eq!(forced(&again, &[1], &[2], 7), Err(InvalidDecree::KnownCluster(ClusterId(7))), "it went by that");
+    let regular = Decree::Begin { layout: next_of(&first, &[1, 2]).in_cluster(ClusterId(8)), dead: nodes(&[3]) };
+    let refused = InvalidDecree::OtherCluster { ours: ClusterId(7), found: ClusterId(8) };
+    assert_eq!(decreed(&first, regular), Err(refused));
+}
+
+#[test]
+fn while_a_layout_is_coming_its_joiners_have_to_agree_as_well() {
+    let dual = begun(&ring_of(&[1, 2, 3]), &[1, 2, 3, 4], &[]).unwrap();
+    assert_eq!(dual.survivors(&nodes(&[2, 3])), nodes(&[1, 4]));
+    let without = forced(&dual, &[1, 4], &[2, 3], 8).unwrap();
+    assert_eq!((versions(without.written()), without.acceptors()), (vec![1, 3], nodes(&[1])));
+    let by_force = Ballot { round: u64::MAX, proposer: NodeId(4), nonce: 0 };
+    let regular = Ballot { round: 1, ..by_force };
+    assert!(dual.has_vote(NodeId(4), by_force) && !dual.has_vote(NodeId(4), regular));
+    assert!(dual.has_vote(NodeId(1), by_force) && dual.has_vote(NodeId(1), regular));
+}
+
 #[test]
 fn whoever_has_departed_does_not_come_back() {
     let dual = begun(&ring_of(&[1, 2, 3]), &[1, 2, 4], &[]).unwrap();
@@ -277,6 +324,9 @@ fn entries_of_the_log_are_frozen() {
     let layout = next_of(&ring, &[1]);
     let begin = Decree::Begin { layout: layout.clone(), dead: nodes(&[9]) };
     assert_eq!(entry(begin), format!("0201fd694e08be09f93aea00{}0109", hex(&layout)));
+    assert_eq!(entry(Decree::Emptied(NodeId(5))), "0201fd694e08be09f93aea0405");
+    let force = Decree::Force { layout: layout.clone(), dead: nodes(&[9]) };
+    assert_eq!(entry(force), format!("0201fd694e08be09f93aea05{}0109", hex(&layout)));
 }
 
 /// As above.

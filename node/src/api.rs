@@ -11,6 +11,7 @@ use starling_core::layout::Layout;
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::{Object, Seen, Sibling, SiblingMode, Value};
 use starling_core::report::{Failure, Refusal};
+use starling_core::ring::Ring;
 use starling_core::token::Token;
 use starling_core::wall::{Lifetime, WallTime};
 use starling_proto::CallContext;
@@ -89,7 +90,7 @@ impl DataService for Api {
         let asked = key.clone();
         let own = self.node.read_store(move |store| store.get(&asked)).instrument(span).await;
         let object = own.map_err(request_error)?;
-        present(ring.read(), &key, &object.unwrap_or_default(), self.node.wall())
+        present(&ring, &key, &object.unwrap_or_default(), self.node.wall())
     }
 
     async fn keys(self, context: CallContext, request: Keys) -> Result<KeysPage, RequestError> {
@@ -153,19 +154,19 @@ impl Node {
 
     /// Reads by the request's ring.
     async fn get_by(self: Arc<Self>, request: Request, get: Get) -> Result<GotLasting, RequestError> {
-        let (layout, key) = (Arc::clone(request.ring.read()), get.key.clone());
+        let (ring, key) = (Arc::clone(&request.ring), get.key.clone());
         let (answer, quorum) = Arc::clone(&self).coordinate_get(request, get).await?;
         if !answer.met {
             self.counters.quorums_missed.add(1);
             let (counted, replicas) = (answer.counted, answer.replicas);
             return Err(RequestError::ReadQuorumNotMet { quorum, counted, replicas });
         }
-        let GotLasting { got, until } = present(&layout, &key, &answer.object, self.wall())?;
+        let GotLasting { got, until } = present(&ring, &key, &answer.object, self.wall())?;
         Ok(GotLasting { got: Got { quorum: Some(quorum), replicas: answer.replicas, ..got }, until })
     }
 
     async fn put(self: Arc<Self>, request: Request, mut put: Put) -> Result<Written, RequestError> {
-        seen_by_writer(request.ring.read(), &put)?;
+        seen_by_writer(&request.ring, &put)?;
         if is_blind_delete(&put) {
             put.context = Arc::clone(&self).context_of_present(request.clone(), &put).await?;
         }
@@ -224,13 +225,13 @@ impl Node {
 }
 
 /// What a write's context stands for; nothing without one.
-pub fn seen_by_writer(layout: &Layout, put: &Put) -> Result<Seen, RequestError> {
+pub fn seen_by_writer(ring: &Ring, put: &Put) -> Result<Seen, RequestError> {
     let invalid = |error: InvalidContext| RequestError::Invalid(error.to_string());
     match &put.context {
         None => Ok(Seen::default()),
         Some(bytes) => {
             let context = Context::decode(bytes).map_err(invalid)?;
-            context.seen_of(layout.cluster(), Token::of(&put.key)).map_err(invalid)
+            context.seen_of(ring.origin(), Token::of(&put.key)).map_err(invalid)
         }
     }
 }
@@ -253,11 +254,11 @@ fn invalid(error: &dyn std::error::Error) -> RequestError {
 ///
 /// # Errors
 /// [`Refusal::TooLarge`] if that does not fit a frame.
-fn present(layout: &Layout, key: &ObjectKey, object: &Object, now: WallTime) -> Result<GotLasting, RequestError> {
+fn present(ring: &Ring, key: &ObjectKey, object: &Object, now: WallTime) -> Result<GotLasting, RequestError> {
     if !fits_a_frame(key, object) {
         return Err(RequestError::Refused(Refusal::TooLarge));
     }
-    let mode: SiblingMode = layout.rules(key.bucket()).mode;
+    let mode: SiblingMode = ring.read().rules(key.bucket()).mode;
     let live = object.present(mode, now);
     let until = live.iter().map(|sibling| sibling.value.until()).collect();
     let shown = |sibling: &&Sibling| {
@@ -266,7 +267,7 @@ fn present(layout: &Layout, key: &ObjectKey, object: &Object, now: WallTime) -> 
     };
     let got = Got {
         siblings: live.iter().filter_map(shown).collect(),
-        context: (!object.is_unwritten()).then(|| context_of(layout, key, object)),
+        context: (!object.is_unwritten()).then(|| context_of(ring, key, object)),
         deleted: object.is_deleted(mode, now),
         clock: object.clock().clone(),
         quorum: None,
@@ -276,8 +277,8 @@ fn present(layout: &Layout, key: &ObjectKey, object: &Object, now: WallTime) -> 
 }
 
 /// The context that covers all of an object.
-pub fn context_of(layout: &Layout, key: &ObjectKey, object: &Object) -> Bytes {
-    Context::new(layout.cluster(), Token::of(key), object.seen()).encode()
+pub fn context_of(ring: &Ring, key: &ObjectKey, object: &Object) -> Bytes {
+    Context::new(ring.origin(), Token::of(key), object.seen()).encode()
 }
 
 fn is_blind_delete(request: &Put) -> bool {

@@ -61,7 +61,7 @@ impl Node {
             let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
             let choice = self.decide(&ring, decree, deadline).await.map_err(|error| match error {
                 ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
-                ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
+                ChoiceError::Bound { .. } | ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
             })?;
             if choice.is_ours {
                 self.unstage_committed(&plan.changes).await?;
@@ -103,7 +103,7 @@ impl Node {
         self.read_store(|store| store.staged()).await.map_err(internal)
     }
 
-    fn ring_or_none(&self) -> Result<Arc<Ring>, ControlError> {
+    pub(crate) fn ring_or_none(&self) -> Result<Arc<Ring>, ControlError> {
         let none = || ControlError::Invalid("this node does not belong to a cluster yet".to_owned());
         self.store.ring().ok_or_else(none)
     }

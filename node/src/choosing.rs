@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use starling_core::choice::{Action, Ballot, Event, Proposer};
+use starling_core::choice::{Action, Ballot, Event, Exclusion, Proposer};
 use starling_core::ids::NodeId;
 use starling_core::report::Failure;
 use starling_core::ring::{Decree, Entry, Epoch, Ring};
@@ -37,8 +37,19 @@ pub struct Choice {
 pub enum ChoiceError {
     #[error("it takes {needed} of {all} members, and {heard} answer; silent: {}", silent.join(", "))]
     NoMajority { heard: usize, needed: usize, all: usize, silent: Vec<String> },
+    /// Some may have agreed to go on without these before, who are more than are given up now.
+    #[error("going on without {} may have been agreed upon before, and has to be finished first", without.join(", "))]
+    Bound { without: Vec<String> },
     #[error(transparent)]
     Adopt(#[from] AdoptError),
+}
+
+/// How a proposal ends.
+enum Ending {
+    Chosen(Decree),
+    /// Others have adopted what was chosen before, and this node has learnt that.
+    Learnt,
+    Bound(Decree),
 }
 
 /// What an acceptor has to do with a proposal.
@@ -62,24 +73,27 @@ impl Node {
         deadline: Instant,
     ) -> Result<Choice, ChoiceError> {
         let wanted = ring.entry(decree.clone());
-        let chosen = tokio::time::timeout_at(deadline.into(), self.choose(ring, decree)).await;
-        let entry = match chosen {
-            Ok(Some(decree)) => ring.entry(decree),
+        let ended = tokio::time::timeout_at(deadline.into(), self.choose(ring, &decree)).await;
+        let entry = match ended {
+            Ok(Ending::Chosen(decree)) => ring.entry(decree),
+            Ok(Ending::Bound(other)) => {
+                let without = self.names_in(ring, other.excluded().into_iter().flatten());
+                return Err(ChoiceError::Bound { without });
+            }
             // Whoever is ahead has told by now.
-            Ok(None) | Err(_) => match self.adopted_as(wanted.epoch).await {
+            Ok(Ending::Learnt) | Err(_) => match self.adopted_as(wanted.epoch).await {
                 Some(entry) => entry,
-                None => return Err(self.no_majority(ring)),
+                None => return Err(self.too_few(ring, decree.excluded())),
             },
         };
         self.append(entry.clone()).await?;
         Ok(Choice { is_ours: entry == wanted, entry })
     }
 
-    /// The decree that is chosen; none if others have adopted it before, and this node has learnt that.
-    async fn choose(self: &Arc<Self>, ring: &Arc<Ring>, decree: Decree) -> Option<Decree> {
+    async fn choose(self: &Arc<Self>, ring: &Arc<Ring>, decree: &Decree) -> Ending {
         let epoch = Epoch(ring.epoch().0 + 1);
-        let acceptors = ring.acceptors();
-        let (mut proposer, mut actions) = Proposer::start(self.id(), rand::random(), acceptors.clone(), decree);
+        let acceptors = who_chooses(ring, decree.excluded());
+        let (mut proposer, mut actions) = Proposer::start(self.id(), rand::random(), acceptors.clone(), decree.clone());
         let mut running: FuturesUnordered<BoxFuture<'static, Heard>> = FuturesUnordered::new();
         let (mut backoff, mut wait) = (FIRST_BACKOFF, ROUND_LIMIT);
         loop {
@@ -97,7 +111,8 @@ impl Node {
                         wait = backoff.mul_f64(rand::random_range(0.5..1.5));
                         backoff = (backoff * 2).min(MOST_BACKOFF);
                     }
-                    Action::Chosen(decree) => return Some(decree),
+                    Action::Chosen(decree) => return Ending::Chosen(decree),
+                    Action::Bound(decree) => return Ending::Bound(decree),
                 }
             }
             let heard = tokio::select! {
@@ -110,9 +125,11 @@ impl Node {
             match heard {
                 Heard::Of(event) => actions = proposer.step(event),
                 Heard::Ahead(peer) => {
-                    self.catch_up_with(peer).await;
+                    if let Err(error) = self.catch_up_with(peer).await {
+                        tracing::debug!(%peer, %error, "cannot adopt what an acceptor goes by");
+                    }
                     if self.store.ring().is_some_and(|ring| ring.epoch() >= epoch) {
-                        return None;
+                        return Ending::Learnt;
                     }
                 }
                 Heard::Nothing => {}
@@ -126,19 +143,23 @@ impl Node {
         entries.ok()?.into_iter().next()
     }
 
-    /// Which members do not answer, as far as gossip knows.
-    pub(crate) fn no_majority(&self, ring: &Ring) -> ChoiceError {
-        let acceptors = ring.acceptors();
+    /// Which members do not answer, as far as gossip knows, of those who choose what leaves these out.
+    pub(crate) fn too_few(&self, ring: &Ring, excluded: Option<&BTreeSet<NodeId>>) -> ChoiceError {
+        let acceptors = who_chooses(ring, excluded);
         let (heard, silent): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
             acceptors.iter().partition(|node| self.is_available(**node));
-        let members = ring.members();
-        let name = |node: &NodeId| members.get(node).map_or_else(|| node.to_string(), |member| member.name.to_string());
-        ChoiceError::NoMajority {
-            heard: heard.len(),
-            needed: acceptors.len() / 2 + 1,
-            all: acceptors.len(),
-            silent: silent.iter().map(name).collect(),
-        }
+        let needed = if excluded.is_some() { acceptors.len() } else { acceptors.len() / 2 + 1 };
+        let silent = self.names_in(ring, &silent);
+        ChoiceError::NoMajority { heard: heard.len(), needed, all: acceptors.len(), silent }
+    }
+
+    pub(crate) fn names_in<'a>(&self, ring: &Ring, nodes: impl IntoIterator<Item = &'a NodeId>) -> Vec<String> {
+        let (members, leavers) = (ring.members(), ring.bringing_home());
+        let known = |node: &NodeId| members.get(node).map(|member| &member.name).or_else(|| leavers.get(node));
+        let name = |node| known(node).map_or_else(|| node.to_string(), ToString::to_string);
+        let mut names: Vec<String> = nodes.into_iter().map(name).collect();
+        names.sort();
+        names
     }
 
     fn ask_to_promise(self: &Arc<Self>, to: NodeId, epoch: Epoch, ballot: Ballot) -> BoxFuture<'static, Heard> {
@@ -203,6 +224,10 @@ impl Node {
             NoVote::Store(error) => VoteRefused::Unavailable(error.to_string()),
         })
     }
+}
+
+fn who_chooses(ring: &Ring, excluded: Option<&BTreeSet<NodeId>>) -> BTreeSet<NodeId> {
+    excluded.map_or_else(|| ring.acceptors(), |excluded| ring.survivors(excluded))
 }
 
 fn heard<T>(

@@ -1,18 +1,20 @@
 //! The control service: how this node is, how it sees the cluster, and making one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::change::Change;
 use starling_core::ids::{ClusterId, NodeId};
 use starling_core::layout::{Layout, LayoutChecksum, Member};
+use starling_core::name::NodeName;
 use starling_core::ring::{Entry, Epoch};
 use starling_core::settings::{Registers, Settings};
 use starling_core::token::Partition;
 use starling_gossip::Standing;
 use starling_proto::control::{
-    ClusterView, Committed, ControlError, ControlService, FillingUp, HintsFor, Init, NodeStatus, NotRegistered,
-    PeerView, Plan, Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
+    ClusterView, Committed, ControlError, ControlService, FillingUp, Force, Forced, HintsFor, Init, NodeStatus,
+    NotRegistered, PeerView, Plan, Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition,
+    VerifiedPage,
 };
 use starling_proto::{BUILD, CallContext};
 
@@ -47,7 +49,7 @@ impl ControlService for Control {
             zone: node.config.zone.clone(),
             address: node.config.advertise.clone(),
             standing: node.standing(),
-            cluster: layout.as_ref().map(|layout| layout.cluster()),
+            cluster: node.store.cluster(),
             layout: layout.as_ref().map(|layout| layout.version()),
             build: BUILD.to_owned(),
             uptime: node.started.elapsed(),
@@ -154,6 +156,17 @@ impl ControlService for Control {
 
     async fn set(self, _: CallContext, request: Set) -> Result<Registers, ControlError> {
         self.node.set(request).await
+    }
+
+    async fn force_plan(self, _: CallContext, dead: BTreeSet<NodeName>) -> Result<Plan, ControlError> {
+        self.node.force_plan(&dead).await
+    }
+
+    async fn force(self, _: CallContext, request: Force) -> Result<Forced, ControlError> {
+        let node = Arc::clone(&self.node);
+        // Goes on when whoever asked is gone, as a commit does.
+        let forced = self.node.spawn_for_request(async move { node.force(request).await });
+        forced.await.unwrap_or_else(|panic| Err(ControlError::Internal(panic.to_string())))
     }
 
     async fn layout(self, _: CallContext) -> Option<Layout> {

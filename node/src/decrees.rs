@@ -4,7 +4,7 @@
 //! same effect at once: a replica that is behind its asker fetches what it lacks before it answers, and whoever is refused
 //! by one that is ahead fetches, and tries again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ impl Node {
     /// Adopts what others know of the log, for as long as the node runs.
     pub async fn follow_the_log(self: Arc<Self>) {
         let (mut gossip, mut suspect) = (self.gossip.clone(), self.suspect.subscribe());
+        // What was said last of whom, to say it once.
+        let mut told: BTreeMap<NodeId, String> = BTreeMap::new();
         loop {
             let suspected = self.suspect.send_replace(BTreeSet::new());
             suspect.mark_unchanged();
@@ -48,8 +50,15 @@ impl Node {
                 self.learn_rounds_over_of(*peer).await;
             }
             for peer in suspected.into_iter().chain(self.ahead()) {
-                self.catch_up_with(peer).await;
+                let Err(error) = self.catch_up_with(peer).await else { continue };
+                let error = error.to_string();
+                if told.get(&peer) != Some(&error) {
+                    tracing::warn!(%peer, error, "cannot adopt what a peer knows of the layout log");
+                    told.insert(peer, error);
+                }
             }
+            let view = self.view();
+            told.retain(|peer, _| view.peer(*peer).is_some());
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 Ok(()) = suspect.changed() => {}
@@ -59,32 +68,37 @@ impl Node {
         }
     }
 
-    /// A peer that gossip says knows more of this log.
+    /// A peer that gossip says knows more of this log. Members that go by another cluster id may have gone on without a
+    /// majority; whether that continues this log, the log says.
     fn ahead(&self) -> Option<NodeId> {
         let ring = self.store.ring()?;
         let view = self.view();
-        let of_ours = view.live().filter(|peer| peer.announcement.cluster == Some(ring.cluster()));
+        let is_member = |node: NodeId| ring.is_member(node) && !ring.is_dead(node);
+        let of_ours =
+            view.live().filter(|peer| peer.announcement.cluster == Some(ring.cluster()) || is_member(peer.node));
         let knows = of_ours.filter_map(|peer| Some((peer.announcement.log?.0, peer.node)));
         knows.filter(|(epoch, _)| *epoch > ring.epoch()).max().map(|(_, node)| node)
     }
 
-    /// Adopts what a peer knows of the log and this node does not.
-    pub async fn catch_up_with(self: &Arc<Self>, peer: NodeId) {
+    /// Adopts what a peer knows of the log and this node does not, if the peer can be asked.
+    ///
+    /// # Errors
+    /// [`AdoptError`] as the store says it.
+    pub async fn catch_up_with(self: &Arc<Self>, peer: NodeId) -> Result<(), AdoptError> {
         if *self.store.health().borrow() != Health::Serving {
-            return;
+            return Ok(());
         }
         let _one_at_a_time = self.catching_up.lock().await;
-        let (Some(ring), Some(address)) = (self.store.ring(), self.address_of(peer)) else { return };
+        let (Some(ring), Some(address)) = (self.store.ring(), self.address_of(peer)) else { return Ok(()) };
         match self.fetch_log(&address, ring.epoch()).await {
             Ok(log) => {
                 for entry in log {
-                    if let Err(error) = self.append(entry).await {
-                        return tracing::warn!(%peer, %error, "cannot adopt what a peer knows of the layout log");
-                    }
+                    self.append(entry).await?;
                 }
             }
             Err(error) => tracing::debug!(%peer, %error, "cannot fetch the layout log"),
         }
+        Ok(())
     }
 
     /// Adopts the next entry of the log.

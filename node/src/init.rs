@@ -53,7 +53,7 @@ impl Node {
         match self.standing() {
             NodeStanding::Uninitialised => {}
             NodeStanding::Serving => {
-                let ours = self.store.layout().map(|layout| layout.cluster());
+                let ours = self.store.cluster();
                 return Err(ours.map_or_else(|| internal("no layout"), ControlError::AlreadyMember));
             }
             NodeStanding::Left => {
@@ -194,9 +194,11 @@ impl Node {
         }
         self.adopt(layout).await.map_err(|error| match error {
             AdoptError::OtherCluster { ours, .. } => ControlError::AlreadyMember(ours),
-            AdoptError::Forked(_) | AdoptError::ForkedLog(_) | AdoptError::NoCluster | AdoptError::Invalid(_) => {
-                ControlError::Invalid(error.to_string())
-            }
+            AdoptError::Forked(_)
+            | AdoptError::ForkedLog(_)
+            | AdoptError::BoundByForce(_)
+            | AdoptError::NoCluster
+            | AdoptError::Invalid(_) => ControlError::Invalid(error.to_string()),
             AdoptError::Store(_) => ControlError::Internal(error.to_string()),
         })
     }

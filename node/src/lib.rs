@@ -28,6 +28,7 @@ mod counters;
 pub mod decrees;
 pub mod environment;
 pub mod filling;
+mod forcing;
 pub mod handoff;
 pub mod init;
 mod latency;

@@ -116,7 +116,7 @@ pub async fn gossip_parts(
         protocol: PROTOCOLS.oldest..=PROTOCOLS.newest,
         features: Features::ALL.0,
         build: ShortText::new(BUILD),
-        cluster: store.layout().map(|layout| layout.cluster()),
+        cluster: store.cluster(),
         layout: store.layout().map(|layout| layout.version()),
         log: store.ring().map(|ring| (ring.epoch(), ring.tip())),
         hints_for: store.hints().into_keys().collect::<HintTargets>(),

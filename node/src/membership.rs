@@ -38,7 +38,7 @@ impl Node {
         drop(tokio::time::timeout(INTRODUCTION_LIMIT, everyone).await);
         self.introduced.send_replace(true);
         if self.standing() == NodeStanding::Serving {
-            tracing::info!(cluster = ?self.store.layout().map(|layout| layout.cluster()), "serving");
+            tracing::info!(cluster = ?self.store.cluster(), "serving");
         }
     }
 

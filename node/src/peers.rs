@@ -140,7 +140,7 @@ impl Node {
         let hello = Hello {
             class: link.class,
             protocols: PROTOCOLS,
-            cluster: self.store.layout().map(|layout| layout.cluster()),
+            cluster: self.store.cluster(),
             from: Some(self.introduction()),
             features: Features::ALL,
             build: BUILD.to_owned(),

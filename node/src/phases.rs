@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use starling_core::choice::Exclusion;
 use starling_core::ids::NodeId;
 use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Phase, Ring};
@@ -84,6 +85,10 @@ impl Node {
     async fn finish_what_was_accepted(self: &Arc<Self>, ring: &Arc<Ring>) {
         let accepted = self.read_store(|store| store.accepted()).await;
         if let Ok(Some(decree)) = accepted {
+            // Who was to be given up and is back is not given up without being asked for again.
+            if decree.excluded().into_iter().flatten().any(|node| self.is_available(*node)) {
+                return;
+            }
             tracing::info!("a decree was accepted and not heard of since; proposing it again");
             if let Err(error) = self.decide(ring, decree, Instant::now() + DECISION_LIMIT).await {
                 tracing::debug!(%error, "it is not chosen");

@@ -125,7 +125,7 @@ impl Node {
         if ring.has_majority_in(&missed_by) {
             Ok(())
         } else {
-            Err(NotRegistered::Unavailable(self.no_majority(ring).to_string()))
+            Err(NotRegistered::Unavailable(self.too_few(ring, None).to_string()))
         }
     }
 

@@ -47,7 +47,7 @@ impl Replica {
     async fn ring(&self, askers: Epoch) -> Result<Arc<Ring>, PeerError> {
         let ring = || self.node.serving_ring().map_err(|not| PeerError::Refused(not.refusal));
         if ring()?.epoch() < askers {
-            self.node.catch_up_with(self.from).await;
+            self.catch_up().await;
         }
         let ring = ring()?;
         if ring.epoch() == askers { Ok(ring) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
@@ -58,7 +58,13 @@ impl Replica {
     /// A vote about an entry is given only by who knows the log before it.
     async fn learn_what_comes_before(&self, epoch: Epoch) {
         if self.node.store.ring().is_some_and(|ring| ring.epoch().0 + 1 < epoch.0) {
-            self.node.catch_up_with(self.from).await;
+            self.catch_up().await;
+        }
+    }
+
+    async fn catch_up(&self) {
+        if let Err(error) = self.node.catch_up_with(self.from).await {
+            tracing::debug!(peer = %self.from, %error, "cannot adopt what a peer goes by");
         }
     }
 }

@@ -125,7 +125,7 @@ async fn greet(
     };
     let welcome = Welcome {
         protocol: PROTOCOLS.common(hello.protocols).unwrap_or(PROTOCOLS.newest),
-        cluster: node.store.layout().map(|layout| layout.cluster()),
+        cluster: node.store.cluster(),
         node: node.introduction(),
         features: Features::ALL,
         build: BUILD.to_owned(),
@@ -138,14 +138,29 @@ async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {
     if PROTOCOLS.common(hello.protocols).is_none() {
         return Some(NotWelcome::Protocol(PROTOCOLS));
     }
-    let ours = node.store.layout().map(|layout| layout.cluster());
+    let (ring, ours) = (node.store.ring(), node.store.cluster());
+    let goes_or_went_by = |cluster| ring.as_ref().is_some_and(|ring| ring.goes_or_went_by(cluster));
     match hello.class {
         // Whoever administers or uses a node is told by the calls themselves what it can do.
         Class::Control => None,
         Class::Data | Class::Peer | Class::Bulk if node.draining.is_cancelled() => Some(NotWelcome::Stopping),
-        Class::Data => (hello.cluster.is_some() && ours.is_some() && hello.cluster != ours)
-            .then_some(NotWelcome::OtherCluster(ours)),
-        Class::Peer | Class::Bulk if ours.is_none() || hello.cluster != ours => Some(NotWelcome::OtherCluster(ours)),
+        Class::Data => {
+            let is_ours = hello.cluster.is_none_or(|theirs| ours.is_none() || goes_or_went_by(theirs));
+            (!is_ours).then_some(NotWelcome::OtherCluster(ours))
+        }
+        // It does not know yet by what this cluster goes now.
+        Class::Peer | Class::Bulk if hello.cluster != ours && hello.cluster.is_some_and(goes_or_went_by) => {
+            Some(NotWelcome::NotAMember)
+        }
+        Class::Peer | Class::Bulk if ours.is_none() || hello.cluster != ours => {
+            // Or this node does not know by what it goes.
+            if let (Some(ring), Some(from)) = (&ring, &hello.from)
+                && ring.is_member(from.node)
+            {
+                node.suspect(from.node);
+            }
+            Some(NotWelcome::OtherCluster(ours))
+        }
         Class::Peer | Class::Bulk => match &hello.from {
             Some(from) => peer_refusal(node, from).await,
             None => Some(NotWelcome::NotAMember),

@@ -92,7 +92,7 @@ impl Node {
         if self.standing() != NodeStanding::Serving {
             return Vec::new();
         }
-        let (cluster, view) = (self.store.layout().map(|layout| layout.cluster()), self.view());
+        let (cluster, view) = (self.store.cluster(), self.view());
         known.note_own(self.store.settings_checksum());
         known.merged.retain(|peer, _| view.peer(*peer).is_some());
         let of_ours = view.live().filter(|peer| peer.announcement.cluster == cluster);
@@ -102,7 +102,7 @@ impl Node {
     }
 
     async fn merge_settings_of(&self, address: &str) -> anyhow::Result<()> {
-        let cluster = self.store.layout().map(|layout| layout.cluster());
+        let cluster = self.store.cluster();
         self.merge_settings_of_a_member(address, cluster.context("this node belongs to no cluster")?).await
     }
 

@@ -60,6 +60,28 @@ pub trait ControlService {
     async fn settings() -> Settings;
     /// Changes settings of a bucket, here and, within seconds, everywhere; tells what is set of that bucket then.
     async fn set(request: Set) -> Result<Registers, ControlError>;
+    /// What it would come to if members of these names were given up by force; nothing is done. Called only where
+    /// [`Features::FORCE`](crate::hello::Features::FORCE) is advertised, as the one that follows.
+    async fn force_plan(dead: BTreeSet<NodeName>) -> Result<Plan, ControlError>;
+    /// Gives members up that are gone for good, with all that they hold, although nothing can be chosen without them: those
+    /// who are left agree, all of them, and are another cluster from then on.
+    async fn force(request: Force) -> Result<Forced, ControlError>;
+}
+
+/// Members that are given up by force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Force {
+    pub dead: BTreeSet<NodeName>,
+    /// What the cluster goes by now: whoever does not know that is asked about another one.
+    pub cluster: ClusterId,
+}
+
+/// What those who are left have agreed upon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    pub version: LayoutVersion,
+    /// What the cluster goes by from now on.
+    pub cluster: ClusterId,
 }
 
 /// A change of plain settings.

@@ -62,8 +62,11 @@ impl Features {
     pub const EXPIRY: Features = Features(1 << 1);
     /// Knows of plain settings of buckets.
     pub const SETTINGS: Features = Features(1 << 2);
+    /// Can go on without a majority that is gone for good.
+    pub const FORCE: Features = Features(1 << 3);
     /// Of this build.
-    pub const ALL: Features = Features(Features::REAPING.0 | Features::EXPIRY.0 | Features::SETTINGS.0);
+    pub const ALL: Features =
+        Features(Features::REAPING.0 | Features::EXPIRY.0 | Features::SETTINGS.0 | Features::FORCE.0);
 
     pub fn include(self, others: Features) -> bool {
         self.0 & others.0 == others.0

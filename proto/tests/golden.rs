@@ -35,8 +35,8 @@ use starling_core::wall::WallTime;
 use starling_proto::connection::client_transport;
 use starling_proto::control::{
     ClusterView, Committed, ControlError, ControlServiceRequest, ControlServiceResponse, Copying, FillingUp, Flaw,
-    FlawKind, HeldUp, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan, ReapingRound,
-    Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
+    FlawKind, Force, Forced, HeldUp, HintsFor, Init, NodeStanding, NodeStatus, NotRegistered, PeerView, Plan,
+    ReapingRound, Registration, RepairScope, Repairing, Set, Tombstones, Transfers, Transition, VerifiedPage,
 };
 use starling_proto::data::{
     DataServiceRequest, DataServiceResponse, Get, Got, GotLasting, Holding, Keys, KeysPage, LiveSibling, Location, Put,
@@ -205,6 +205,8 @@ fn control(table: &mut Table) {
         Tombstones => ControlServiceRequest::Tombstones {},
         Settings => ControlServiceRequest::Settings {},
         Set => ControlServiceRequest::Set { request: Set { bucket: bucket(), changes: changes() } },
+        ForcePlan => ControlServiceRequest::ForcePlan { dead: ["n4".parse().unwrap()].into() },
+        Force => ControlServiceRequest::Force { request: Force { dead: ["n4".parse().unwrap()].into(), cluster: ClusterId(9) } },
     });
     table.heading("control: responses");
     every!(table, ControlServiceResponse {
@@ -266,6 +268,8 @@ fn control(table: &mut Table) {
         })),
         Settings => ControlServiceResponse::Settings(Settings::from_parts([(bucket(), registers())])),
         Set => ControlServiceResponse::Set(Ok(registers())),
+        ForcePlan => ControlServiceResponse::ForcePlan(Ok(plan())),
+        Force => ControlServiceResponse::Force(Ok(Forced { version: LayoutVersion(2), cluster: ClusterId(9) })),
     });
     table.heading("HeldUp");
     every!(table, HeldUp {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 use starling_core::change::Change;
-use starling_core::choice::{Ballot, Overtaken, Vote};
+use starling_core::choice::{Ballot, Exclusion, Overtaken, Vote};
 use starling_core::ids::ClusterId;
 use starling_core::layout::{Layout, LayoutVersion};
 use starling_core::name::{BucketName, ObjectKey};
@@ -36,6 +36,10 @@ pub enum AdoptError {
     Forked(LayoutVersion),
     #[error("this node has adopted another decree in epoch {0}")]
     ForkedLog(Epoch),
+    #[error(
+        "this node has agreed to go on without members that are gone for good, and goes by nothing else in epoch {0}"
+    )]
+    BoundByForce(Epoch),
     #[error("this node belongs to no cluster yet")]
     NoCluster,
     #[error(transparent)]
@@ -85,6 +89,11 @@ pub struct Page {
 impl Store {
     pub fn ring(&self) -> Option<Arc<Ring>> {
         self.shared.ring()
+    }
+
+    /// The cluster that this node belongs to.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.ring().map(|ring| ring.cluster())
     }
 
     /// The layout that is read.
@@ -154,6 +163,10 @@ impl Store {
             return if known.first() == Some(entry) { Ok(()) } else { Err(AdoptError::ForkedLog(entry.epoch)) };
         }
         let next = ring.after(entry)?;
+        let vote = meta::read_vote(&*self.shared.engine, entry.epoch).map_err(StoreError::from)?;
+        if !vote.may_adopt(&entry.decree) {
+            return Err(AdoptError::BoundByForce(entry.epoch));
+        }
         self.record(|batch| {
             meta::write_entry(batch, entry);
             meta::delete_vote(batch, entry.epoch);
@@ -191,7 +204,7 @@ impl Store {
     /// # Errors
     /// [`NoVote`]; nothing has changed, unless the store has failed.
     pub fn promise(&self, epoch: Epoch, ballot: Ballot) -> Result<Option<(Ballot, Decree)>, NoVote> {
-        self.vote(epoch, |_, vote| Ok(vote.promise(ballot)?))
+        self.vote(epoch, ballot, |_, vote| Ok(vote.promise(ballot)?))
     }
 
     /// Accepts a decree for the entry of that epoch. Blocks on the disk.
@@ -199,7 +212,12 @@ impl Store {
     /// # Errors
     /// [`NoVote`]; nothing has changed, unless the store has failed.
     pub fn accept(&self, epoch: Epoch, ballot: Ballot, decree: Decree) -> Result<(), NoVote> {
-        self.vote(epoch, |ring, vote| {
+        let excluded = decree.excluded();
+        let leaves_this_out = excluded.is_some_and(|out| out.contains(&self.identity().node));
+        if leaves_this_out || excluded.is_some() != ballot.is_forced() {
+            return Err(NoVote::NoAcceptor);
+        }
+        self.vote(epoch, ballot, |ring, vote| {
             ring.after(&ring.entry(decree.clone()))?;
             Ok(vote.accept(ballot, decree)?)
         })
@@ -208,6 +226,7 @@ impl Store {
     fn vote<T>(
         &self,
         epoch: Epoch,
+        ballot: Ballot,
         change: impl FnOnce(&Ring, &mut Vote<Decree>) -> Result<T, NoVote>,
     ) -> Result<T, NoVote> {
         let _one_at_a_time = lock(&self.shared.deciding);
@@ -217,8 +236,7 @@ impl Store {
             return Err(NoVote::OtherEpoch(ring.epoch()));
         }
         let identity = self.identity();
-        let has_a_vote = ring.acceptors().contains(&identity.node);
-        if !has_a_vote || ring.directory_of(identity.node) != Some(identity.directory) {
+        if !ring.has_vote(identity.node, ballot) || ring.directory_of(identity.node) != Some(identity.directory) {
             return Err(NoVote::NoAcceptor);
         }
         let mut vote = meta::read_vote(&*self.shared.engine, epoch).map_err(StoreError::from)?;

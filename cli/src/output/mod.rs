@@ -108,14 +108,19 @@ impl Out {
 
     /// Asks on a terminal, where only yes is yes.
     pub fn confirm(&self, question: &str, otherwise: &str) -> Result<(), Failure> {
-        let mut answer = String::new();
-        let asked = write!(io::stderr(), "{question} [y/N] ");
-        let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
-        read.map_err(|error| Failure::io("ask", &error))?;
-        match answer.trim() {
+        match self.ask(&format!("{question} [y/N]"))?.as_str() {
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(Failure::failed(otherwise)),
         }
+    }
+
+    /// Asks on a terminal; returns the line that is typed.
+    pub fn ask(&self, question: &str) -> Result<String, Failure> {
+        let mut answer = String::new();
+        let asked = write!(io::stderr(), "{question} ");
+        let read = asked.and_then(|()| io::stdin().read_line(&mut answer));
+        read.map_err(|error| Failure::io("ask", &error))?;
+        Ok(answer.trim().to_owned())
     }
 
     fn json(&self, report: &impl Serialize) -> Result<(), Failure> {

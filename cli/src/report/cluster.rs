@@ -58,9 +58,12 @@ impl StatusReport {
         let mut nodes: Vec<NodeShape> =
             answers.iter().map(|(peer, answer)| NodeShape::new(peer, answer, layout)).collect();
         nodes.sort_by_key(|node| natural(&node.node));
+        // While a layout is coming that goes by another id the one that is read has the old one.
+        let own = answers.iter().find(|(peer, _)| peer.name == view.seen_by).and_then(|(_, own)| own.as_ref().ok());
+        let cluster = layout.map(|layout| own.and_then(|own| own.cluster).unwrap_or(layout.cluster()));
         StatusReport {
             seen_by: view.seen_by.to_string(),
-            cluster: layout.map(|layout| layout.cluster().to_string()),
+            cluster: cluster.map(|cluster| cluster.to_string()),
             layout: layout.map(|layout| layout.version().0),
             members: layout.map(|layout| layout.members().len()),
             partitions: layout.map(|layout| layout.partitions().get()),

@@ -13,8 +13,8 @@ use crate::report::explain::{Explain, QuorumShape};
 use crate::report::get::GetReport;
 use crate::report::ring::RingReport;
 use crate::report::{
-    ErrorReport, bench, bucket, cluster, get, history, import, listing, local, locate, node, plan, repair, tests,
-    tombstones, transfers, write,
+    ErrorReport, bench, bucket, cluster, force, get, history, import, listing, local, locate, node, plan, repair,
+    tests, tombstones, transfers, write,
 };
 
 const DOCUMENT: &str = include_str!("../../../docs/json.md");
@@ -44,6 +44,8 @@ fn examples() -> Vec<(&'static str, String)> {
         example("cluster join, leave, remove, replace, weight, zone, replicas, plan", &plan::tests::report()),
         example("cluster unstage", &plan::tests::forgotten()),
         example("cluster commit", &plan::tests::chosen()),
+        example("cluster force-remove", &force::tests::plan()),
+        example("cluster force-remove", &force::tests::done()),
         example("cluster history", &history::tests::report()),
         example("cluster transfers", &transfers::tests::report()),
         example("bucket list, bucket show", &bucket::tests::all()),

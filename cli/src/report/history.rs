@@ -33,13 +33,15 @@ impl HistoryReport {
         let mut names = Names::default();
         let mut entries = Vec::with_capacity(log.len());
         for entry in log {
-            if let Decree::Begin { layout, .. } = &entry.decree {
+            let layout = match &entry.decree {
+                Decree::Begin { layout, .. } | Decree::Force { layout, .. } => Some(layout),
+                Decree::Switch(_) | Decree::End(_) | Decree::Register { .. } | Decree::Emptied(_) => None,
+            };
+            if let Some(layout) = layout {
                 names.learn(layout);
             }
             entries.push(EntryShape::new(entry, newest, &names));
-            if let Decree::Begin { layout, .. } = &entry.decree {
-                newest = Some(layout);
-            }
+            newest = layout.or(newest);
         }
         HistoryReport { seen_by, entries }
     }
@@ -52,6 +54,13 @@ impl EntryShape {
                 let mut what = before.map_or_else(|| beginning(layout), |before| differences(before, layout));
                 what.extend(dead.iter().map(|node| format!("{} is declared dead", names.node(*node))));
                 ("begin", Some(layout.version()), what)
+            }
+            Decree::Force { layout, dead } => {
+                let gone = dead.iter().map(|node| format!("{} is given up with all that it held", names.node(*node)));
+                let mut what = vec![format!("without a majority the cluster goes on as {}", layout.cluster())];
+                what.extend(before.map(|before| differences(before, layout)).into_iter().flatten());
+                what.extend(gone);
+                ("force", Some(layout.version()), what)
             }
             Decree::Switch(version) => ("switch", Some(*version), vec![format!("layout {version} is read")]),
             Decree::End(version) => ("end", Some(*version), vec![format!("what was before layout {version} is gone")]),

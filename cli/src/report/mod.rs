@@ -16,6 +16,7 @@ pub mod cluster;
 #[cfg(test)]
 mod documented;
 pub mod explain;
+pub mod force;
 pub mod get;
 pub mod history;
 pub mod import;

@@ -9,6 +9,8 @@ use starling_core::change::Change;
 use starling_core::ids::NodeId;
 use starling_core::layout::{Layout, Member};
 use starling_core::name::{NodeName, Zone};
+use starling_core::quorum::ReplicaCount;
+use starling_core::token::Partition;
 use starling_proto::control::Plan;
 
 use crate::commands::cluster::{Moving, Said};
@@ -109,7 +111,7 @@ impl PlanReport {
         }
     }
 
-    fn table(&self, paper: &Paper) -> String {
+    pub(super) fn table(&self, paper: &Paper) -> String {
         let weighted = self.members.iter().any(|m| m.weight_before.unwrap_or(1) != 1 || m.weight.unwrap_or(1) != 1);
         let mut header = vec!["node", "", "zone", "share", "", "gains", "gives", "takes in"];
         header.extend(weighted.then_some("weight"));
@@ -140,7 +142,7 @@ impl PlanReport {
         finish(table, &[3, 5, 6, 7])
     }
 
-    fn sum(&self) -> String {
+    pub(super) fn sum(&self) -> String {
         if self.moves == 0 {
             return "Nothing moves.".to_owned();
         }
@@ -248,7 +250,7 @@ fn change_of(node: NodeId, plan: &Plan) -> &'static str {
 
 fn warnings(plan: &Plan, facts: &Facts, members: &[MemberPlan]) -> Vec<String> {
     let after = &plan.after;
-    let mut warnings = Vec::new();
+    let mut warnings = losses(plan);
     let dead = |name: &str| {
         format!("{name} is declared dead: what only its disk has is lost, and it can never come back under its id")
     };
@@ -297,6 +299,30 @@ fn warnings(plan: &Plan, facts: &Facts, members: &[MemberPlan]) -> Vec<String> {
     warnings
 }
 
+/// Of which partitions all copies are with members that are declared dead.
+fn losses(plan: &Plan) -> Vec<String> {
+    let before = &plan.before;
+    let all = lost_partitions(before, &plan.dead, before.replicas());
+    let lost = |of: &str, count: u32| {
+        let partitions = plural(u64::from(count), "partition");
+        format!("of {partitions}{of} nobody who is left has a copy: what was in them is lost")
+    };
+    let mut losses: Vec<String> = (all > 0).then(|| lost("", all)).into_iter().collect();
+    for bucket in before.buckets().keys() {
+        let count = lost_partitions(before, &plan.dead, before.replicas_of(bucket));
+        if count > all {
+            losses.push(lost(&format!(" of bucket {bucket}"), count));
+        }
+    }
+    losses
+}
+
+/// Of how many partitions all primaries of so many copies are dead.
+pub(super) fn lost_partitions(layout: &Layout, dead: &BTreeSet<NodeId>, replicas: ReplicaCount) -> u32 {
+    let is_lost = |partition: &Partition| layout.primaries(*partition, replicas).all(|node| dead.contains(&node));
+    u32::try_from(layout.partitions().all().filter(is_lost).count()).unwrap_or(u32::MAX)
+}
+
 /// Whether zones are fewer than replicas, or too small for each replica to have one of its own.
 fn crowded_zones(layout: &Layout) -> Option<String> {
     let zone_of = |node| layout.member(node).map(|member: &Member| &member.zone);
@@ -306,7 +332,7 @@ fn crowded_zones(layout: &Layout) -> Option<String> {
     if zones.len() < 2 {
         return None;
     }
-    let is_crowded = |partition: &starling_core::token::Partition| {
+    let is_crowded = |partition: &Partition| {
         let met: BTreeSet<&Zone> = layout.primaries(*partition, layout.replicas()).filter_map(zone_of).collect();
         met.len() < copies
     };
@@ -381,14 +407,16 @@ pub mod tests {
             Change::Remove("n5".parse().unwrap()),
             Change::Weigh { name: "n1".parse().unwrap(), weight: 2 },
         ];
-        let said = |number: u64| {
-            let transfers = Transfers { epoch: None, copying: None, held: 0, most_bytes_a_second: 1 << 20 };
-            let status = status(number, NodeStanding::Serving);
-            let answers = (number != 2).then_some(Moving { status, transfers, filling: FillingUp::default() });
-            (peer(number, number != 2), answers)
-        };
         let plan = Plan { changes, before, after, dead: [NodeId(5)].into() };
-        PlanReport::new("n1".to_owned(), &plan, &[1, 2, 3, 4, 6].map(said))
+        PlanReport::new("n1".to_owned(), &plan, &[1, 2, 3, 4, 6].map(|number| said(number, number != 2)))
+    }
+
+    /// What a node says of itself, if it is up.
+    pub fn said(number: u64, is_up: bool) -> Said {
+        let transfers = Transfers { epoch: None, copying: None, held: 0, most_bytes_a_second: 1 << 20 };
+        let status = status(number, NodeStanding::Serving);
+        let answers = is_up.then_some(Moving { status, transfers, filling: FillingUp::default() });
+        (peer(number, is_up), answers)
     }
 
     pub fn chosen() -> CommitReport {

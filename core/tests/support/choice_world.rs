@@ -1,15 +1,42 @@
-//! Proposers and acceptors on a network that loses, repeats and reorders messages, while all of them crash.
+//! Proposers and acceptors on a network that loses, repeats and reorders messages, while all of them crash, and some are
+//! given up by force.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use starling_core::choice::{Action, Ballot, Event, Overtaken, Proposer, Vote};
+use starling_core::choice::{Action, Ballot, Event, Exclusion, Overtaken, Proposer, Vote};
 use starling_core::ids::NodeId;
 
 use crate::support::ensure;
 
 /// What is proposed: a number for each proposer and life.
-type Plan = u64;
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Plan {
+    pub number: u64,
+    /// Whom it leaves out; none if a majority chooses it.
+    pub excluded: Option<BTreeSet<NodeId>>,
+}
+
+impl Plan {
+    pub fn regular(number: u64) -> Plan {
+        Plan { number, excluded: None }
+    }
+
+    pub fn forced(number: u64, excluded: impl IntoIterator<Item = u64>) -> Plan {
+        Plan { number, excluded: Some(excluded.into_iter().map(NodeId).collect()) }
+    }
+
+    /// Those of all who have to agree on it.
+    fn survivors(&self, all: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        all.iter().filter(|node| !self.excluded.iter().flatten().any(|out| out == *node)).copied().collect()
+    }
+}
+
+impl Exclusion for Plan {
+    fn excluded(&self) -> Option<&BTreeSet<NodeId>> {
+        self.excluded.as_ref()
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct World {
@@ -30,6 +57,13 @@ enum Happening {
     Tick(prop::sample::Index),
     /// A proposer crashes, and proposes something else when it is back.
     ProposerCrashes(prop::sample::Index),
+    /// A proposer goes on to force: these are given up.
+    Forces {
+        which: prop::sample::Index,
+        given_up: u8,
+    },
+    /// An acceptor learns what was chosen.
+    Learns(prop::sample::Index, prop::sample::Index),
     /// An acceptor's disk is lost. It answers no more.
     Wiped(prop::sample::Index),
 }
@@ -41,6 +75,8 @@ pub fn worlds() -> impl Strategy<Value = World> {
         3 => which().prop_map(Happening::Lost),
         3 => which().prop_map(Happening::Tick),
         1 => which().prop_map(Happening::ProposerCrashes),
+        1 => (which(), any::<u8>()).prop_map(|(which, given_up)| Happening::Forces { which, given_up }),
+        3 => (which(), which()).prop_map(|(by, what)| Happening::Learns(by, what)),
         1 => which().prop_map(Happening::Wiped),
     ];
     (1u64..=7, 1u64..=4, prop::collection::vec(happening, 0..250))
@@ -72,10 +108,13 @@ struct Run {
     acceptors: BTreeSet<NodeId>,
     /// None of an acceptor that has lost its vote.
     votes: BTreeMap<NodeId, Option<Vote<Plan>>>,
-    proposers: Vec<(u64, Proposer<Plan>)>,
+    /// In which life, asking whom.
+    proposers: Vec<(u64, Proposer<Plan>, BTreeSet<NodeId>)>,
     under_way: Vec<Message>,
     /// Who ever accepted which ballot, and what: the onlooker forgets nothing.
     ever_accepted: BTreeMap<Ballot, (Plan, BTreeSet<NodeId>)>,
+    /// What acceptors go by. They take part in no choice any more.
+    adopted: BTreeMap<NodeId, Plan>,
     lives: u64,
 }
 
@@ -88,10 +127,11 @@ impl World {
             proposers: Vec::new(),
             under_way: Vec::new(),
             ever_accepted: BTreeMap::new(),
+            adopted: BTreeMap::new(),
             lives: 0,
         };
         for number in 0..self.proposers as usize {
-            run.begin(number);
+            run.begin(number, None);
         }
         for happening in &self.happenings {
             run.happens(happening)?;
@@ -103,11 +143,13 @@ impl World {
 
 impl Run {
     /// A proposer begins, or begins again with another plan.
-    fn begin(&mut self, number: usize) {
+    fn begin(&mut self, number: usize, excluded: Option<BTreeSet<NodeId>>) {
         self.lives += 1;
         let node = NodeId(number as u64 + 1);
-        let (proposer, actions) = Proposer::start(node, self.lives, self.acceptors.clone(), self.lives);
-        let entry = (self.lives, proposer);
+        let plan = Plan { number: self.lives, excluded };
+        let asked = plan.survivors(&self.acceptors);
+        let (proposer, actions) = Proposer::start(node, self.lives, asked.clone(), plan);
+        let entry = (self.lives, proposer, asked);
         if number < self.proposers.len() {
             self.proposers[number] = entry;
         } else {
@@ -118,18 +160,27 @@ impl Run {
 
     fn send(&mut self, from: usize, actions: Vec<Action<Plan>>) -> Result<(), String> {
         for action in actions {
-            let acceptors = self.acceptors.iter().copied();
+            let acceptors = self.proposers[from].2.iter().copied();
             match action {
                 Action::Prepare { ballot } => {
                     self.under_way.extend(acceptors.map(|to| Message::Prepare { to, from, ballot }));
                 }
                 Action::Accept { ballot, value } => {
-                    self.under_way.extend(acceptors.map(|to| Message::Accept { to, from, ballot, value }));
+                    self.under_way.extend(acceptors.map(|to| Message::Accept {
+                        to,
+                        from,
+                        ballot,
+                        value: value.clone(),
+                    }));
                 }
                 Action::BackOff => {}
                 Action::Chosen(value) => {
-                    let chosen = self.chosen();
-                    ensure!(chosen.contains(&value), "{value} is told as chosen; chosen were {chosen:?}");
+                    let chosen: Vec<Plan> = self.chosen().into_iter().map(|(_, plan)| plan).collect();
+                    ensure!(chosen.contains(&value), "{value:?} is told as chosen; chosen were {chosen:?}");
+                }
+                Action::Bound(value) => {
+                    let all_asked = value.survivors(&self.acceptors).is_subset(&self.proposers[from].2);
+                    ensure!(all_asked, "{value:?} was not up to those who were asked");
                 }
             }
         }
@@ -152,13 +203,41 @@ impl Run {
                 let number = which.index(self.proposers.len());
                 self.step(number, Event::Tick)?;
             }
-            Happening::ProposerCrashes(which) => self.begin(which.index(self.proposers.len())),
+            Happening::ProposerCrashes(which) => self.begin(which.index(self.proposers.len()), None),
+            Happening::Forces { which, given_up } => {
+                let number = which.index(self.proposers.len());
+                let given_up: BTreeSet<NodeId> =
+                    self.acceptors.iter().filter(|node| given_up >> node.0 & 1 == 1).copied().collect();
+                if !given_up.is_empty() && given_up != self.acceptors {
+                    self.begin(number, Some(given_up));
+                }
+            }
+            Happening::Learns(by, what) => {
+                let chosen = self.chosen();
+                if !chosen.is_empty() {
+                    let (_, plan) = chosen[what.index(chosen.len())].clone();
+                    self.learns(NodeId(by.index(self.acceptors.len()) as u64 + 1), plan);
+                }
+            }
             Happening::Wiped(which) => {
                 let node = NodeId(which.index(self.acceptors.len()) as u64 + 1);
                 self.votes.insert(node, None);
             }
         }
         Ok(())
+    }
+
+    /// An acceptor is told what was chosen.
+    fn learns(&mut self, by: NodeId, plan: Plan) {
+        let Some(Some(vote)) = self.votes.get(&by) else { return };
+        if plan.survivors(&self.acceptors).contains(&by) && vote.may_adopt(&plan) {
+            self.adopted.entry(by).or_insert(plan);
+        }
+    }
+
+    /// The vote of an acceptor that has one, and does not know yet that something was chosen.
+    fn vote(&mut self, of: NodeId) -> Option<&mut Vote<Plan>> {
+        if self.adopted.contains_key(&of) { None } else { self.votes.get_mut(&of)?.as_mut() }
     }
 
     fn step(&mut self, number: usize, event: Event<Plan>) -> Result<(), String> {
@@ -172,7 +251,7 @@ impl Run {
                 return if self.proposers[to].0 == life { self.step(to, event) } else { Ok(()) };
             }
             Message::Prepare { to, from, ballot } => {
-                let Some(Some(vote)) = self.votes.get_mut(&to) else { return Ok(()) };
+                let Some(vote) = self.vote(to) else { return Ok(()) };
                 let answer = vote.promise(ballot);
                 (
                     to,
@@ -184,8 +263,8 @@ impl Run {
                 )
             }
             Message::Accept { to, from, ballot, value } => {
-                let Some(Some(vote)) = self.votes.get_mut(&to) else { return Ok(()) };
-                let answer = vote.accept(ballot, value);
+                let Some(vote) = self.vote(to) else { return Ok(()) };
+                let answer = vote.accept(ballot, value.clone());
                 if answer.is_ok() {
                     self.ever_accepted.entry(ballot).or_insert_with(|| (value, BTreeSet::new())).1.insert(to);
                 }
@@ -205,35 +284,86 @@ impl Run {
         Ok(())
     }
 
-    /// All values that a majority ever accepted in one ballot.
-    fn chosen(&self) -> BTreeSet<Plan> {
+    /// All values that as many as it takes ever accepted in one ballot.
+    fn chosen(&self) -> Vec<(Ballot, Plan)> {
         let majority = self.acceptors.len() / 2 + 1;
-        self.ever_accepted.values().filter(|(_, by)| by.len() >= majority).map(|(value, _)| *value).collect()
+        let is_chosen = |plan: &Plan, by: &BTreeSet<NodeId>| match plan.excluded {
+            None => by.len() >= majority,
+            Some(_) => by.is_superset(&plan.survivors(&self.acceptors)),
+        };
+        let accepted = self.ever_accepted.iter().filter(|(_, (plan, by))| is_chosen(plan, by));
+        accepted.map(|(ballot, (plan, _))| (*ballot, plan.clone())).collect()
     }
 
     fn check(&self) -> Result<(), String> {
         let chosen = self.chosen();
-        ensure!(chosen.len() <= 1, "{chosen:?} are all chosen");
+        for (at, (_, earlier)) in chosen.iter().enumerate() {
+            let agreed = earlier.survivors(&self.acceptors);
+            for (_, later) in chosen[at + 1..].iter().filter(|(_, later)| later != earlier) {
+                let leaves_out_any = later.excluded.as_ref().is_some_and(|out| !out.is_disjoint(&agreed));
+                let is_over_regular = earlier.excluded.is_none() && later.excluded.is_some();
+                ensure!(leaves_out_any || is_over_regular, "{earlier:?} and {later:?} are both chosen");
+            }
+            if earlier.excluded.is_some() {
+                let goes_by_the_others = |node: &&NodeId| self.adopted.get(node).is_some_and(|p| p.excluded.is_none());
+                let strayed = agreed.iter().find(goes_by_the_others);
+                ensure!(strayed.is_none(), "{strayed:?} has agreed on {earlier:?}, and goes by a regular choice");
+            }
+        }
         Ok(())
     }
 
-    /// From now on nothing goes wrong, and one proposer is at it: if a majority still votes, a value is chosen.
+    /// From now on nothing goes wrong, and one proposer is at it: if a majority still votes, a value is chosen; if some have
+    /// been given up, all who are left can agree on that.
     fn in_peace(&mut self) -> Result<(), String> {
         self.under_way.clear();
-        self.begin(0);
+        if !self.adopted.is_empty() {
+            // Something is chosen.
+            return Ok(());
+        }
+        let by_force = self.ever_accepted.keys().any(Ballot::is_forced) || self.has_promised_force();
+        let gone = self.votes.iter().filter(|(_, vote)| vote.is_none()).map(|(node, _)| *node);
+        let mut excluded: Option<BTreeSet<NodeId>> = by_force.then(|| gone.collect());
+        for _ in 0..10 {
+            self.begin(0, excluded.clone());
+            match self.runs_to_its_end()? {
+                Some(bound) => excluded = bound.excluded,
+                None => break,
+            }
+        }
+        let voters = self.votes.values().flatten().count();
+        let may_be_stuck = !by_force && voters <= self.acceptors.len() / 2 || voters == 0;
+        ensure!(!self.chosen().is_empty() || may_be_stuck, "{voters} acceptors vote, and nothing is chosen");
+        Ok(())
+    }
+
+    fn has_promised_force(&mut self) -> bool {
+        let first = Ballot { round: 1, proposer: NodeId(0), nonce: 0 };
+        let refused = |vote: &Vote<Plan>| vote.clone().promise(first).err();
+        self.votes.values().flatten().filter_map(refused).any(|overtaken| overtaken.promised.is_forced())
+    }
+
+    /// Runs the first proposer; returns what it is bound to, if it is.
+    fn runs_to_its_end(&mut self) -> Result<Option<Plan>, String> {
         for _ in 0..1000 {
             if self.proposers[0].1.is_done() {
                 break;
             }
-            match self.under_way.pop() {
-                Some(message) => self.arrives(message)?,
-                None => self.step(0, Event::Tick)?,
+            let event = match self.under_way.pop() {
+                Some(Message::Answer { to: 0, life, event }) if life == self.proposers[0].0 => event,
+                Some(message) => {
+                    self.arrives(message)?;
+                    continue;
+                }
+                None => Event::Tick,
+            };
+            let actions = self.proposers[0].1.step(event);
+            if let [Action::Bound(plan)] = &actions[..] {
+                return Ok(Some(plan.clone()));
             }
+            self.send(0, actions)?;
             self.check()?;
         }
-        let voters = self.votes.values().flatten().count();
-        let decided = self.proposers[0].1.is_done();
-        ensure!(decided || voters <= self.acceptors.len() / 2, "{voters} acceptors vote, and nothing is chosen");
-        Ok(())
+        Ok(None)
     }
 }

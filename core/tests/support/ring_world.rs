@@ -49,6 +49,8 @@ enum Happening {
     Change {
         by: Index,
         change: Change,
+        /// The dead, if there are any, are given up without a vote of a majority.
+        by_force: bool,
     },
     /// Somebody looks whether the ring may go on.
     Advance(Index),
@@ -95,7 +97,8 @@ pub fn worlds() -> impl Strategy<Value = World> {
         4 => which().prop_map(Happening::Lost),
         8 => which().prop_map(Happening::Write),
         8 => which().prop_map(Happening::Read),
-        3 => (which(), change).prop_map(|(by, change)| Happening::Change { by, change }),
+        3 => (which(), change, prop::bool::weighted(0.3))
+            .prop_map(|(by, change, by_force)| Happening::Change { by, change, by_force }),
         6 => which().prop_map(Happening::Advance),
         10 => (which(), which()).prop_map(|(from, to)| Happening::Tell(from, to)),
         3 => which().prop_map(Happening::AskProgress),
@@ -276,7 +279,7 @@ impl Run {
             Happening::Arrives { .. } | Happening::Lost(_) => {}
             Happening::Write(by) => self.write(of(by)),
             Happening::Read(by) => self.read(of(by)),
-            Happening::Change { by, change } => self.change(of(by), change),
+            Happening::Change { by, change, by_force } => self.change(of(by), change, *by_force),
             Happening::Advance(by) => self.advance(of(by)),
             Happening::Tell(from, to) => self.tell(of(from), of(to)),
             Happening::AskProgress(by) => self.ask_progress(of(by)),
@@ -393,7 +396,7 @@ impl Run {
         self.takers[&write].intersection(&self.lost).count()
     }
 
-    fn change(&mut self, by: NodeId, change: &Change) {
+    fn change(&mut self, by: NodeId, change: &Change, by_force: bool) {
         let newest = self.ring.newest();
         let mut next = NextLayout {
             replicas: newest.replicas(),
@@ -436,7 +439,12 @@ impl Run {
             rules.replicas = rules.replicas.map(|asked| asked.min(next.replicas));
         }
         if let Ok(layout) = newest.successor(next) {
-            self.append(by, Decree::Begin { layout, dead });
+            let decree = if by_force && !dead.is_empty() {
+                Decree::Force { layout: layout.in_cluster(ClusterId(1000 + self.log.len() as u64)), dead }
+            } else {
+                Decree::Begin { layout, dead }
+            };
+            self.append(by, decree);
         }
     }
 
@@ -718,7 +726,8 @@ impl Run {
                     self.deliver_all()?;
                 }
             }
-            let by = *all.iter().find(|id| self.serves(**id)).ok_or("nobody is left")?;
+            // Where the only member is left with a lost disk there is nothing to come back to.
+            let Some(by) = all.iter().copied().find(|id| self.serves(*id)) else { return Ok(()) };
             if round == 0 {
                 self.register(by);
                 continue;

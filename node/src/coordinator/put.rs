@@ -134,13 +134,13 @@ impl Node {
     }
 
     async fn coordinate(self: Arc<Self>, request: Request, put: Put) -> Result<Written, RequestError> {
-        let layout = Arc::clone(request.ring.read());
-        let (key, mode) = (put.key.clone(), layout.rules(put.key.bucket()).mode);
+        let ring = Arc::clone(&request.ring);
+        let (key, mode) = (put.key.clone(), ring.read().rules(put.key.bucket()).mode);
         let w = self.w_of(&request, &put);
         let quorum = self.quorum_of(&request, &put)?;
         self.check_clock(mode)?;
         let write = Write {
-            seen: seen_by_writer(&layout, &put)?,
+            seen: seen_by_writer(&ring, &put)?,
             value: put.value,
             request: put.request,
             mode,
@@ -173,7 +173,7 @@ impl Node {
             }
             (Verdict::Acknowledged, Some(Minted { object, how })) => Ok(Written {
                 siblings: object.present(mode, self.wall()).len(),
-                context: stands_alone(&object, put.request).then(|| context_of(&layout, &key, &object)),
+                context: stands_alone(&object, put.request).then(|| context_of(&ring, &key, &object)),
                 repeated: how == Coordinated::Repeated,
                 quorum,
                 acknowledged,

@@ -189,7 +189,7 @@ impl Witness {
 
     /// What a context covers; none if it is none for this key.
     fn clock_of(&self, key: &ObjectKey, context: &[u8]) -> Option<Clock> {
-        let cluster = self.ring()?.cluster();
+        let cluster = self.ring()?.origin();
         let seen = Context::decode(context).ok()?.seen_of(cluster, Token::of(key)).ok()?;
         Some(seen.clock)
     }

@@ -86,7 +86,7 @@ impl Rings {
         let epoch = entry.epoch;
         self.epochs[host.0] = epoch;
         let coming = match &entry.decree {
-            Decree::Begin { layout, .. } => News::Coming(layout.version()),
+            Decree::Begin { layout, .. } | Decree::Force { layout, .. } => News::Coming(layout.version()),
             Decree::Register { directory, .. } => News::Registered(*directory),
             Decree::Switch(_) | Decree::End(_) | Decree::Emptied(_) => News::Nothing,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use starling_core::choice::Ballot;
-use starling_core::ids::NodeId;
+use starling_core::ids::{ClusterId, NodeId};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::report::{Refusal, Role};
@@ -25,6 +25,7 @@ on_every_machine![
     an_epoch_is_adopted_only_once_the_batches_before_it_are_over,
     a_vote_survives,
     only_acceptors_vote_and_on_the_next_entry_only,
+    who_has_agreed_by_force_goes_by_nothing_else,
     how_far_it_has_copied_survives,
     markers_are_set_anew_by_a_new_ring,
     what_was_confirmed_by_an_old_ring_does_not_count_by_a_new_one,
@@ -151,6 +152,35 @@ fn only_acceptors_vote_and_on_the_next_entry_only(machine: &dyn Machine) {
     begin(&store, 2..=6);
     settle(&store);
     assert_eq!(store.promise(Epoch(5), ballot(1)), Err(NoVote::NoAcceptor), "this node has left");
+}
+
+fn who_has_agreed_by_force_goes_by_nothing_else(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    let ring = store.ring().unwrap();
+    let gone: BTreeSet<NodeId> = ring.members().into_keys().filter(|node| *node != US).take(3).collect();
+    let left: Vec<u64> = ring.members().into_keys().filter(|node| !gone.contains(node)).map(|node| node.0).collect();
+    let force = |left: &[u64], dead: &BTreeSet<NodeId>, cluster| Decree::Force {
+        layout: successor(&ring, left.iter().copied()).in_cluster(ClusterId(cluster)),
+        dead: dead.clone(),
+    };
+    let agreed = force(&left, &gone, 4242);
+    let by_force = Ballot { round: 1 << 63, ..ballot(1) };
+    let begin = Decree::Begin { layout: successor(&ring, 1..=6), dead: BTreeSet::new() };
+    assert_eq!(store.accept(Epoch(2), ballot(1), agreed.clone()), Err(NoVote::NoAcceptor), "not in a regular ballot");
+    assert_eq!(store.accept(Epoch(2), by_force, begin.clone()), Err(NoVote::NoAcceptor), "nor the other way round");
+    let against_us = force(&[gone.first().unwrap().0], &[US].into(), 4242);
+    assert_eq!(store.accept(Epoch(2), by_force, against_us), Err(NoVote::NoAcceptor), "nor that it is given up itself");
+    assert_eq!(store.promise(Epoch(2), by_force), Ok(None));
+    store.accept(Epoch(2), by_force, agreed.clone()).unwrap();
+    drop(store);
+    let store = reopened(machine);
+    assert!(matches!(store.promise(Epoch(2), ballot(u64::MAX >> 1)), Err(NoVote::Overtaken(_))));
+    assert!(matches!(decree(&store, begin), Err(AdoptError::BoundByForce(Epoch(2)))));
+    assert_eq!(epoch(&store), Epoch(1));
+    decree(&store, agreed).unwrap();
+    assert_eq!(store.cluster(), Some(ClusterId(4242)));
+    drop(store);
+    assert_eq!(reopened(machine).cluster(), Some(ClusterId(4242)));
 }
 
 fn how_far_it_has_copied_survives(machine: &dyn Machine) {

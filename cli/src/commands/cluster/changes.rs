@@ -27,9 +27,9 @@ use crate::report::plan::{CommitReport, PlanReport, UnstageReport};
 use crate::session::{STATUS_LIMIT, any_control, roster};
 
 /// Nodes that shall join are asked whether they can.
-const PLAN_LIMIT: Duration = Duration::from_secs(10);
+pub const PLAN_LIMIT: Duration = Duration::from_secs(10);
 /// A little longer than a node takes to give up.
-const COMMIT_LIMIT: Duration = Duration::from_secs(15);
+pub const COMMIT_LIMIT: Duration = Duration::from_secs(15);
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
@@ -144,14 +144,14 @@ impl ReplicasArgs {
 }
 
 /// The node that is asked, and what it sees.
-struct Desk {
-    control: ControlClient,
-    view: ClusterView,
-    peers: Vec<PeerView>,
+pub struct Desk {
+    pub control: ControlClient,
+    pub view: ClusterView,
+    pub peers: Vec<PeerView>,
 }
 
 impl Desk {
-    async fn open(global: &Global) -> Result<Desk, Failure> {
+    pub async fn open(global: &Global) -> Result<Desk, Failure> {
         let (mut control, mut view) = any_control(global, STATUS_LIMIT).await?;
         let members = view.layout.iter().flat_map(|layout| layout.members());
         if global.nodes.is_empty() && members.clone().all(|member| member.name != view.seen_by) {
@@ -165,11 +165,11 @@ impl Desk {
         Ok(Desk { control, view, peers })
     }
 
-    fn failure(&self, error: ClientError) -> Failure {
+    pub fn failure(&self, error: ClientError) -> Failure {
         Failure::from_client(error, Intent::Write(None), &Names::of_view(&self.view))
     }
 
-    async fn report(&self, plan: &Plan) -> PlanReport {
+    pub async fn report(&self, plan: &Plan) -> PlanReport {
         let said = join_all(self.peers.iter().cloned().map(ask)).await;
         PlanReport::new(self.view.seen_by.to_string(), plan, &said)
     }
@@ -303,7 +303,7 @@ fn not_chosen(failure: Failure) -> Failure {
     match failure.kind {
         Kind::Incomplete => failure.hint(
             "data is served as before; the same command goes on where this one ended, and until then the plan may \
-             still be chosen",
+             still be chosen. Where so many are gone for good, see `starling cluster force-remove --help`",
         ),
         _ => failure,
     }

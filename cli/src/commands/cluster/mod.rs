@@ -1,6 +1,7 @@
 //! `starling cluster`: making one, looking at it as a whole, and changing its ring.
 
 mod changes;
+mod force;
 mod init;
 mod transfers;
 
@@ -62,6 +63,7 @@ enum ClusterCommand {
     #[command(after_help = "Examples:\n  starling cluster remove n3\n  starling cluster commit\n\n\
                             For members that are gone for good. One that lives is asked to `leave` instead.")]
     Remove(changes::Members),
+    ForceRemove(force::ForceArgs),
     /// Stage that a new node takes an old one's place and weight
     #[command(after_help = "Examples:\n  starling cluster replace n3 n6\n  starling cluster commit --wait\n\n\
                             An old node that is up leaves; one that is down is removed as dead.")]
@@ -107,6 +109,7 @@ pub async fn run(args: ClusterArgs, global: &Global, out: &Out) -> Result<ExitCo
         ClusterCommand::Join(args) => changes::show(args.changes(), global, out).await?,
         ClusterCommand::Leave(members) => changes::show(members.leave(), global, out).await?,
         ClusterCommand::Remove(members) => changes::show(members.remove(), global, out).await?,
+        ClusterCommand::ForceRemove(args) => force::run(args, global, out).await?,
         ClusterCommand::Replace(args) => changes::replace(args, global, out).await?,
         ClusterCommand::Weight(args) => changes::show(args.changes(), global, out).await?,
         ClusterCommand::Zone(args) => changes::show(args.changes(), global, out).await?,

@@ -1,0 +1,128 @@
+//! Going on without members that are gone for good, where so many are that nothing can be chosen any more (R15).
+//!
+//! It is for when there is no other way. What the members held that are given up is counted as lost, though it may be on
+//! disks that turn up again; and should they be alive after all, somewhere out of reach, they go on as well, and there are
+//! two clusters. So it is done only by name, with the cluster's id said, and only if everybody who is not named can be
+//! reached and agrees: no vote of theirs may be left behind that somebody else could count.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use starling_core::change::{Change, ChangeError};
+use starling_core::choice::Exclusion;
+use starling_core::ids::{ClusterId, NodeId};
+use starling_core::layout::Layout;
+use starling_core::name::NodeName;
+use starling_core::ring::{Decree, Ring};
+use starling_proto::control::{ControlError, Force, Forced, Plan};
+use starling_proto::hello::Features;
+
+use crate::choosing::ChoiceError;
+use crate::node::Node;
+
+const DECISION_LIMIT: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// What it would come to if those of the ring were given up who are named.
+    pub async fn force_plan(&self, dead: &BTreeSet<NodeName>) -> Result<Plan, ControlError> {
+        let ring = self.ring_or_none()?;
+        // Of another id it is the same.
+        let (decree, _) = self.forced(&ring, dead, ClusterId(rand::random())).await?;
+        let (after, dead_nodes) = parts(decree)?;
+        let changes = dead.iter().cloned().map(Change::Remove).collect();
+        Ok(Plan { changes, before: ring.newest().as_ref().clone(), after, dead: dead_nodes })
+    }
+
+    /// Gives them up.
+    pub async fn force(self: Arc<Self>, request: Force) -> Result<Forced, ControlError> {
+        let Force { dead, cluster } = request;
+        let ring = self.ring_or_none()?;
+        if cluster != ring.cluster() {
+            return Err(ControlError::Invalid(format!("this is cluster {}, and not {cluster}", ring.cluster())));
+        }
+        let (decree, survivors) = self.forced(&ring, &dead, ClusterId(rand::random())).await?;
+        let chosen = self.decide(&ring, decree.clone(), Instant::now() + DECISION_LIMIT).await;
+        let choice = chosen.map_err(|error| match error {
+            ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
+            ChoiceError::Bound { .. } | ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
+        })?;
+        // What was begun before, and is finished now, is as good: it gives up the same.
+        if choice.entry.decree.excluded() != decree.excluded() {
+            let epoch = choice.entry.epoch;
+            return Err(ControlError::Invalid(format!("something else was chosen first, entry {epoch} of the log")));
+        }
+        let (layout, _) = parts(choice.entry.decree)?;
+        let (version, cluster) = (layout.version(), layout.cluster());
+        tracing::warn!(%version, %cluster, ?survivors, given_up = ?dead, "goes on without a majority");
+        Ok(Forced { version, cluster })
+    }
+
+    /// The decree that gives them up, if it is time for that, and who has to agree.
+    async fn forced(
+        &self,
+        ring: &Ring,
+        dead: &BTreeSet<NodeName>,
+        cluster: ClusterId,
+    ) -> Result<(Decree, BTreeSet<NodeId>), ControlError> {
+        let invalid = |error: ChangeError| ControlError::Invalid(error.to_string());
+        let decree = ring.force_of(dead, cluster).map_err(invalid)?;
+        let given_up = decree.excluded().cloned().unwrap_or_default();
+        if let Some(alive) = given_up.iter().find(|node| self.is_available(**node)) {
+            let name = self.names_in(ring, [alive]).join("");
+            return Err(ControlError::Invalid(format!(
+                "`{name}` is alive: only what is gone for good can be given up"
+            )));
+        }
+        let survivors = ring.survivors(&given_up);
+        if !survivors.contains(&self.id()) {
+            return Err(ControlError::Invalid("this node is no member: ask one of those who are left".to_owned()));
+        }
+        self.check_all_can_agree(ring, &survivors).await?;
+        if ring.has_majority_in(&survivors) {
+            return Err(ControlError::Invalid(
+                "those who are left are a majority: `starling cluster remove` and a commit do, and the cluster stays what \
+                 it is"
+                    .to_owned(),
+            ));
+        }
+        Ok((decree, survivors))
+    }
+
+    /// # Errors
+    /// Who cannot.
+    async fn check_all_can_agree(&self, ring: &Ring, survivors: &BTreeSet<NodeId>) -> Result<(), ControlError> {
+        let others = survivors.iter().copied().filter(|node| *node != self.id());
+        let asked = others.map(|node| async move {
+            let address = self.address_of(node)?;
+            let (_, welcome) = self.control_and_welcome_of(&address).await.ok()?;
+            (welcome.node.node == node).then_some((node, welcome.features))
+        });
+        let answers: Vec<(NodeId, Features)> = join_all(asked).await.into_iter().flatten().collect();
+        let answer = |node: &NodeId| *node == self.id() || answers.iter().any(|(by, _)| by == node);
+        let silent = self.names_in(ring, survivors.iter().filter(|node| !answer(node)));
+        if !silent.is_empty() {
+            return Err(ControlError::Invalid(format!(
+                "all who are left have to agree, and {} cannot be reached: start what can be started, name what is gone \
+                 for good",
+                silent.join(", ")
+            )));
+        }
+        let older = answers.iter().filter(|(_, features)| !features.include(Features::FORCE)).map(|(node, _)| node);
+        let older = self.names_in(ring, older);
+        if !older.is_empty() {
+            return Err(ControlError::Invalid(format!("{} run an older build: upgrade them first", older.join(", "))));
+        }
+        Ok(())
+    }
+}
+
+fn parts(decree: Decree) -> Result<(Layout, BTreeSet<NodeId>), ControlError> {
+    match decree {
+        Decree::Force { layout, dead } => Ok((layout, dead)),
+        Decree::Begin { .. } | Decree::Switch(_) | Decree::End(_) | Decree::Register { .. } | Decree::Emptied(_) => {
+            Err(ControlError::Internal("members that are given up come to a layout".to_owned()))
+        }
+    }
+}
