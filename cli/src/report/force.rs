@@ -156,7 +156,7 @@ n4    removed  z1    16.7%  →   0.0%      -      4         -
 n5    removed  z2    16.7%  →   0.0%      -      4         -
 
 8 of 16 replicas of partitions move (50%), about 3.2 MiB; at the nodes' handoff_rate that takes 1s, or longer.
-warning: of 2 partitions nobody who is left has a copy: what was in them is lost
+warning: nobody who is left has a copy of 2 partitions: what was in them is lost
 warning: n3 is declared dead: what only its disk has is lost, and it can never come back under its id
 warning: n4 is declared dead: what only its disk has is lost, and it can never come back under its id
 warning: n5 is declared dead: what only its disk has is lost, and it can never come back under its id

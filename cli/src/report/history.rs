@@ -56,10 +56,8 @@ impl EntryShape {
                 ("begin", Some(layout.version()), what)
             }
             Decree::Force { layout, dead } => {
-                let gone = dead.iter().map(|node| format!("{} is given up with all that it held", names.node(*node)));
                 let mut what = vec![format!("without a majority the cluster goes on as {}", layout.cluster())];
-                what.extend(before.map(|before| differences(before, layout)).into_iter().flatten());
-                what.extend(gone);
+                what.extend(dead.iter().map(|node| format!("{} is given up with all that it held", names.node(*node))));
                 ("force", Some(layout.version()), what)
             }
             Decree::Switch(version) => ("switch", Some(*version), vec![format!("layout {version} is read")]),
@@ -130,7 +128,9 @@ impl Report for HistoryReport {
 
 #[cfg(test)]
 pub mod tests {
-    use starling_core::ids::{DirectoryId, NodeId};
+    use std::collections::BTreeSet;
+
+    use starling_core::ids::{ClusterId, DirectoryId, NodeId};
     use starling_core::layout::{LayoutVersion, NextLayout};
     use starling_core::ring::Ring;
 
@@ -150,6 +150,10 @@ pub mod tests {
             Decree::End(LayoutVersion(2)),
             Decree::Register { node: NodeId(2), directory: DirectoryId(99) },
         ];
+        HistoryReport::new("n1".to_owned(), &log(first, decrees))
+    }
+
+    fn log(first: Layout, decrees: impl IntoIterator<Item = Decree>) -> Vec<Entry> {
         let mut log = vec![Ring::first_entry(first.clone())];
         let mut ring = Ring::first(first).unwrap();
         for decree in decrees {
@@ -157,7 +161,7 @@ pub mod tests {
             ring = ring.after(&entry).unwrap();
             log.push(entry);
         }
-        HistoryReport::new("n1".to_owned(), &log)
+        log
     }
 
     #[test]
@@ -171,5 +175,18 @@ entry  layout  decree    what
     5       -  register  directory 0000000000000063 stands for n2
 ";
         assert_eq!(report().human(&Paper::plain()), expected);
+    }
+
+    #[test]
+    fn that_members_were_given_up_is_read_with_the_new_id() {
+        let first = layout();
+        let dead: BTreeSet<NodeId> = [3, 4, 5].map(NodeId).into();
+        let members = first.members().iter().filter(|member| !dead.contains(&member.node)).cloned().collect();
+        let next = NextLayout { replicas: first.replicas(), members, buckets: first.buckets().clone() };
+        let layout = first.successor(next).unwrap().in_cluster(ClusterId(0xc2));
+        let report = HistoryReport::new("n1".to_owned(), &log(first, [Decree::Force { layout, dead }]));
+        assert_eq!((report.entries[1].decree, report.entries[1].version), ("force", Some(2)));
+        assert_eq!(report.entries[1].what[0], "without a majority the cluster goes on as 00000000000000c2");
+        assert_eq!(report.entries[1].what[3], "n5 is given up with all that it held");
     }
 }

@@ -305,7 +305,7 @@ fn losses(plan: &Plan) -> Vec<String> {
     let all = lost_partitions(before, &plan.dead, before.replicas());
     let lost = |of: &str, count: u32| {
         let partitions = plural(u64::from(count), "partition");
-        format!("of {partitions}{of} nobody who is left has a copy: what was in them is lost")
+        format!("nobody who is left has a copy of {partitions}{of}: what was in them is lost")
     };
     let mut losses: Vec<String> = (all > 0).then(|| lost("", all)).into_iter().collect();
     for bucket in before.buckets().keys() {
