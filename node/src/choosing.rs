@@ -100,11 +100,11 @@ impl Node {
             for action in std::mem::take(&mut actions) {
                 match action {
                     Action::Prepare { ballot } => {
-                        running.extend(acceptors.iter().map(|to| self.ask_to_promise(*to, epoch, ballot)));
+                        running.extend(acceptors.iter().map(|to| self.ask_to_promise(*to, ring, ballot)));
                         wait = ROUND_LIMIT;
                     }
                     Action::Accept { ballot, value } => {
-                        running.extend(acceptors.iter().map(|to| self.ask_to_accept(*to, epoch, ballot, &value)));
+                        running.extend(acceptors.iter().map(|to| self.ask_to_accept(*to, ring, ballot, &value)));
                         wait = ROUND_LIMIT;
                     }
                     Action::BackOff => {
@@ -162,11 +162,11 @@ impl Node {
         names
     }
 
-    fn ask_to_promise(self: &Arc<Self>, to: NodeId, epoch: Epoch, ballot: Ballot) -> BoxFuture<'static, Heard> {
-        let node = Arc::clone(self);
+    fn ask_to_promise(self: &Arc<Self>, to: NodeId, ring: &Ring, ballot: Ballot) -> BoxFuture<'static, Heard> {
+        let (node, cluster, epoch) = (Arc::clone(self), ring.cluster(), Epoch(ring.epoch().0 + 1));
         Box::pin(async move {
             let answer = if to == node.id() {
-                node.vote(move |store| store.promise(epoch, ballot)).await
+                node.vote(move |store| store.promise(cluster, epoch, ballot)).await
             } else {
                 let request = Prepare { epoch, ballot };
                 let call =
@@ -180,14 +180,15 @@ impl Node {
     fn ask_to_accept(
         self: &Arc<Self>,
         to: NodeId,
-        epoch: Epoch,
+        ring: &Ring,
         ballot: Ballot,
         decree: &Decree,
     ) -> BoxFuture<'static, Heard> {
-        let (node, decree) = (Arc::clone(self), decree.clone());
+        let (node, cluster, epoch) = (Arc::clone(self), ring.cluster(), Epoch(ring.epoch().0 + 1));
+        let decree = decree.clone();
         Box::pin(async move {
             let answer = if to == node.id() {
-                node.vote(move |store| store.accept(epoch, ballot, decree)).await
+                node.vote(move |store| store.accept(cluster, epoch, ballot, decree)).await
             } else {
                 let request = Accept { epoch, ballot, decree };
                 let call =

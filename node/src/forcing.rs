@@ -16,12 +16,14 @@ use starling_core::ids::{ClusterId, NodeId};
 use starling_core::layout::Layout;
 use starling_core::name::NodeName;
 use starling_core::ring::{Decree, Ring};
-use starling_proto::control::{ControlError, Force, Forced, Plan};
+use starling_proto::call_within;
+use starling_proto::control::{ControlError, Force, Forced, NodeStanding, Plan};
 use starling_proto::hello::Features;
 
 use crate::choosing::ChoiceError;
 use crate::node::Node;
 
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
 const DECISION_LIMIT: Duration = Duration::from_secs(10);
 
 impl Node {
@@ -95,12 +97,13 @@ impl Node {
     async fn check_all_can_agree(&self, ring: &Ring, survivors: &BTreeSet<NodeId>) -> Result<(), ControlError> {
         let others = survivors.iter().copied().filter(|node| *node != self.id());
         let asked = others.map(|node| async move {
-            let address = self.address_of(node)?;
-            let (_, welcome) = self.control_and_welcome_of(&address).await.ok()?;
-            (welcome.node.node == node).then_some((node, welcome.features))
+            let (control, welcome) = self.control_and_welcome_of(&self.address_of(node)?).await.ok()?;
+            let status = control.status(call_within(STATUS_LIMIT)).await.ok()?;
+            (status.node == node).then_some((node, welcome.features, status.standing))
         });
-        let answers: Vec<(NodeId, Features)> = join_all(asked).await.into_iter().flatten().collect();
-        let answer = |node: &NodeId| *node == self.id() || answers.iter().any(|(by, _)| by == node);
+        let own = (self.id(), Features::ALL, self.standing());
+        let answers: Vec<_> = join_all(asked).await.into_iter().flatten().chain([own]).collect();
+        let answer = |node: &NodeId| answers.iter().any(|(by, ..)| by == node);
         let silent = self.names_in(ring, survivors.iter().filter(|node| !answer(node)));
         if !silent.is_empty() {
             return Err(ControlError::Invalid(format!(
@@ -109,7 +112,16 @@ impl Node {
                 silent.join(", ")
             )));
         }
-        let older = answers.iter().filter(|(_, features)| !features.include(Features::FORCE)).map(|(node, _)| node);
+        let idle = answers.iter().filter(|(.., standing)| *standing != NodeStanding::Serving).map(|(node, ..)| node);
+        let idle = self.names_in(ring, idle);
+        if !idle.is_empty() {
+            return Err(ControlError::Invalid(format!(
+                "{} cannot agree, since it does not serve (`starling node info` says why): mend that, or stop it and name \
+                 it as well",
+                idle.join(", ")
+            )));
+        }
+        let older = answers.iter().filter(|(_, features, _)| !features.include(Features::FORCE)).map(|(node, ..)| node);
         let older = self.names_in(ring, older);
         if !older.is_empty() {
             return Err(ControlError::Invalid(format!("{} run an older build: upgrade them first", older.join(", "))));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use starling_core::ids::ClusterId;
 use starling_core::layout::Layout;
 use starling_core::ring::{Decree, Entry, Epoch, Membership, Ring};
 use starling_gossip::{Gossip, HintTargets, Peer, ShortText, Standing};
@@ -78,6 +79,16 @@ impl Node {
         }
         self.link_members();
         Ok(())
+    }
+
+    /// Ends once the cluster goes on by another id: what was agreed upon with a peer before has to be said anew.
+    pub async fn goes_by_another_id_than(&self, cluster: ClusterId) {
+        let mut rings = self.ring.subscribe();
+        let is_another = |ring: &Option<Arc<Ring>>| ring.as_ref().is_some_and(|ring| ring.cluster() != cluster);
+        if rings.wait_for(is_another).await.is_err() {
+            // The node, which is borrowed here, has the sender.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// While this node has no layout: looks among its peers for a log that names it, which it then adopts, or that names

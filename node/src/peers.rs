@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use starling_core::ids::{NodeId, RunVerdict};
 use starling_core::wall::Apart;
 use starling_proto::BUILD;
@@ -137,10 +138,11 @@ impl Node {
     /// Dials once, and stays until the connection breaks.
     async fn dial(&self, link: &Link) -> Result<Stayed, HelloError> {
         let Some(address) = self.address_of(link.node) else { return Ok(Stayed::No) };
+        let cluster = self.store.cluster();
         let hello = Hello {
             class: link.class,
             protocols: PROTOCOLS,
-            cluster: self.store.cluster(),
+            cluster,
             from: Some(self.introduction()),
             features: Features::ALL,
             build: BUILD.to_owned(),
@@ -156,7 +158,11 @@ impl Node {
         if !self.approves(link, &welcome).await {
             return Ok(Stayed::No);
         }
-        self.stay(link, &welcome, stream).await;
+        tokio::select! {
+            () = self.stay(link, &welcome, stream) => {}
+            Some(()) = OptionFuture::from(cluster.map(|cluster| self.goes_by_another_id_than(cluster))) => {}
+        }
+        link.disconnect();
         Ok(Stayed::Yes)
     }
 
@@ -216,7 +222,6 @@ impl Node {
             () = link.dropped.cancelled() => {}
             () = self.stopping.cancelled() => {}
         }
-        link.disconnect();
     }
 
     /// Ends when gossip shows the peer in another run: the old connection is dead, even if nothing says so.

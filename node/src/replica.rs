@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use starling_core::choice::Ballot;
-use starling_core::ids::NodeId;
+use starling_core::ids::{ClusterId, NodeId};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::pacing::Part;
 use starling_core::reaping::RoundsOver;
@@ -36,11 +36,13 @@ pub struct Replica {
     node: Arc<Node>,
     /// Who is at the other end.
     from: NodeId,
+    /// By which both went when they met. Who has gone on by another since may have another log, as long as this one.
+    cluster: ClusterId,
 }
 
 impl Replica {
-    pub fn new(node: &Arc<Node>, from: NodeId) -> Replica {
-        Replica { node: Arc::clone(node), from }
+    pub fn new(node: &Arc<Node>, from: NodeId, cluster: ClusterId) -> Replica {
+        Replica { node: Arc::clone(node), from, cluster }
     }
 
     /// The ring, if this node serves and is in the asker's epoch. One that is behind learns at once what the asker knows.
@@ -50,7 +52,14 @@ impl Replica {
             self.catch_up().await;
         }
         let ring = ring()?;
-        if ring.epoch() == askers { Ok(ring) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
+        let is_same = ring.epoch() == askers && ring.cluster() == self.cluster;
+        if is_same { Ok(ring) } else { Err(PeerError::Refused(Refusal::OtherLayout)) }
+    }
+
+    /// # Errors
+    /// [`Refusal::OtherLayout`] if this node goes by another cluster id than when the two met.
+    fn check_cluster(&self) -> Result<(), Refusal> {
+        if self.node.store.cluster() == Some(self.cluster) { Ok(()) } else { Err(Refusal::OtherLayout) }
     }
 }
 
@@ -94,6 +103,7 @@ impl PeerService for Replica {
         let span = tracing::info_span!(parent: self.node.span(), "forwarded put", request = %put.request,
             trace = %context.trace_id());
         async move {
+            self.check_cluster().map_err(RequestError::Refused)?;
             let request = self.node.request(&context)?;
             self.node.coordinate_forwarded(request, put).await
         }
@@ -139,15 +149,16 @@ impl PeerService for Replica {
 
     async fn prepare(self, _: CallContext, request: Prepare) -> Result<Option<(Ballot, Decree)>, VoteRefused> {
         self.learn_what_comes_before(request.epoch).await;
-        self.node.vote(move |store| store.promise(request.epoch, request.ballot)).await
+        self.node.vote(move |store| store.promise(self.cluster, request.epoch, request.ballot)).await
     }
 
     async fn accept(self, _: CallContext, request: Accept) -> Result<(), VoteRefused> {
         self.learn_what_comes_before(request.epoch).await;
-        self.node.vote(move |store| store.accept(request.epoch, request.ballot, request.decree)).await
+        self.node.vote(move |store| store.accept(self.cluster, request.epoch, request.ballot, request.decree)).await
     }
 
     async fn progress(self, _: CallContext) -> Result<Progress, PeerError> {
+        self.check_cluster().map_err(PeerError::Refused)?;
         self.node.store.progress().map_err(peer_error)
     }
 

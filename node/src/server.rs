@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_core::ids::{NodeId, RunVerdict};
+use starling_core::ids::{ClusterId, NodeId, RunVerdict};
 use starling_core::layout::MAX_MEMBERS;
 use starling_core::ring::Membership;
 use starling_proto::BUILD;
@@ -86,7 +86,7 @@ pub async fn accept_connections(node: Arc<Node>, mut listener: Box<dyn Listener>
 async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, room: &Room, stranger: OwnedSemaphorePermit) {
     let greeted = tokio::time::timeout(HELLO_LIMIT, greet(node, &mut stream, room)).await;
     // Held for as long as the connection stands.
-    let (class, from, _place) = match greeted {
+    let Guest { class, from, cluster, place: _place } = match greeted {
         Ok(Ok(Some(welcome))) => welcome,
         Ok(Ok(None)) | Err(_) => return,
         Ok(Err(error)) => return tracing::debug!(%error, "a hello failed"),
@@ -95,20 +95,28 @@ async fn serve(node: &Arc<Node>, mut stream: impl ByteStream, room: &Room, stran
     match class {
         Class::Data => drive(channel(stream).execute(Api::new(node).serve())).await,
         Class::Peer | Class::Bulk => {
-            let Some(from) = from else { return };
-            drive(channel(stream).execute(Replica::new(node, from).serve())).await;
+            let (Some(from), Some(cluster)) = (from, cluster) else { return };
+            tokio::select! {
+                () = drive(channel(stream).execute(Replica::new(node, from, cluster).serve())) => {}
+                () = node.goes_by_another_id_than(cluster) => {}
+            }
         }
         Class::Control => drive(channel(stream).execute(Control::new(node).serve())).await,
     }
 }
 
-/// The acceptor's side of the hello. Returns the class of a connection that is welcome, the node it comes from, and its
-/// place.
-async fn greet(
-    node: &Node,
-    stream: &mut impl ByteStream,
-    room: &Room,
-) -> Result<Option<(Class, Option<NodeId>, OwnedSemaphorePermit)>, HelloError> {
+/// Who is welcome.
+struct Guest {
+    class: Class,
+    /// If it is a node.
+    from: Option<NodeId>,
+    /// What it goes by, if it knows of a cluster.
+    cluster: Option<ClusterId>,
+    place: OwnedSemaphorePermit,
+}
+
+/// The acceptor's side of the hello. Returns who comes in; none if it was refused.
+async fn greet(node: &Node, stream: &mut impl ByteStream, room: &Room) -> Result<Option<Guest>, HelloError> {
     let hello = hello::accept(stream).await?;
     let place = room.take(hello.class).ok_or(NotWelcome::Busy);
     let admitted = match (place, refusal(node, &hello).await) {
@@ -131,7 +139,8 @@ async fn greet(
         build: BUILD.to_owned(),
     };
     hello::answer(stream, &Ok(welcome)).await?;
-    Ok(Some((hello.class, hello.from.map(|from| from.node), place)))
+    let from = hello.from.map(|from| from.node);
+    Ok(Some(Guest { class: hello.class, from, cluster: hello.cluster, place }))
 }
 
 async fn refusal(node: &Node, hello: &Hello) -> Option<NotWelcome> {

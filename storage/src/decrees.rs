@@ -56,7 +56,7 @@ pub enum NoVote {
     /// The vote is about another entry of the log than the next one here.
     #[error("this node is in epoch {0}")]
     OtherEpoch(Epoch),
-    /// It is not among those who choose, or not with this directory.
+    /// It is not among those who choose, or not with this directory, or not in that cluster.
     #[error("this node has no vote")]
     NoAcceptor,
     #[error(transparent)]
@@ -198,26 +198,31 @@ impl Store {
         Ok(entries)
     }
 
-    /// Promises to take part in no earlier ballot about the entry of that epoch; returns what was accepted before. Blocks
-    /// on the disk.
+    /// Promises to take part in no earlier ballot about the entry of that epoch, for somebody who goes by that cluster id:
+    /// others may have another log as long as this one. Returns what was accepted before. Blocks on the disk.
     ///
     /// # Errors
     /// [`NoVote`]; nothing has changed, unless the store has failed.
-    pub fn promise(&self, epoch: Epoch, ballot: Ballot) -> Result<Option<(Ballot, Decree)>, NoVote> {
-        self.vote(epoch, ballot, |_, vote| Ok(vote.promise(ballot)?))
+    pub fn promise(
+        &self,
+        cluster: ClusterId,
+        epoch: Epoch,
+        ballot: Ballot,
+    ) -> Result<Option<(Ballot, Decree)>, NoVote> {
+        self.vote(cluster, epoch, ballot, |_, vote| Ok(vote.promise(ballot)?))
     }
 
-    /// Accepts a decree for the entry of that epoch. Blocks on the disk.
+    /// Accepts a decree for the entry of that epoch, as [`Store::promise`] promises. Blocks on the disk.
     ///
     /// # Errors
     /// [`NoVote`]; nothing has changed, unless the store has failed.
-    pub fn accept(&self, epoch: Epoch, ballot: Ballot, decree: Decree) -> Result<(), NoVote> {
+    pub fn accept(&self, cluster: ClusterId, epoch: Epoch, ballot: Ballot, decree: Decree) -> Result<(), NoVote> {
         let excluded = decree.excluded();
         let leaves_this_out = excluded.is_some_and(|out| out.contains(&self.identity().node));
         if leaves_this_out || excluded.is_some() != ballot.is_forced() {
             return Err(NoVote::NoAcceptor);
         }
-        self.vote(epoch, ballot, |ring, vote| {
+        self.vote(cluster, epoch, ballot, |ring, vote| {
             ring.after(&ring.entry(decree.clone()))?;
             Ok(vote.accept(ballot, decree)?)
         })
@@ -225,6 +230,7 @@ impl Store {
 
     fn vote<T>(
         &self,
+        cluster: ClusterId,
         epoch: Epoch,
         ballot: Ballot,
         change: impl FnOnce(&Ring, &mut Vote<Decree>) -> Result<T, NoVote>,
@@ -236,7 +242,8 @@ impl Store {
             return Err(NoVote::OtherEpoch(ring.epoch()));
         }
         let identity = self.identity();
-        if !ring.has_vote(identity.node, ballot) || ring.directory_of(identity.node) != Some(identity.directory) {
+        let has_a_vote = ring.cluster() == cluster && ring.has_vote(identity.node, ballot);
+        if !has_a_vote || ring.directory_of(identity.node) != Some(identity.directory) {
             return Err(NoVote::NoAcceptor);
         }
         let mut vote = meta::read_vote(&*self.shared.engine, epoch).map_err(StoreError::from)?;

@@ -18,8 +18,8 @@ use starling_core::wall::WallTime;
 use starling_storage::inspect::{self, RecordPlace};
 use starling_storage::{Batch, Engine, MemoryDisk, MemoryEngine, Space, Store, StoreLimits};
 use support::{
-    EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open, our_keys,
-    primaries, put, put_after, put_until, successor,
+    CLUSTER, EPOCH, NONE_OVER, Peer, block_on, delete_after, foreign_keys, identity, key, layout, layout_of, open,
+    our_keys, primaries, put, put_after, put_until, successor,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -264,7 +264,7 @@ fn the_log_and_the_votes() {
     let layout = successor(&store.ring().unwrap(), 1..=6);
     let ballot = Ballot { round: 3, proposer: NodeId(4), nonce: 5 };
     let begin = Decree::Begin { layout, dead: BTreeSet::new() };
-    store.accept(Epoch(2), ballot, begin.clone()).unwrap();
+    store.accept(CLUSTER, Epoch(2), ballot, begin.clone()).unwrap();
     let decree = hex(&codec::encode(&begin));
     assert_eq!(meta(&*engine, b"vote/\0\0\0\0\0\0\0\x02"), ["01", "01030405", "01030405", &decree].concat());
     let entry = store.ring().unwrap().entry(begin);

@@ -14,8 +14,8 @@ use starling_storage::{AdoptError, Confirmed, NoVote, Store, StoreError, StoreLi
 use crate::support::gate::{Gate, Point};
 use crate::support::machine::{Machine, on_every_machine};
 use crate::support::{
-    EPOCH, NONE_OVER, OUR_DIRECTORY, Peer, US, assert_hints_agree, block_on, foreign_keys, identity, key, open,
-    our_keys, put, queue, raw_record, stored, successor,
+    CLUSTER, EPOCH, NONE_OVER, OUR_DIRECTORY, Peer, US, assert_hints_agree, block_on, foreign_keys, identity, key,
+    open, our_keys, put, queue, raw_record, stored, successor,
 };
 
 on_every_machine![
@@ -134,24 +134,24 @@ fn a_vote_survives(machine: &dyn Machine) {
     let store = open(machine.engine());
     let layout = successor(&store.ring().unwrap(), 1..=6);
     let begin = Decree::Begin { layout, dead: BTreeSet::new() };
-    assert_eq!(store.promise(Epoch(2), ballot(1)), Ok(None));
-    store.accept(Epoch(2), ballot(2), begin.clone()).unwrap();
+    assert_eq!(store.promise(CLUSTER, Epoch(2), ballot(1)), Ok(None));
+    store.accept(CLUSTER, Epoch(2), ballot(2), begin.clone()).unwrap();
     drop(store);
     let store = reopened(machine);
-    assert!(matches!(store.promise(Epoch(2), ballot(1)), Err(NoVote::Overtaken(_))));
+    assert!(matches!(store.promise(CLUSTER, Epoch(2), ballot(1)), Err(NoVote::Overtaken(_))));
     assert_eq!(store.accepted().unwrap(), Some(begin.clone()));
-    assert_eq!(store.promise(Epoch(2), ballot(3)), Ok(Some((ballot(2), begin))));
+    assert_eq!(store.promise(CLUSTER, Epoch(2), ballot(3)), Ok(Some((ballot(2), begin))));
 }
 
 fn only_acceptors_vote_and_on_the_next_entry_only(machine: &dyn Machine) {
     let store = open(machine.engine());
-    assert_eq!(store.promise(Epoch(3), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
-    assert_eq!(store.promise(Epoch(1), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
-    let invalid = store.accept(Epoch(2), ballot(1), Decree::Switch(LayoutVersion(2)));
+    assert_eq!(store.promise(CLUSTER, Epoch(3), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
+    assert_eq!(store.promise(CLUSTER, Epoch(1), ballot(1)), Err(NoVote::OtherEpoch(Epoch(1))));
+    let invalid = store.accept(CLUSTER, Epoch(2), ballot(1), Decree::Switch(LayoutVersion(2)));
     assert!(matches!(invalid, Err(NoVote::Invalid(_))));
     begin(&store, 2..=6);
     settle(&store);
-    assert_eq!(store.promise(Epoch(5), ballot(1)), Err(NoVote::NoAcceptor), "this node has left");
+    assert_eq!(store.promise(CLUSTER, Epoch(5), ballot(1)), Err(NoVote::NoAcceptor), "this node has left");
 }
 
 fn who_has_agreed_by_force_goes_by_nothing_else(machine: &dyn Machine) {
@@ -166,19 +166,34 @@ fn who_has_agreed_by_force_goes_by_nothing_else(machine: &dyn Machine) {
     let agreed = force(&left, &gone, 4242);
     let by_force = Ballot { round: 1 << 63, ..ballot(1) };
     let begin = Decree::Begin { layout: successor(&ring, 1..=6), dead: BTreeSet::new() };
-    assert_eq!(store.accept(Epoch(2), ballot(1), agreed.clone()), Err(NoVote::NoAcceptor), "not in a regular ballot");
-    assert_eq!(store.accept(Epoch(2), by_force, begin.clone()), Err(NoVote::NoAcceptor), "nor the other way round");
+    assert_eq!(
+        store.accept(CLUSTER, Epoch(2), ballot(1), agreed.clone()),
+        Err(NoVote::NoAcceptor),
+        "not in a regular ballot"
+    );
+    assert_eq!(
+        store.accept(CLUSTER, Epoch(2), by_force, begin.clone()),
+        Err(NoVote::NoAcceptor),
+        "nor the other way round"
+    );
     let against_us = force(&[gone.first().unwrap().0], &[US].into(), 4242);
-    assert_eq!(store.accept(Epoch(2), by_force, against_us), Err(NoVote::NoAcceptor), "nor that it is given up itself");
-    assert_eq!(store.promise(Epoch(2), by_force), Ok(None));
-    store.accept(Epoch(2), by_force, agreed.clone()).unwrap();
+    assert_eq!(
+        store.accept(CLUSTER, Epoch(2), by_force, against_us),
+        Err(NoVote::NoAcceptor),
+        "nor that it is given up itself"
+    );
+    assert_eq!(store.promise(CLUSTER, Epoch(2), by_force), Ok(None));
+    store.accept(CLUSTER, Epoch(2), by_force, agreed.clone()).unwrap();
     drop(store);
     let store = reopened(machine);
-    assert!(matches!(store.promise(Epoch(2), ballot(u64::MAX >> 1)), Err(NoVote::Overtaken(_))));
+    assert!(matches!(store.promise(CLUSTER, Epoch(2), ballot(u64::MAX >> 1)), Err(NoVote::Overtaken(_))));
     assert!(matches!(decree(&store, begin), Err(AdoptError::BoundByForce(Epoch(2)))));
     assert_eq!(epoch(&store), Epoch(1));
     decree(&store, agreed).unwrap();
     assert_eq!(store.cluster(), Some(ClusterId(4242)));
+    let later = Epoch(3);
+    assert_eq!(store.promise(CLUSTER, later, ballot(1)), Err(NoVote::NoAcceptor), "the others may be as far");
+    assert_eq!(store.promise(ClusterId(4242), later, ballot(1)), Ok(None));
     drop(store);
     assert_eq!(reopened(machine).cluster(), Some(ClusterId(4242)));
 }

@@ -30,6 +30,7 @@ use starling_storage::{Batch, Engine, Identity, Space, Store, StoreLimits};
 
 /// The node whose store is under test.
 pub const US: NodeId = NodeId(1);
+pub const CLUSTER: ClusterId = ClusterId(1);
 pub const OUR_DIRECTORY: DirectoryId = DirectoryId(101);
 /// Of a cluster whose ring has never changed.
 pub const EPOCH: Epoch = Epoch(1);
@@ -60,7 +61,7 @@ pub fn identity() -> Identity {
 
 /// Five nodes in five zones, three replicas.
 pub fn layout() -> Layout {
-    layout_of(1, 5)
+    layout_of(CLUSTER.0, 5)
 }
 
 pub fn layout_of(cluster: u64, nodes: u64) -> Layout {

@@ -19,12 +19,12 @@ use crate::report::force::{ForcePlanReport, ForceReport};
 
 const EXAMPLES: &str = "\
 Examples:
-  starling cluster force-remove n3 n4 n5            show what would be lost, and ask
+  starling cluster force-remove n3 n4 n5        show what would be lost, ask
   starling cluster force-remove n3 n4 n5 --cluster 3f0c5a1b2e4d6f78 --wait
 
-For when so many members are gone for good, disks and all, that nothing can be chosen without them. Whoever is left goes on
-as another cluster, with what it holds; what only the others held is lost. While one of them may still come back, wait:
-data is served all the same. If less than half are gone, `remove` does.";
+For when so many members are gone for good, disks and all, that nothing can be chosen without them. Those who are left go \
+on as another cluster, with what they hold; what only the others held is lost. While one of them may still come back, \
+wait: data is served all the same. If less than half are gone, `remove` does.";
 
 /// Give members up that are gone for good, where a majority is: cannot be taken back
 #[derive(Debug, Args)]
