@@ -67,7 +67,7 @@ async fn without_a_majority_those_who_are_left_go_on_with_all_that_one_of_them_h
     let some = starling.error(1, &forcing(&["n3", "n4"], &[]));
     assert!(text(&some["message"]).contains("all who are left have to agree, and n5 cannot be reached"), "{some}");
     let alive = starling.error(1, &forcing(&["n2", "n3", "n4", "n5"], &[]));
-    assert!(text(&alive["message"]).contains("`n2` is alive"), "{alive}");
+    assert!(text(&alive["message"]).contains("n2 may be alive"), "{alive}");
     let all = ["n3", "n4", "n5"];
     let shown = starling.run(&forcing(&all, &["-o", "json"]));
     assert_eq!(shown.code, Some(1), "{}", shown.stderr);
@@ -104,6 +104,10 @@ async fn without_a_majority_those_who_are_left_go_on_with_all_that_one_of_them_h
     let written = carts.put(keys[0].clone(), "plums").context(read_before.context()).await.unwrap();
     assert_eq!(written.siblings(), 1, "what was read before can be replaced");
     assert_eq!(texts(&carts.get("amid").await.unwrap()), ["pears"]);
+    for key in kept.iter().take(50) {
+        // Some of whose connections have to be begun anew, since a node was killed.
+        assert!(carts.get((*key).clone()).await.unwrap().is_found(), "{key}");
+    }
 
     // Who comes back is refused, and says what to do.
     cluster.launch(3);
@@ -132,7 +136,7 @@ async fn of_two_members_one_that_is_gone_for_good_can_be_given_up() {
         carts.put(key(n), "apples").await.unwrap();
     }
     let needless = starling.error(1, &["cluster", "force-remove", "n2"]);
-    assert!(text(&needless["message"]).contains("`n2` is alive"), "{needless}");
+    assert!(text(&needless["message"]).contains("n2 may be alive"), "{needless}");
     cluster.kill(2);
     notice(&cluster, &[1], &[2], false).await;
     let id = cluster_of(&cluster, 1).await.to_string();
@@ -217,8 +221,12 @@ async fn those_given_up_who_went_on_by_themselves_are_another_cluster() {
             assert!(connected < side.len(), "n{index} is connected to {connected}, some of {of:?} among them");
         }
     }
-    assert!(there.get("later0").await.unwrap().siblings().is_empty(), "it was never written there");
-    assert_eq!(texts(&here.get("there").r(level("all")).await.unwrap()), Vec::<String>::new());
+    // A majority of what a key's primaries were there may be those who went another way.
+    there.put("after", "theirs").w(level("one")).await.unwrap();
+    assert!(there.get("later0").r(level("one")).await.unwrap().siblings().is_empty(), "it was never written there");
+    for key in ["there", "after"] {
+        assert_eq!(texts(&here.get(key).r(level("all")).await.unwrap()), Vec::<String>::new(), "{key}");
+    }
     for index in GONE {
         cluster.kill(index);
         cluster.has_left(index);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use starling_core::ids::{ClusterId, NodeId};
+use starling_core::ids::NodeId;
 use starling_core::layout::{Layout, Member};
 use starling_core::name::ObjectKey;
 use starling_proto::control::ClusterView;
@@ -42,11 +42,10 @@ impl Atlas {
         nodes.filter_map(|node| self.layout.member(*node)).map(|member| self.address(member)).collect()
     }
 
-    /// Takes in what a node sees. None if it has nothing to say here: it belongs to another cluster than this, or than what
-    /// this has become, or to none, or to an older layout.
-    pub fn corrected(&self, view: &ClusterView, became: Option<ClusterId>) -> Option<Atlas> {
-        let is_ours = |cluster| cluster == self.layout.cluster() || Some(cluster) == became;
-        let seen = view.layout.as_ref().filter(|seen| is_ours(seen.cluster()))?;
+    /// Takes in what a node sees. None if it has nothing to say here: it belongs to another cluster, or to none, or to an
+    /// older layout. `is_ours`: it takes this cluster's clients for its own, whatever it goes by now.
+    pub fn corrected(&self, view: &ClusterView, is_ours: bool) -> Option<Atlas> {
+        let seen = view.layout.as_ref().filter(|seen| is_ours || seen.cluster() == self.layout.cluster())?;
         let layout = match seen.version().cmp(&self.layout.version()) {
             std::cmp::Ordering::Less => return None,
             std::cmp::Ordering::Equal => Arc::clone(&self.layout),
@@ -63,7 +62,7 @@ impl Atlas {
 
 #[cfg(test)]
 mod tests {
-    use starling_core::ids::DirectoryId;
+    use starling_core::ids::{ClusterId, DirectoryId};
     use starling_core::layout::FirstLayout;
     use starling_core::quorum::ReplicaCount;
     use starling_core::token::PartitionCount;
@@ -112,7 +111,7 @@ mod tests {
     #[test]
     fn a_member_that_was_restarted_elsewhere_is_found_there() {
         let peers = vec![peer(1, "127.0.0.1:1", true), peer(2, "10.0.0.2:2", true), peer(3, "10.0.0.3:3", false)];
-        let atlas = Atlas::new(layout(1)).corrected(&view(Some(layout(1)), peers), None).unwrap();
+        let atlas = Atlas::new(layout(1)).corrected(&view(Some(layout(1)), peers), false).unwrap();
         assert_eq!(
             atlas.addresses(),
             ["127.0.0.1:1", "10.0.0.2:2", "127.0.0.1:3"],
@@ -120,7 +119,7 @@ mod tests {
         );
         let key = ObjectKey::new("b".parse().unwrap(), "k").unwrap();
         assert!(atlas.preferred(&key).contains(&"10.0.0.2:2".to_owned()));
-        let back = atlas.corrected(&view(Some(layout(1)), vec![peer(2, "127.0.0.1:2", true)]), None).unwrap();
+        let back = atlas.corrected(&view(Some(layout(1)), vec![peer(2, "127.0.0.1:2", true)]), false).unwrap();
         assert_eq!(back.addresses()[1], "127.0.0.1:2");
     }
 
@@ -128,9 +127,9 @@ mod tests {
     fn another_cluster_has_nothing_to_say() {
         let atlas = Atlas::new(layout(1));
         let other = view(Some(layout(2)), vec![peer(2, "10.0.0.2:2", true)]);
-        assert!(atlas.corrected(&other, None).is_none() && atlas.corrected(&other, Some(ClusterId(3))).is_none());
-        assert!(atlas.corrected(&view(None, Vec::new()), None).is_none());
-        let became = atlas.corrected(&other, Some(ClusterId(2))).unwrap();
+        assert!(atlas.corrected(&other, false).is_none());
+        assert!(atlas.corrected(&view(None, Vec::new()), true).is_none());
+        let became = atlas.corrected(&other, true).unwrap();
         assert_eq!(became.addresses()[1], "10.0.0.2:2");
     }
 }

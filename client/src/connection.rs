@@ -79,12 +79,10 @@ impl Pool {
         Ok(slot.keep(Arc::new(Service::over(stream, welcome.features))))
     }
 
-    /// What the node's cluster goes by, if it takes a client of this one for its own: as it does once it has gone on by
-    /// another id.
-    pub async fn cluster_at(&self, address: &str, ours: ClusterId) -> Option<ClusterId> {
+    /// Whether the node takes a client of this cluster for its own: as it does also once it has gone on by another id.
+    pub async fn welcomes(&self, address: &str, ours: ClusterId) -> bool {
         let hello = Hello::of_client(Class::Data, Some(ours));
-        let (_, welcome) = dial(&*self.network, address, &hello, DIAL_LIMIT).await.ok()?;
-        welcome.cluster
+        dial(&*self.network, address, &hello, DIAL_LIMIT).await.is_ok()
     }
 
     /// Forgets a connection that broke. One that was dialled in its place meanwhile stays.

@@ -233,15 +233,15 @@ impl Router {
                 async { ControlClient::connect_over(self.pool.network(), &address).await?.cluster(within).await };
             let view = asked.await.map_err(|error| error.to_string())?;
             let (ours, theirs) = (self.layout().cluster(), view.layout.as_ref().map(Layout::cluster));
-            let became = if theirs == Some(ours) { None } else { self.pool.cluster_at(&address, ours).await };
-            match self.atlas.load().corrected(&view, became) {
-                Some(_) => Ok((view, became)),
+            let is_ours = theirs == Some(ours) || self.pool.welcomes(&address, ours).await;
+            match self.atlas.load().corrected(&view, is_ours) {
+                Some(_) => Ok((view, is_ours)),
                 None => Err("belongs to another cluster, or is behind".to_owned()),
             }
         };
         // That nobody answers is what the next round finds out as well.
-        if let Ok((view, became)) = first_answer(known, deadline, ask).await {
-            self.atlas.rcu(|atlas| atlas.corrected(&view, became).map_or_else(|| Arc::clone(atlas), Arc::new));
+        if let Ok((view, is_ours)) = first_answer(known, deadline, ask).await {
+            self.atlas.rcu(|atlas| atlas.corrected(&view, is_ours).map_or_else(|| Arc::clone(atlas), Arc::new));
         }
     }
 

@@ -17,9 +17,9 @@
 //! **By force.** Where a majority is gone for good nothing is chosen any more. Then those who are left can agree on a value
 //! that leaves the others out ([`Exclusion`]), all of them, in ballots above all regular ones. Whoever has promised one takes
 //! part in no regular ballot any more, and who has accepted one goes by nothing else ([`Vote::may_adopt`]): so where it was
-//! chosen, none of those who agreed ever goes by what the others choose among themselves. Two such values can both be chosen
-//! only if the later leaves somebody out who agreed on the earlier: whoever proposes one and meets an earlier that leaves
-//! out more is told so ([`Action::Bound`]), and has to finish that.
+//! chosen, none of those who agreed ever goes by what the others choose among themselves. Of two such values that can both be
+//! gone by, the later leaves somebody out who agreed on the earlier: whoever proposes one and meets an earlier that leaves
+//! out more, and may be chosen, is told so ([`Action::Bound`]), and has to finish that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -108,13 +108,20 @@ impl<V: Clone> Vote<V> {
         self.accepted.as_ref().map(|(_, value)| value)
     }
 
-    /// Whether this acceptor may go by a value that is said to be chosen.
-    pub fn may_adopt(&self, value: &V) -> bool
+    /// Whether this acceptor may go by a value that is said to be chosen, by somebody with a vote who goes by it already, if
+    /// that is known. What was accepted by force and would have needed that one is not chosen, and never will be.
+    pub fn may_adopt(&self, value: &V, gone_by: Option<NodeId>) -> bool
     where
-        V: PartialEq,
+        V: PartialEq + Exclusion,
     {
-        let bound_to = self.accepted.as_ref().filter(|(ballot, _)| ballot.is_forced());
-        bound_to.is_none_or(|(_, accepted)| accepted == value)
+        let Some((_, bound_to)) = self.accepted.as_ref().filter(|(ballot, _)| ballot.is_forced()) else { return true };
+        let needs = |node: NodeId| bound_to.excluded().is_some_and(|out| !out.contains(&node));
+        bound_to == value || gone_by.is_some_and(needs)
+    }
+
+    /// Whether this acceptor has promised, or accepted, to go on without others.
+    pub fn is_bound_by_force(&self) -> bool {
+        self.promised.is_some_and(|promised| promised.is_forced())
     }
 }
 
@@ -220,10 +227,9 @@ impl<V: Clone + Exclusion> Proposer<V> {
         if promises.len() < self.needed {
             return Vec::new();
         }
-        let accepted = promises.values().flatten();
         let value = match self.own.excluded() {
-            None => accepted.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value.clone()),
-            Some(excluded) => match latest_without(excluded, accepted) {
+            None => promises.values().flatten().max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value.clone()),
+            Some(excluded) => match latest_without(excluded, promises) {
                 Some(found) if found.excluded() != Some(excluded) => {
                     let bound = Action::Bound(found.clone());
                     self.phase = Phase::Done;
@@ -276,13 +282,19 @@ impl<V: Clone + Exclusion> Proposer<V> {
     }
 }
 
-/// Of what was accepted by force, the latest that leaves out all of these. Whoever agreed on such a value was asked, so it
-/// may be chosen; of any other somebody is given up who agreed, or would have to.
+/// Of what was accepted by force, the latest that leaves out all of these and may be chosen: whoever would have had to agree
+/// on it was asked, and has accepted it, or something later. Of any other somebody is given up who agreed, or would have to.
 fn latest_without<'a, V: Exclusion>(
     excluded: &BTreeSet<NodeId>,
-    accepted: impl Iterator<Item = &'a (Ballot, V)>,
+    promises: &'a BTreeMap<NodeId, Option<(Ballot, V)>>,
 ) -> Option<&'a V> {
-    let leaves_out = |value: &V| value.excluded().is_some_and(|out| out.is_superset(excluded));
-    let by_force = accepted.filter(|(ballot, value)| ballot.is_forced() && leaves_out(value));
-    by_force.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value)
+    let may_be_chosen = |ballot: &Ballot, out: &BTreeSet<NodeId>| {
+        let mut needed = promises.iter().filter(|(node, _)| !out.contains(node));
+        needed.all(|(_, accepted)| accepted.as_ref().is_some_and(|(later, _)| later >= ballot))
+    };
+    let accepted = promises.values().flatten().filter(|(ballot, _)| ballot.is_forced());
+    let found = accepted.filter(|(ballot, value)| {
+        value.excluded().is_some_and(|out| out.is_superset(excluded) && may_be_chosen(ballot, out))
+    });
+    found.max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value)
 }

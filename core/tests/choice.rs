@@ -124,7 +124,7 @@ fn super_regular() -> Ballot {
 fn what_leaves_out_the_same_is_gone_on_with_and_what_leaves_out_more_has_to_be_finished_first() {
     let same = Plan::forced(2, [3, 4, 5]);
     let (mut proposer, first) = forced(&[1, 2], Plan::forced(1, [3, 4, 5]));
-    let promises = [(1, None), (2, Some((first, same.clone())))];
+    let promises = [(1, Some((first, same.clone()))), (2, Some((first, same.clone())))];
     assert_eq!(all_promise(&mut proposer, first, &promises), [Action::Accept { ballot: first, value: same }]);
 
     let more = Plan::forced(2, [2, 3, 4, 5]);
@@ -132,6 +132,12 @@ fn what_leaves_out_the_same_is_gone_on_with_and_what_leaves_out_more_has_to_be_f
     let promises = [(1, Some((first, more.clone()))), (2, None)];
     assert_eq!(all_promise(&mut proposer, first, &promises), [Action::Bound(more)]);
     assert!(proposer.is_done());
+
+    // Of those who would have had to agree on what leaves out more one has not, and will not any more.
+    let (own, more) = (Plan::forced(1, [4, 5]), Plan::forced(2, [3, 4, 5]));
+    let (mut proposer, first) = forced(&[1, 2, 3], own.clone());
+    let promises = [(1, Some((first, more))), (2, None), (3, None)];
+    assert_eq!(all_promise(&mut proposer, first, &promises), [Action::Accept { ballot: first, value: own }]);
 
     // Whoever agreed on this one as well is given up by now.
     let (own, less) = (Plan::forced(1, [2, 3, 4, 5]), Plan::forced(2, [3, 4, 5]));
@@ -146,9 +152,11 @@ fn whoever_was_asked_by_force_takes_part_in_nothing_regular_and_goes_by_nothing_
     let (mut vote, agreed) = (Vote::default(), Plan::forced(1, [3]));
     assert_eq!(vote.promise(force), Ok(None));
     assert_eq!(vote.accept(super_regular(), Plan::regular(1)), Err(Overtaken { promised: force }));
-    assert!(vote.may_adopt(&Plan::regular(1)), "nothing was agreed upon yet");
+    assert!(vote.may_adopt(&Plan::regular(1), None), "nothing was agreed upon yet");
     assert_eq!(vote.accept(force, agreed.clone()), Ok(()));
-    assert!(vote.may_adopt(&agreed) && !vote.may_adopt(&Plan::regular(1)));
+    assert!(vote.may_adopt(&agreed, None) && !vote.may_adopt(&Plan::regular(1), None));
+    assert!(!vote.may_adopt(&Plan::regular(1), Some(NodeId(3))), "those given up choose what they like");
+    assert!(vote.may_adopt(&Plan::regular(1), Some(NodeId(2))), "who would have had to agree has not");
 
     // The others can still be a majority.
     let (mut proposer, _) = Proposer::start(NodeId(1), 7, acceptors(3), Plan::regular(1));

@@ -59,10 +59,7 @@ impl Node {
         loop {
             let version = plan.after.version();
             let decree = Decree::Begin { layout: plan.after, dead: plan.dead };
-            let choice = self.decide(&ring, decree, deadline).await.map_err(|error| match error {
-                ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
-                ChoiceError::Bound { .. } | ChoiceError::Adopt(_) => ControlError::Invalid(error.to_string()),
-            })?;
+            let choice = self.decide(&ring, decree, deadline).await?;
             if choice.is_ours {
                 self.unstage_committed(&plan.changes).await?;
                 return Ok(Committed::Chosen(version));
@@ -141,6 +138,17 @@ impl Node {
         let asked = control.candidate(starling_proto::call_within(CALL_LIMIT), ring.cluster()).await;
         let asked = asked.map_err(|error| ControlError::Invalid(format!("{name} cannot be reached: {error}")))?;
         asked.map(Some).map_err(|error| ControlError::Invalid(format!("{name}: {error}")))
+    }
+}
+
+impl From<ChoiceError> for ControlError {
+    fn from(error: ChoiceError) -> ControlError {
+        match error {
+            ChoiceError::NoMajority { .. } => ControlError::Waiting(error.to_string()),
+            ChoiceError::GoingOnWithoutOthers { .. } | ChoiceError::Bound { .. } | ChoiceError::Adopt(_) => {
+                ControlError::Invalid(error.to_string())
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Having a decree chosen: drives a proposer of [`starling_core::choice`] against the acceptors (R15).
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -37,6 +37,12 @@ pub struct Choice {
 pub enum ChoiceError {
     #[error("it takes {needed} of {all} members, and {heard} answer; silent: {}", silent.join(", "))]
     NoMajority { heard: usize, needed: usize, all: usize, silent: Vec<String> },
+    #[error(
+        "{} agreed, or were asked, to go on without others, and take part in no other change: finish that with `starling \
+         cluster force-remove`",
+        bound.join(", ")
+    )]
+    GoingOnWithoutOthers { bound: Vec<String> },
     /// Some may have agreed to go on without these before, who are more than are given up now.
     #[error("going on without {} may have been agreed upon before, and has to be finished first", without.join(", "))]
     Bound { without: Vec<String> },
@@ -57,6 +63,8 @@ enum Heard {
     Of(Event<Decree>),
     /// It has adopted what was chosen already.
     Ahead(NodeId),
+    /// It has promised to go on without others.
+    Bound(NodeId),
     Nothing,
 }
 
@@ -73,7 +81,8 @@ impl Node {
         deadline: Instant,
     ) -> Result<Choice, ChoiceError> {
         let wanted = ring.entry(decree.clone());
-        let ended = tokio::time::timeout_at(deadline.into(), self.choose(ring, &decree)).await;
+        let bound = Mutex::default();
+        let ended = tokio::time::timeout_at(deadline.into(), self.choose(ring, &decree, &bound)).await;
         let entry = match ended {
             Ok(Ending::Chosen(decree)) => ring.entry(decree),
             Ok(Ending::Bound(other)) => {
@@ -83,14 +92,21 @@ impl Node {
             // Whoever is ahead has told by now.
             Ok(Ending::Learnt) | Err(_) => match self.adopted_as(wanted.epoch).await {
                 Some(entry) => entry,
-                None => return Err(self.too_few(ring, decree.excluded())),
+                None => {
+                    let bound = bound.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    return Err(match self.names_in(ring, &bound) {
+                        bound if bound.is_empty() => self.too_few(ring, decree.excluded()),
+                        bound => ChoiceError::GoingOnWithoutOthers { bound },
+                    });
+                }
             },
         };
-        self.append(entry.clone()).await?;
+        self.append(entry.clone(), None).await?;
         Ok(Choice { is_ours: entry == wanted, entry })
     }
 
-    async fn choose(self: &Arc<Self>, ring: &Arc<Ring>, decree: &Decree) -> Ending {
+    /// `bound` tells who takes part in nothing but a choice by force.
+    async fn choose(self: &Arc<Self>, ring: &Arc<Ring>, decree: &Decree, bound: &Mutex<BTreeSet<NodeId>>) -> Ending {
         let epoch = Epoch(ring.epoch().0 + 1);
         let acceptors = who_chooses(ring, decree.excluded());
         let (mut proposer, mut actions) = Proposer::start(self.id(), rand::random(), acceptors.clone(), decree.clone());
@@ -124,6 +140,9 @@ impl Node {
             };
             match heard {
                 Heard::Of(event) => actions = proposer.step(event),
+                Heard::Bound(node) => {
+                    bound.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+                }
                 Heard::Ahead(peer) => {
                     if let Err(error) = self.catch_up_with(peer).await {
                         tracing::debug!(%peer, %error, "cannot adopt what an acceptor goes by");
@@ -240,6 +259,7 @@ fn heard<T>(
 ) -> Heard {
     match answer {
         Ok(answer) => Heard::Of(granted(answer)),
+        Err(VoteRefused::Overtaken(promised)) if promised.is_forced() && !ballot.is_forced() => Heard::Bound(by),
         Err(VoteRefused::Overtaken(promised)) => Heard::Of(Event::Overtaken { ballot, promised }),
         Err(VoteRefused::OtherEpoch(theirs)) if theirs >= epoch => Heard::Ahead(by),
         Err(refused) => {

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use starling_core::ids::NodeId;
+use starling_core::choice::Exclusion;
+use starling_core::ids::{DirectoryId, NodeId, Run};
 use starling_core::report::{Failure, Refusal};
 use starling_core::ring::{Entry, Epoch};
 use starling_proto::call_within;
@@ -90,10 +91,11 @@ impl Node {
         }
         let _one_at_a_time = self.catching_up.lock().await;
         let (Some(ring), Some(address)) = (self.store.ring(), self.address_of(peer)) else { return Ok(()) };
-        match self.fetch_log(&address, ring.epoch()).await {
-            Ok(log) => {
+        match self.fetch_log_of(&address, ring.epoch()).await {
+            Ok((run, log)) => {
+                let of = (peer, run.directory);
                 for entry in log {
-                    self.append(entry).await?;
+                    self.append(entry, Some(of)).await?;
                 }
             }
             Err(error) => tracing::debug!(%peer, %error, "cannot fetch the layout log"),
@@ -101,23 +103,32 @@ impl Node {
         Ok(())
     }
 
-    /// Adopts the next entry of the log.
+    /// Adopts the next entry of the log, which was learnt of a member, if it was, in that directory of it.
     ///
     /// # Errors
     /// [`AdoptError`] as the store says it.
-    pub async fn append(self: &Arc<Self>, entry: Entry) -> Result<(), AdoptError> {
-        self.adopt_by(move |store| store.append(&entry)).await
+    pub async fn append(self: &Arc<Self>, entry: Entry, of: Option<(NodeId, DirectoryId)>) -> Result<(), AdoptError> {
+        if let Some(given_up) = entry.decree.excluded() {
+            // Nothing is asked by the new log over a connection to who may go by another that is as long.
+            self.peers.keep_only(|node| !given_up.contains(&node));
+        }
+        self.adopt_by(move |store| store.append(&entry, of)).await
     }
 
     /// All that the node at that address knows of the log behind `after`.
     pub(crate) async fn fetch_log(&self, address: &str, after: Epoch) -> anyhow::Result<Vec<Entry>> {
-        let control = self.control_of(address).await?;
+        Ok(self.fetch_log_of(address, after).await?.1)
+    }
+
+    /// As [`Node::fetch_log`], and by which run that node goes.
+    async fn fetch_log_of(&self, address: &str, after: Epoch) -> anyhow::Result<(Run, Vec<Entry>)> {
+        let (control, welcome) = self.control_and_welcome_of(address).await?;
         let mut log: Vec<Entry> = Vec::new();
         loop {
             let known = log.last().map_or(after, |entry| entry.epoch);
             let page = control.log(call_within(CALL_LIMIT), known).await??;
             if page.is_empty() {
-                return Ok(log);
+                return Ok((welcome.node.run, log));
             }
             log.extend(page);
         }

@@ -192,7 +192,7 @@ impl Node {
     /// # Errors
     /// As for [`Node::control_of`].
     pub async fn control_and_welcome_of(&self, address: &str) -> Result<(ControlServiceClient, Welcome), HelloError> {
-        let hello = Hello::of_client(Class::Control, None);
+        let hello = Hello { from: Some(self.introduction()), ..Hello::of_client(Class::Control, None) };
         let (stream, welcome) = dial(&*self.environment.network, address, &hello, CONTROL_LIMIT).await?;
         Ok((ControlServiceClient::new(client_limits(), client_transport(stream)).spawn(), welcome))
     }

@@ -68,7 +68,7 @@ impl Peers {
         }
     }
 
-    fn keep_only(&self, is_wanted: impl Fn(NodeId) -> bool) {
+    pub(crate) fn keep_only(&self, is_wanted: impl Fn(NodeId) -> bool) {
         let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         for (_, link) in links.extract_if(.., |(node, _), _| !is_wanted(*node)) {
             link.dropped.cancel();
@@ -136,7 +136,7 @@ impl Node {
     }
 
     /// Dials once, and stays until the connection breaks.
-    async fn dial(&self, link: &Link) -> Result<Stayed, HelloError> {
+    async fn dial(self: &Arc<Self>, link: &Link) -> Result<Stayed, HelloError> {
         let Some(address) = self.address_of(link.node) else { return Ok(Stayed::No) };
         let cluster = self.store.cluster();
         let hello = Hello {
@@ -152,7 +152,7 @@ impl Node {
             () = self.stopping.cancelled() => return Ok(Stayed::No),
         };
         if let Err(HelloError::NotWelcome(refusal)) = &dialled {
-            self.heed(refusal, link.node);
+            self.heed(refusal, link.node).await;
         }
         let (stream, welcome) = dialled?;
         if !self.approves(link, &welcome).await {
@@ -167,11 +167,17 @@ impl Node {
     }
 
     /// A peer refused this node: some reasons concern all of it.
-    fn heed(&self, refusal: &NotWelcome, peer: NodeId) {
+    async fn heed(self: &Arc<Self>, refusal: &NotWelcome, peer: NodeId) {
         match refusal {
             NotWelcome::OldCopy { .. } => self.store.retire(&format!("peer {peer} says that {refusal}")),
-            // One of the two does not know yet what the other does.
-            NotWelcome::NotAMember => self.suspect(peer),
+            // One of the two does not know yet what the other does. This node learns it before it serves: it may have been
+            // removed.
+            NotWelcome::NotAMember => {
+                self.suspect(peer);
+                if let Err(error) = self.catch_up_with(peer).await {
+                    tracing::debug!(%peer, %error, "cannot adopt what a peer goes by");
+                }
+            }
             NotWelcome::Protocol(_)
             | NotWelcome::OtherCluster(_)
             | NotWelcome::Retired

@@ -85,8 +85,8 @@ impl Node {
     async fn finish_what_was_accepted(self: &Arc<Self>, ring: &Arc<Ring>) {
         let accepted = self.read_store(|store| store.accepted()).await;
         if let Ok(Some(decree)) = accepted {
-            // Who was to be given up and is back is not given up without being asked for again.
-            if decree.excluded().into_iter().flatten().any(|node| self.is_available(*node)) {
+            // Nobody is given up without being asked for again: whoever it was may be back by now.
+            if decree.excluded().is_some() {
                 return;
             }
             tracing::info!("a decree was accepted and not heard of since; proposing it again");

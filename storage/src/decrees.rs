@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use starling_core::change::Change;
 use starling_core::choice::{Ballot, Exclusion, Overtaken, Vote};
-use starling_core::ids::ClusterId;
+use starling_core::ids::{ClusterId, DirectoryId, NodeId};
 use starling_core::layout::{Layout, LayoutVersion};
 use starling_core::name::{BucketName, ObjectKey};
 use starling_core::object::Object;
@@ -150,11 +150,12 @@ impl Store {
     }
 
     /// Makes the next entry of the log durable, and uses it from now on. One that was adopted before changes nothing. A
-    /// batch of the epoch before may still be under way: see [`Store::adopted`].
+    /// batch of the epoch before may still be under way: see [`Store::adopted`]. `of` is the member that goes by it, if it
+    /// was learnt of one, by the directory that is registered for it here.
     ///
     /// # Errors
     /// [`AdoptError`] if it contradicts what was adopted, or if the store does not serve.
-    pub fn append(&self, entry: &Entry) -> Result<(), AdoptError> {
+    pub fn append(&self, entry: &Entry, of: Option<(NodeId, DirectoryId)>) -> Result<(), AdoptError> {
         let _one_at_a_time = lock(&self.shared.deciding);
         self.check_health()?;
         let ring = self.ring().ok_or(AdoptError::NoCluster)?;
@@ -164,7 +165,8 @@ impl Store {
         }
         let next = ring.after(entry)?;
         let vote = meta::read_vote(&*self.shared.engine, entry.epoch).map_err(StoreError::from)?;
-        if !vote.may_adopt(&entry.decree) {
+        let gone_by = of.filter(|(node, directory)| ring.directory_of(*node) == Some(*directory)).map(|(node, _)| node);
+        if !vote.may_adopt(&entry.decree, gone_by) {
             return Err(AdoptError::BoundByForce(entry.epoch));
         }
         self.record(|batch| {
@@ -250,6 +252,17 @@ impl Store {
         let answer = change(&ring, &mut vote)?;
         self.record(|batch| meta::write_vote(batch, epoch, &vote))?;
         Ok(answer)
+    }
+
+    /// Whether this node was asked to go on without others as the next entry of the log, and has agreed to hear of nothing
+    /// else. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
+    pub fn is_bound_by_force(&self) -> Result<bool, StoreError> {
+        let Some(ring) = self.ring() else { return Ok(false) };
+        let vote = meta::read_vote(&*self.shared.engine, Epoch(ring.epoch().0 + 1))?;
+        Ok(vote.is_bound_by_force())
     }
 
     /// What this node has accepted as the next entry of the log, and not seen chosen. Blocks on the disk.

@@ -268,7 +268,7 @@ fn the_log_and_the_votes() {
     let decree = hex(&codec::encode(&begin));
     assert_eq!(meta(&*engine, b"vote/\0\0\0\0\0\0\0\x02"), ["01", "01030405", "01030405", &decree].concat());
     let entry = store.ring().unwrap().entry(begin);
-    store.append(&entry).unwrap();
+    store.append(&entry, None).unwrap();
     let parent = hex(&codec::encode(&entry.parent));
     assert_eq!(meta(&*engine, b"decree/\0\0\0\0\0\0\0\x02"), ["01", "02", &parent, &decree].concat());
     assert_eq!(engine.get(Space::Meta, b"vote/\0\0\0\0\0\0\0\x02").unwrap(), None, "what is chosen needs no vote");

@@ -2,8 +2,7 @@
 //! comes. It knows who speaks: a node introduces itself on its connections, and gossips from its own port. What may not pass
 //! waits, as it does on a real network until that is whole again; datagrams are lost.
 //!
-//! Whoever does not introduce himself passes: clients, and nodes that ask others for the layout log or for settings. Those ask
-//! whom gossip takes for alive, so a test waits until that has noticed the cut.
+//! Whoever does not introduce himself passes: clients.
 
 use std::collections::BTreeSet;
 use std::io;

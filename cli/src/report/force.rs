@@ -41,7 +41,7 @@ pub struct ForceReport {
 }
 
 impl ForcePlanReport {
-    pub fn new(plan: &Plan, report: PlanReport) -> ForcePlanReport {
+    pub fn new(cluster: ClusterId, plan: &Plan, report: PlanReport) -> ForcePlanReport {
         let names_of = |change: &str| {
             report.members.iter().filter(|member| member.change == change).map(|m| m.node.clone()).collect()
         };
@@ -53,7 +53,7 @@ impl ForcePlanReport {
                 .to_owned(),
         );
         ForcePlanReport {
-            cluster: plan.before.cluster().to_string(),
+            cluster: cluster.to_string(),
             gives_up,
             left: names_of("stays"),
             partitions: plan.before.partitions().get(),
@@ -134,7 +134,7 @@ pub mod tests {
         let after = before.successor(NextLayout { replicas, members, buckets }).unwrap();
         let plan = Plan { changes: Vec::new(), before, after, dead };
         let said = [1, 2, 3, 4, 5].map(|number| said(number, number < 3));
-        ForcePlanReport::new(&plan, PlanReport::new("n1".to_owned(), &plan, &said))
+        ForcePlanReport::new(ClusterId(0xc1), &plan, PlanReport::new("n1".to_owned(), &plan, &said))
     }
 
     pub fn done() -> ForceReport {

@@ -64,6 +64,8 @@ enum Happening {
     },
     /// An acceptor learns what was chosen.
     Learns(prop::sample::Index, prop::sample::Index),
+    /// An acceptor learns what another goes by.
+    Follows(prop::sample::Index, prop::sample::Index),
     /// An acceptor's disk is lost. It answers no more.
     Wiped(prop::sample::Index),
 }
@@ -77,6 +79,7 @@ pub fn worlds() -> impl Strategy<Value = World> {
         1 => which().prop_map(Happening::ProposerCrashes),
         1 => (which(), any::<u8>()).prop_map(|(which, given_up)| Happening::Forces { which, given_up }),
         3 => (which(), which()).prop_map(|(by, what)| Happening::Learns(by, what)),
+        2 => (which(), which()).prop_map(|(by, whom)| Happening::Follows(by, whom)),
         1 => which().prop_map(Happening::Wiped),
     ];
     (1u64..=7, 1u64..=4, prop::collection::vec(happening, 0..250))
@@ -216,21 +219,30 @@ impl Run {
                 let chosen = self.chosen();
                 if !chosen.is_empty() {
                     let (_, plan) = chosen[what.index(chosen.len())].clone();
-                    self.learns(NodeId(by.index(self.acceptors.len()) as u64 + 1), plan);
+                    self.learns(self.acceptor(by), plan, None);
+                }
+            }
+            Happening::Follows(by, whom) => {
+                let (by, whom) = (self.acceptor(by), self.acceptor(whom));
+                if let Some(plan) = self.adopted.get(&whom).filter(|_| self.votes[&whom].is_some()) {
+                    self.learns(by, plan.clone(), Some(whom));
                 }
             }
             Happening::Wiped(which) => {
-                let node = NodeId(which.index(self.acceptors.len()) as u64 + 1);
-                self.votes.insert(node, None);
+                self.votes.insert(self.acceptor(which), None);
             }
         }
         Ok(())
     }
 
-    /// An acceptor is told what was chosen.
-    fn learns(&mut self, by: NodeId, plan: Plan) {
+    fn acceptor(&self, which: &prop::sample::Index) -> NodeId {
+        NodeId(which.index(self.acceptors.len()) as u64 + 1)
+    }
+
+    /// An acceptor is told what was chosen, by somebody who goes by it, or by nobody in particular.
+    fn learns(&mut self, by: NodeId, plan: Plan, of: Option<NodeId>) {
         let Some(Some(vote)) = self.votes.get(&by) else { return };
-        if plan.survivors(&self.acceptors).contains(&by) && vote.may_adopt(&plan) {
+        if plan.survivors(&self.acceptors).contains(&by) && vote.may_adopt(&plan, of) {
             self.adopted.entry(by).or_insert(plan);
         }
     }
@@ -302,7 +314,8 @@ impl Run {
             for (_, later) in chosen[at + 1..].iter().filter(|(_, later)| later != earlier) {
                 let leaves_out_any = later.excluded.as_ref().is_some_and(|out| !out.is_disjoint(&agreed));
                 let is_over_regular = earlier.excluded.is_none() && later.excluded.is_some();
-                ensure!(leaves_out_any || is_over_regular, "{earlier:?} and {later:?} are both chosen");
+                let is_over = is_over_regular || !self.can_be_gone_by(earlier);
+                ensure!(leaves_out_any || is_over, "{earlier:?} and {later:?} are both chosen");
             }
             if earlier.excluded.is_some() {
                 let goes_by_the_others = |node: &&NodeId| self.adopted.get(node).is_some_and(|p| p.excluded.is_none());
@@ -313,8 +326,16 @@ impl Run {
         Ok(())
     }
 
-    /// From now on nothing goes wrong, and one proposer is at it: if a majority still votes, a value is chosen; if some have
-    /// been given up, all who are left can agree on that.
+    /// Whether somebody who agreed on it goes by it, or may.
+    fn can_be_gone_by(&self, plan: &Plan) -> bool {
+        plan.survivors(&self.acceptors).iter().any(|node| match (self.adopted.get(node), &self.votes[node]) {
+            (Some(adopted), _) => adopted == plan,
+            (None, vote) => vote.as_ref().is_some_and(|vote| vote.may_adopt(plan, None)),
+        })
+    }
+
+    /// From now on nothing goes wrong, and one proposer is at it: if a majority still votes, a value is chosen; if somebody was
+    /// asked to go on without others, and some are gone, all who are left can agree on that.
     fn in_peace(&mut self) -> Result<(), String> {
         self.under_way.clear();
         if !self.adopted.is_empty() {
@@ -323,7 +344,9 @@ impl Run {
         }
         let by_force = self.ever_accepted.keys().any(Ballot::is_forced) || self.has_promised_force();
         let gone = self.votes.iter().filter(|(_, vote)| vote.is_none()).map(|(node, _)| *node);
-        let mut excluded: Option<BTreeSet<NodeId>> = by_force.then(|| gone.collect());
+        let gone: BTreeSet<NodeId> = gone.collect();
+        let nobody_is_gone = gone.is_empty();
+        let mut excluded = Some(gone).filter(|gone| by_force && !gone.is_empty());
         for _ in 0..10 {
             self.begin(0, excluded.clone());
             match self.runs_to_its_end()? {
@@ -332,7 +355,8 @@ impl Run {
             }
         }
         let voters = self.votes.values().flatten().count();
-        let may_be_stuck = !by_force && voters <= self.acceptors.len() / 2 || voters == 0;
+        let too_few = !by_force && voters <= self.acceptors.len() / 2 || voters == 0;
+        let may_be_stuck = too_few || by_force && nobody_is_gone;
         ensure!(!self.chosen().is_empty() || may_be_stuck, "{voters} acceptors vote, and nothing is chosen");
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use starling_core::choice::Ballot;
-use starling_core::ids::{ClusterId, NodeId};
+use starling_core::ids::{ClusterId, DirectoryId, NodeId};
 use starling_core::layout::LayoutVersion;
 use starling_core::name::ObjectKey;
 use starling_core::report::{Refusal, Role};
@@ -26,6 +26,7 @@ on_every_machine![
     a_vote_survives,
     only_acceptors_vote_and_on_the_next_entry_only,
     who_has_agreed_by_force_goes_by_nothing_else,
+    who_has_agreed_by_force_is_free_once_another_goes_by_something_else,
     how_far_it_has_copied_survives,
     markers_are_set_anew_by_a_new_ring,
     what_was_confirmed_by_an_old_ring_does_not_count_by_a_new_one,
@@ -41,7 +42,7 @@ fn reopened(machine: &dyn Machine) -> Store {
 
 fn decree(store: &Store, decree: Decree) -> Result<(), AdoptError> {
     let entry = store.ring().unwrap().entry(decree);
-    store.append(&entry)
+    store.append(&entry, None)
 }
 
 fn begin(store: &Store, nodes: impl IntoIterator<Item = u64>) {
@@ -86,10 +87,10 @@ fn an_entry_is_adopted_once_and_in_its_turn(machine: &dyn Machine) {
     let ring = store.ring().unwrap();
     let entry = ring.entry(Decree::Begin { layout: successor(&ring, 1..=6), dead: BTreeSet::new() });
     let other = ring.entry(Decree::Begin { layout: successor(&ring, 1..=7), dead: BTreeSet::new() });
-    store.append(&entry).unwrap();
-    store.append(&entry).unwrap();
+    store.append(&entry, None).unwrap();
+    store.append(&entry, None).unwrap();
     assert_eq!(epoch(&store), Epoch(2));
-    assert!(matches!(store.append(&other), Err(AdoptError::ForkedLog(Epoch(2)))));
+    assert!(matches!(store.append(&other, None), Err(AdoptError::ForkedLog(Epoch(2)))));
     assert!(matches!(decree(&store, Decree::End(LayoutVersion(2))), Err(AdoptError::Invalid(_))));
     assert_eq!(epoch(&store), Epoch(2));
 }
@@ -187,15 +188,40 @@ fn who_has_agreed_by_force_goes_by_nothing_else(machine: &dyn Machine) {
     drop(store);
     let store = reopened(machine);
     assert!(matches!(store.promise(CLUSTER, Epoch(2), ballot(u64::MAX >> 1)), Err(NoVote::Overtaken(_))));
-    assert!(matches!(decree(&store, begin), Err(AdoptError::BoundByForce(Epoch(2)))));
+    assert_eq!(store.is_bound_by_force(), Ok(true));
+    assert!(matches!(decree(&store, begin.clone()), Err(AdoptError::BoundByForce(Epoch(2)))));
+    let begun = ring.entry(begin);
+    let other = *left.iter().find(|node| **node != US.0).unwrap();
+    let lost_its_disk = Some((NodeId(other), DirectoryId(9999)));
+    let refused = store.append(&begun, lost_its_disk);
+    assert!(
+        matches!(refused, Err(AdoptError::BoundByForce(_))),
+        "it may have agreed by the directory that is registered"
+    );
     assert_eq!(epoch(&store), Epoch(1));
     decree(&store, agreed).unwrap();
+    assert_eq!(store.is_bound_by_force(), Ok(false));
     assert_eq!(store.cluster(), Some(ClusterId(4242)));
     let later = Epoch(3);
     assert_eq!(store.promise(CLUSTER, later, ballot(1)), Err(NoVote::NoAcceptor), "the others may be as far");
     assert_eq!(store.promise(ClusterId(4242), later, ballot(1)), Ok(None));
     drop(store);
     assert_eq!(reopened(machine).cluster(), Some(ClusterId(4242)));
+}
+
+fn who_has_agreed_by_force_is_free_once_another_goes_by_something_else(machine: &dyn Machine) {
+    let store = open(machine.engine());
+    let ring = store.ring().unwrap();
+    let others: Vec<NodeId> = ring.members().into_keys().filter(|node| *node != US).collect();
+    let layout = successor(&ring, [US.0, others[0].0]).in_cluster(ClusterId(4242));
+    let force = Decree::Force { layout, dead: others[1..].iter().copied().collect() };
+    let by_force = Ballot { round: 1 << 63, ..ballot(1) };
+    store.accept(CLUSTER, Epoch(2), by_force, force).unwrap();
+    let begun = ring.entry(Decree::Begin { layout: successor(&ring, 1..=6), dead: BTreeSet::new() });
+    let told_by = |node: NodeId| store.append(&begun, Some((node, ring.directory_of(node).unwrap())));
+    assert!(matches!(told_by(others[1]), Err(AdoptError::BoundByForce(_))), "it was to be given up");
+    told_by(others[0]).unwrap();
+    assert_eq!((epoch(&store), store.cluster()), (Epoch(2), Some(CLUSTER)));
 }
 
 fn how_far_it_has_copied_survives(machine: &dyn Machine) {

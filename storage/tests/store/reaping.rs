@@ -271,7 +271,7 @@ fn by_a_new_ring_what_is_marked_is_put_back(machine: &dyn Machine) {
     let ring = store.ring().unwrap();
     let node = NodeId(4);
     let register = Decree::Register { node, directory: starling_core::ids::DirectoryId(400) };
-    store.append(&ring.entry(register)).unwrap();
+    store.append(&ring.entry(register), None).unwrap();
     let epoch = store.ring().unwrap().epoch();
     assert_eq!(store.rounds_over(epoch, here(&key)), RoundsOver(0), "they are counted anew");
     assert!(block_on(store.put_back(epoch, round.id, key.clone())).unwrap());

@@ -120,7 +120,7 @@ fn what_is_held_of_fewer_replicas_is_left_out_of_what_all_compare() {
     let decree = ring.decree_of(&[change], &Default::default()).unwrap();
     let version = successor_of(&decree);
     for decree in [decree, Decree::Switch(version)] {
-        store.append(&store.ring().unwrap().entry(decree)).unwrap();
+        store.append(&store.ring().unwrap().entry(decree), None).unwrap();
     }
     block_on(store.readdress(store.ring().unwrap().epoch(), key.clone())).unwrap();
     assert_eq!((seen(Breadth(3)), seen(Breadth(2))), (Sum::default(), Sum::of(&key, fingerprint)));

@@ -16,6 +16,7 @@ use crate::failure::{Failure, Kind};
 use crate::output::Out;
 use crate::report::cluster::millis;
 use crate::report::force::{ForcePlanReport, ForceReport};
+use crate::session::STATUS_LIMIT;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,17 +50,19 @@ pub async fn run(args: ForceArgs, global: &Global, out: &Out) -> Result<(), Fail
     };
     let plan = desk.control.force_plan(dead.clone(), PLAN_LIMIT).await;
     let plan = plan.map_err(|error| refused(desk.failure(error)))?;
-    let present = plan.before.cluster();
+    let status = desk.control.status(STATUS_LIMIT).await.map_err(|error| desk.failure(error))?;
+    // While a layout is coming that goes by another id, the plan begins with the one that is read.
+    let present = status.cluster.unwrap_or(plan.before.cluster());
     let cluster = match args.cluster {
         Some(cluster) => cluster,
         None => {
-            out.print(&ForcePlanReport::new(&plan, desk.report(&plan).await))?;
+            out.print(&ForcePlanReport::new(present, &plan, desk.report(&plan).await))?;
             confirmed(present, &dead, out)?
         }
     };
     let begun = Instant::now();
     let forced = desk.control.force(Force { dead: dead.clone(), cluster }, COMMIT_LIMIT).await;
-    let forced = forced.map_err(|error| half_done(refused(desk.failure(error))))?;
+    let forced = forced.map_err(|error| half_done(desk.failure(error)))?;
     if let Some(limit) = args.wait.limit() {
         wait_settled(&desk.peers, &BTreeSet::new(), forced.version, limit, out).await?;
     }
@@ -86,6 +89,7 @@ fn confirmed(cluster: ClusterId, dead: &BTreeSet<NodeName>, out: &Out) -> Result
 /// Some may have agreed.
 fn half_done(failure: Failure) -> Failure {
     match failure.kind {
+        Kind::Refused => failure.hint("`starling cluster history` shows what was chosen"),
         Kind::Incomplete => failure.hint(
             "the same command goes on where this one ended; whoever has agreed takes part in no other change until then",
         ),
